@@ -87,6 +87,18 @@ pub struct CircuitBreakerThresholds {
     pub track_remaining: bool,
 }
 
+impl Default for CircuitBreakerThresholds {
+    fn default() -> Self {
+        CircuitBreakerThresholds {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            track_remaining: false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum UpstreamProtocol {
     Http1,
@@ -291,18 +303,6 @@ fn priority_thresholds(message: Thresholds) -> Result<(RoutingPriority, CircuitB
         track_remaining,
     };
     Ok((RoutingPriority::from_proto(priority, "priority")?, thresholds))
-}
-
-impl Default for CircuitBreakerThresholds {
-    fn default() -> Self {
-        Self {
-            max_connections: 1024,
-            max_pending_requests: 1024,
-            max_requests: 1024,
-            max_retries: 3,
-            track_remaining: false,
-        }
-    }
 }
 
 fn refuse_common_lb_config(message: CommonLbConfig) -> Result<()> {
