@@ -120,17 +120,13 @@ impl ControlPlane {
         self.queue(ResourceKind::Listener, event);
     }
 
-    /// In one answer or one by one.
     fn send_endpoints(&mut self, names: &[&str], random: &mut fastrand::Rng) {
         let wanted = &self.wanted.clusters;
         let sent: Vec<_> = names.iter().filter_map(|name| Some(endpoints(name, wanted.get(name)?.1))).collect();
-        if sent.is_empty() {
-        } else if random.bool() {
-            self.queue(ResourceKind::Endpoints, Event::Endpoints(sent));
-        } else {
-            for one in sent {
-                self.queue(ResourceKind::Endpoints, Event::Endpoints(vec![one]));
-            }
+        // In one answer or one by one.
+        let in_one = if random.bool() { sent.len().max(1) } else { 1 };
+        for sent in sent.chunks(in_one) {
+            self.queue(ResourceKind::Endpoints, Event::Endpoints(sent.to_vec()));
         }
     }
 
