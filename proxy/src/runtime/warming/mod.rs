@@ -144,6 +144,8 @@ pub struct Warming {
     routes: RouteSet,
     listeners: ListenerSet,
     lds: Option<DiscoverySource>,
+    /// A server may send listeners before it is asked for them.
+    listeners_answered: bool,
     /// Wait for the first clusters.
     static_listeners: Vec<Received<Listener>>,
     cluster_ack_held: bool,
@@ -190,6 +192,7 @@ impl Warming {
             routes: RouteSet::new(),
             listeners: ListenerSet::new(),
             lds,
+            listeners_answered: false,
             static_listeners: listeners,
             cluster_ack_held: false,
         };
@@ -210,7 +213,7 @@ impl Warming {
         }
         match event {
             Event::Clusters { resources, refused } => {
-                let interest = self.clusters.receive(resources, &refused, now);
+                let interest = self.clusters.receive(resources, &refused, now, &mut actions);
                 if interest.names_changed {
                     self.subscribe_endpoints(&mut actions);
                 } else if interest.ask_again {
@@ -276,6 +279,7 @@ impl Warming {
     }
 
     fn first_answer_settled(&mut self, kind: ResourceKind) {
+        self.listeners_answered |= kind == ResourceKind::Listener;
         match (&mut self.phase, kind) {
             (Phase::Clusters(first), ResourceKind::Cluster) | (Phase::Listeners(first), ResourceKind::Listener) => {
                 *first = FirstAnswer::Settled;
@@ -317,7 +321,10 @@ impl Warming {
         if first != FirstAnswer::Settled || self.clusters.is_warming() {
             return;
         }
-        self.phase = Phase::Listeners(FirstAnswer::of(self.lds.as_ref(), now));
+        self.phase = Phase::Listeners(match self.listeners_answered {
+            true => FirstAnswer::Settled,
+            false => FirstAnswer::of(self.lds.as_ref(), now),
+        });
         if self.lds.is_some() {
             actions.push(Action::Subscribe(ResourceKind::Listener, Interest::Wildcard));
         }
