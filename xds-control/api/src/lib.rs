@@ -5,6 +5,7 @@
 //! makes and the binary embeds; no descriptors are loaded or built at run time.
 
 pub mod any;
+pub mod ca;
 pub mod canonical;
 mod error;
 pub mod json;

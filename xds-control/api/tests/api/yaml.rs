@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use weft_xds::json::{from_yaml, merge, merge_yaml, yaml_to_value};
 use weft_xds::pb::envoy::config::bootstrap::v3::Bootstrap;
 use weft_xds::pb::envoy::config::cluster::v3::Cluster;
+use weft_xds::pb::envoy::config::overload::v3::ThresholdTrigger;
 
 fn read(text: &str) -> Value {
     yaml_to_value(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
@@ -29,9 +30,8 @@ fn plain_scalars_have_the_types_of_yaml_1_2() {
         ("18446744073709551615", json!(u64::MAX)),
         ("-9223372036854775808", json!(i64::MIN)),
         ("1.5", json!(1.5)),
-        ("-.5", json!(-0.5)),
-        ("1e3", json!(1000.0)),
-        ("1.", json!(1.0)),
+        ("-0.5", json!(-0.5)),
+        ("1.0", json!(1.0)),
         (".inf", json!("Infinity")),
         ("-.INF", json!("-Infinity")),
         (".nan", json!("NaN")),
@@ -71,6 +71,10 @@ fn everything_else_is_a_string() {
         "-",
         "+",
         "1e",
+        "1.10",
+        "-.5",
+        "1.",
+        "1e3",
         "99999999999999999999",
         "1e999",
         "inf",
@@ -92,8 +96,27 @@ fn a_number_where_a_string_is_wanted_is_refused() {
     let refused = from_yaml::<Cluster>("name: 1").unwrap_err();
     assert_eq!(refused.to_string(), "name: expected a string, got the number 1");
     assert!(from_yaml::<Cluster>("name: true").is_err());
-    assert_eq!(from_yaml::<Cluster>("name: '1.0'").unwrap().name, "1.0");
-    assert_eq!(from_yaml::<Cluster>("name: on").unwrap().name, "on");
+    for text in ["'1'", "'1.0'", "1.0", "1.10", "1e3", "on"] {
+        assert_eq!(from_yaml::<Cluster>(&format!("name: {text}")).unwrap().name, text.trim_matches('\''));
+    }
+}
+
+/// A number in another spelling than its shortest is text, which a number field reads.
+#[test]
+fn numbers_in_any_spelling_fill_number_fields() {
+    for (text, value) in [("0.50", 0.5), ("1e-1", 0.1), ("1.0", 1.0), ("0.25", 0.25), ("1", 1.0)] {
+        let trigger: ThresholdTrigger = from_yaml(&format!("value: {text}")).unwrap();
+        assert_eq!(trigger.value, value, "{text}");
+    }
+    let cluster: Cluster = from_yaml("per_connection_buffer_limit_bytes: 1e3").unwrap();
+    assert_eq!(cluster.per_connection_buffer_limit_bytes.unwrap().value, 1000);
+}
+
+#[test]
+fn yes_and_on_fill_boolean_fields_and_string_fields() {
+    let cluster: Cluster = from_yaml("{track_cluster_stats: {timeout_budgets: yes}, name: no}").unwrap();
+    assert!(cluster.track_cluster_stats.unwrap().timeout_budgets);
+    assert_eq!(cluster.name, "no");
 }
 
 #[test]
@@ -131,7 +154,7 @@ fn bad_syntax_tells_line_and_column() {
         ("a: *b", "line 1"),
     ] {
         let error = error(text);
-        assert!(error.contains(place), "{text:?}: {error}");
+        assert!(error.contains(place) && error.starts_with("not valid YAML: "), "{text:?}: {error}");
     }
 }
 
