@@ -77,10 +77,7 @@ pub(crate) fn write(message: Message, bytes: &[u8], depth: u32, out: &mut Vec<u8
 }
 
 fn write_list(field: Field, run: &[wire::Entry<'_>], depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
-    let mut values = Vec::with_capacity(run.len());
-    for entry in run {
-        values.extend(wire::unpacked(entry)?);
-    }
+    let values = wire::items(run)?;
     if field.is_packed() && !values.is_empty() {
         wire::put_delimited_key(field.number(), out);
         return wire::put_delimited(out, |out| {

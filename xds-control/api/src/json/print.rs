@@ -64,14 +64,9 @@ fn singular(field: Field, run: &[wire::Entry<'_>], names: FieldNames, depth: u32
 }
 
 fn list(field: Field, name: &str, run: &[wire::Entry<'_>], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
-    let mut items = Vec::with_capacity(run.len());
-    for entry in run {
-        for value in wire::unpacked(entry).at(name)? {
-            let item = item(field, value, names, depth);
-            items.push(item.at_index(name, items.len())?);
-        }
-    }
-    Ok(Value::Array(items))
+    let values = wire::items(run).at(name)?;
+    let items = values.into_iter().enumerate();
+    items.map(|(index, value)| item(field, value, names, depth).at_index(name, index)).collect()
 }
 
 fn map(field: Field, name: &str, run: &[wire::Entry<'_>], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
