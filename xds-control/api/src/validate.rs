@@ -29,6 +29,7 @@ pub fn validate<T: Name>(message: &T) -> Result<(), FieldError> {
     check_message(descriptor, &message.encode_to_vec(), 0)
 }
 
+/// Checks the rules of `bytes` read as a `message`. `depth` is the number of messages around it.
 pub(crate) fn check_message(message: Message, bytes: &[u8], depth: u32) -> Result<(), FieldError> {
     if !message.is_checked() {
         return Ok(());
@@ -263,23 +264,21 @@ fn is_within<N: PartialOrd>(bounds: u8, lower: &N, upper: &N, value: &N) -> bool
 }
 
 fn range_reason(bounds: u8, ordered: bool, lower: impl Display, upper: impl Display) -> String {
-    let or_equal = |inclusive: u8| if bounds & inclusive != 0 { "or equal to " } else { "" };
+    let (lower_inclusive, upper_inclusive) =
+        (bounds & bound::LOWER_INCLUSIVE != 0, bounds & bound::UPPER_INCLUSIVE != 0);
+    let or_equal = |inclusive: bool| if inclusive { "or equal to " } else { "" };
+    let open = |inclusive: bool| if inclusive { '[' } else { '(' };
+    let close = |inclusive: bool| if inclusive { ']' } else { ')' };
     match (bounds & bound::LOWER != 0, bounds & bound::UPPER != 0) {
-        (true, true) => {
-            let open = if bounds & bound::LOWER_INCLUSIVE != 0 { '[' } else { '(' };
-            let close = if bounds & bound::UPPER_INCLUSIVE != 0 { ']' } else { ')' };
-            match ordered {
-                true => format!("value must be inside range {open}{lower}, {upper}{close}"),
-                // What is forbidden lies between the upper and the lower bound, and includes those that are not allowed.
-                false => {
-                    let open = if bounds & bound::UPPER_INCLUSIVE != 0 { '(' } else { '[' };
-                    let close = if bounds & bound::LOWER_INCLUSIVE != 0 { ')' } else { ']' };
-                    format!("value must be outside range {open}{upper}, {lower}{close}")
-                }
-            }
+        (true, true) if ordered => {
+            format!("value must be inside range {}{lower}, {upper}{}", open(lower_inclusive), close(upper_inclusive))
         }
-        (true, false) => format!("value must be greater than {}{lower}", or_equal(bound::LOWER_INCLUSIVE)),
-        (false, _) => format!("value must be less than {}{upper}", or_equal(bound::UPPER_INCLUSIVE)),
+        // What is forbidden lies between the upper and the lower bound, and has in it the bounds that are not allowed.
+        (true, true) => {
+            format!("value must be outside range {}{upper}, {lower}{}", open(!upper_inclusive), close(!lower_inclusive))
+        }
+        (true, false) => format!("value must be greater than {}{lower}", or_equal(lower_inclusive)),
+        (false, _) => format!("value must be less than {}{upper}", or_equal(upper_inclusive)),
     }
 }
 

@@ -135,9 +135,10 @@ pub(crate) fn map_pair<'a>(map: Field, entry: &Entry<'a>) -> Result<(Value<'a>, 
     let (key_field, value_field) = map.map_entry();
     let mut pair = (default(key_field.kind()), default(value_field.kind()));
     for part in entries(map.message(), entry.value.bytes())? {
-        match part.field == key_field {
-            true => pair.0 = part.value,
-            false => pair.1 = part.value,
+        if part.field == key_field {
+            pair.0 = part.value;
+        } else {
+            pair.1 = part.value;
         }
     }
     Ok(pair)

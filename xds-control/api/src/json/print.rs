@@ -141,10 +141,10 @@ fn field_mask(message: Message, bytes: &[u8]) -> Result<String, FieldError> {
 fn only_field(message: Message, bytes: &[u8], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
     let entries = wire::entries(message, bytes)?;
     let field = message.fields().next().expect("a struct or list has a field");
-    match field.is_map() {
-        true => map(field, "", &entries, names, depth),
-        false => list(field, "", &entries, names, depth),
+    if field.is_map() {
+        return map(field, "", &entries, names, depth);
     }
+    list(field, "", &entries, names, depth)
 }
 
 fn any_json(message: Message, bytes: &[u8], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
