@@ -4,7 +4,10 @@
 //! proxy. The proxies' traffic never waits for any of it.
 
 pub mod ads;
+pub mod args;
 pub mod model;
+pub mod monitoring;
+pub mod serve;
 pub mod snapshot;
 pub mod source;
 pub mod translate;

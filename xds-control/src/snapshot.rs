@@ -121,7 +121,8 @@ impl View {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        let shared = self.shared.iter().filter(|resource| self.own.is_empty() || self.own.lookup(&resource.name).is_none());
+        let shared =
+            self.shared.iter().filter(|resource| self.own.is_empty() || self.own.lookup(&resource.name).is_none());
         self.own.iter().chain(shared)
     }
 

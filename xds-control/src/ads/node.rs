@@ -129,7 +129,8 @@ mod tests {
         let labels = Struct { fields: [("app".to_owned(), string("web")), ("n".to_owned(), Value::default())].into() };
         let labels = Value { kind: Some(value::Kind::StructValue(labels)) };
         let ips = string("10.0.0.1, fd00::1,nonsense");
-        node.metadata = Some(Struct { fields: [("INSTANCE_IPS".to_owned(), ips), ("LABELS".to_owned(), labels)].into() });
+        node.metadata =
+            Some(Struct { fields: [("INSTANCE_IPS".to_owned(), ips), ("LABELS".to_owned(), labels)].into() });
         let parsed = SidecarNode::parse(Some(&node)).unwrap();
         assert_eq!(parsed.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
         assert_eq!(parsed.labels, BTreeMap::from([("app".to_owned(), "web".to_owned())]));

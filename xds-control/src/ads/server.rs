@@ -63,7 +63,11 @@ impl Discovery {
             .add_service(routes)
     }
 
-    fn stream<W: Wire>(&self, only: Option<Kind>, request: Request<Streaming<W::Request>>) -> Response<Responses<W::Response>> {
+    fn stream<W: Wire>(
+        &self,
+        only: Option<Kind>,
+        request: Request<Streaming<W::Request>>,
+    ) -> Response<Responses<W::Response>> {
         let peer = request.remote_addr();
         // One: more would only be older by the time that it is read.
         let (responses_in, responses) = mpsc::channel(1);
@@ -76,7 +80,8 @@ impl Discovery {
     /// A single question and its answer.
     fn fetch(&self, kind: Kind, request: DiscoveryRequest) -> Result<Response<DiscoveryResponse>, Status> {
         let incoming = StateOfTheWorld::incoming(request);
-        let node = SidecarNode::parse(incoming.node.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let node =
+            SidecarNode::parse(incoming.node.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let snapshot = stream::snapshot_of(&node, &self.context.shared.borrow());
         let mut session = Session::new(Variant::StateOfTheWorld, self.context.connections.stream_id(), snapshot);
         session.request(kind, incoming.request);

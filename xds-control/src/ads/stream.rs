@@ -82,7 +82,12 @@ struct NodeStream {
 }
 
 impl NodeStream {
-    fn new<W: Wire>(context: Context, only: Option<Kind>, peer: Option<std::net::SocketAddr>, node: SidecarNode) -> Self {
+    fn new<W: Wire>(
+        context: Context,
+        only: Option<Kind>,
+        peer: Option<std::net::SocketAddr>,
+        node: SidecarNode,
+    ) -> Self {
         let Context { mut shared, connections, drain } = context;
         let id = connections.stream_id();
         let mut own = OwnResources::default();
@@ -136,9 +141,9 @@ impl NodeStream {
                     }
                     Err(_) => return Err(GrpcStatus::unavailable("the control plane is shutting down")),
                 },
-                Ok(within) = self.drain.wait_for(Option::is_some), if ends_at.is_none() => {
+                Ok(()) = self.drain.changed() => {
                     // Each stream picks its own moment, so that clients don't come back as a herd.
-                    let within = within.unwrap_or_default();
+                    let within = self.drain.borrow_and_update().unwrap_or_default();
                     ends_at = Some(Instant::now() + within.mul_f64(random_fraction()));
                 }
                 () = sleep_until(wake_at) => {
@@ -155,7 +160,9 @@ impl NodeStream {
         let kind = match (self.only, type_url.as_str()) {
             (Some(only), "") => only,
             (Some(only), other) if other != only.type_url() => {
-                return Err(GrpcStatus::invalid_argument(format!("type_url {other:?} is not what this service serves")));
+                return Err(GrpcStatus::invalid_argument(format!(
+                    "type_url {other:?} is not what this service serves"
+                )));
             }
             (None, "") => return Err(GrpcStatus::invalid_argument("type_url is required on an aggregated stream")),
             _ => match Kind::of(&type_url) {
@@ -185,7 +192,12 @@ impl NodeStream {
             Reaction::Accepted => tracing::debug!(kind = short, "accepted"),
             Reaction::Refused(refusal) => {
                 metrics::counter!("pilot_total_xds_rejects", "type" => short).increment(1);
-                tracing::warn!(kind = short, version = refusal.version, reason = refusal.reason, "refused by the proxy");
+                tracing::warn!(
+                    kind = short,
+                    version = refusal.version,
+                    reason = refusal.reason,
+                    "refused by the proxy"
+                );
             }
         }
         self.note_status(kind);

@@ -33,7 +33,11 @@ pub struct Request {
 pub enum RequestNames {
     /// State of the world: all names that are wanted.
     All(Vec<String>),
-    Delta { subscribe: Vec<String>, unsubscribe: Vec<String>, initial_versions: HashMap<String, String> },
+    Delta {
+        subscribe: Vec<String>,
+        unsubscribe: Vec<String>,
+        initial_versions: HashMap<String, String>,
+    },
 }
 
 impl Default for RequestNames {
@@ -303,7 +307,14 @@ impl Subscription {
 
     /// The response that brings the client in line with a view, as far as `scope` goes, if there is anything to say.
     /// Marks it as sent.
-    pub fn respond(&mut self, view: &View, scope: Scope, removals: Removals, nonce: &str, now: Instant) -> Option<Sending> {
+    pub fn respond(
+        &mut self,
+        view: &View,
+        scope: Scope,
+        removals: Removals,
+        nonce: &str,
+        now: Instant,
+    ) -> Option<Sending> {
         if self.resend.is_empty() && self.is_in_line(view) {
             return None;
         }
@@ -334,8 +345,7 @@ impl Subscription {
             self.resend.remove(&*resource.name);
         }
         let version = self.version(view, &difference.kept).to_string();
-        let resources =
-            if self.is_whole_state() { self.whole_state(view, &difference.kept) } else { difference.news };
+        let resources = if self.is_whole_state() { self.whole_state(view, &difference.kept) } else { difference.news };
         (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
         self.must_answer = false;
         self.last = Some(Sent { nonce: nonce.to_owned(), version: version.clone(), at: now, answered: false });
@@ -403,7 +413,11 @@ impl Subscription {
         if self.interest.is_wildcard() {
             version = view.version();
         } else {
-            self.interest.names().iter().filter_map(|name| view.lookup(name)).for_each(|resource| version.add(resource));
+            self.interest
+                .names()
+                .iter()
+                .filter_map(|name| view.lookup(name))
+                .for_each(|resource| version.add(resource));
         }
         kept.iter().for_each(|resource| version.add(resource));
         version

@@ -49,7 +49,11 @@ impl Wire for StateOfTheWorld {
             error_detail,
         } = request;
         let error = error_detail.map(|status| status.message);
-        Incoming { node, type_url, request: Request { nonce: response_nonce, error, names: RequestNames::All(resource_names) } }
+        Incoming {
+            node,
+            type_url,
+            request: Request { nonce: response_nonce, error, names: RequestNames::All(resource_names) },
+        }
     }
 
     fn outgoing(response: Response) -> DiscoveryResponse {

@@ -2,7 +2,7 @@
 //!
 //! An entry that did not change is the same `Arc` in the next mesh, so "what changed" is a comparison of pointers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use super::workload::Workload;
 pub struct Mesh {
     pub services: BTreeMap<ObjectName, Arc<ServiceEntry>>,
     pub workloads: BTreeMap<ObjectName, Arc<Workload>>,
+    pub namespaces: BTreeSet<String>,
     /// The Services that an address is an endpoint of, ready or not.
     pub services_by_address: HashMap<IpAddr, Vec<ObjectName>>,
 }
@@ -80,11 +81,9 @@ impl Mesh {
             let inbound = InboundPort { number, protocol: port.protocol, service: service.name.clone() };
             match ports.get(&number) {
                 None => _ = ports.insert(number, inbound),
-                Some(kept) if kept.protocol != inbound.protocol => conflicts.push(InboundConflict {
-                    number,
-                    kept: kept.service.clone(),
-                    refused: inbound.service,
-                }),
+                Some(kept) if kept.protocol != inbound.protocol => {
+                    conflicts.push(InboundConflict { number, kept: kept.service.clone(), refused: inbound.service })
+                }
                 Some(_) => {}
             }
         }
@@ -104,7 +103,9 @@ impl Mesh {
         }
         let workload = self.workloads.get(instance.name);
         let labels = workload.map_or(instance.labels, |workload| &workload.labels);
-        for (name, entry) in self.services_in(&instance.name.namespace).filter(|(_, entry)| entry.service.selects(labels)) {
+        for (name, entry) in
+            self.services_in(&instance.name.namespace).filter(|(_, entry)| entry.service.selects(labels))
+        {
             for port in &entry.service.ports {
                 let target = match &port.target {
                     TargetPort::Number(number) => Some(*number),
@@ -122,8 +123,6 @@ impl Mesh {
         &'a self,
         namespace: &'n str,
     ) -> impl Iterator<Item = (&'a ObjectName, &'a Arc<ServiceEntry>)> + use<'a, 'n> {
-        self.services
-            .range(ObjectName::new(namespace, "")..)
-            .take_while(move |(name, _)| name.namespace == namespace)
+        self.services.range(ObjectName::new(namespace, "")..).take_while(move |(name, _)| name.namespace == namespace)
     }
 }

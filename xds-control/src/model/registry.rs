@@ -120,10 +120,6 @@ impl Registry {
         }
     }
 
-    pub fn namespaces(&self) -> &BTreeSet<String> {
-        &self.namespaces
-    }
-
     /// The mesh as it is now. Entries that were not touched, or came out equal, are those of the last one.
     pub fn publish(&mut self) -> Arc<Mesh> {
         let touched = self.take_touched();
@@ -146,8 +142,12 @@ impl Registry {
                 services.insert(name, Arc::new(entry));
             }
         }
-        self.published =
-            Arc::new(Mesh { services, workloads: self.workloads.clone(), services_by_address: by_address });
+        self.published = Arc::new(Mesh {
+            services,
+            workloads: self.workloads.clone(),
+            namespaces: self.namespaces.clone(),
+            services_by_address: by_address,
+        });
         self.published.clone()
     }
 
@@ -174,7 +174,8 @@ impl Registry {
                 let node = endpoint.node.as_ref().or_else(|| self.workloads.get(workload?)?.node.as_ref());
                 workload.is_some_and(|name| workloads.contains(name)) || node.is_some_and(|name| nodes.contains(name))
             };
-            let users = self.slices.iter().filter(|(_, slices)| slices.values().any(|slice| slice.endpoints.iter().any(uses)));
+            let users =
+                self.slices.iter().filter(|(_, slices)| slices.values().any(|slice| slice.endpoints.iter().any(uses)));
             touched.extend(users.map(|(service, _)| service.clone()));
         }
         touched

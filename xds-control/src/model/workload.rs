@@ -17,6 +17,8 @@ pub struct Workload {
     pub deployed_by: String,
     /// Named container ports.
     pub ports: BTreeMap<String, u16>,
+    /// With the namespace, its identity.
+    pub service_account: String,
     /// The node that it runs on.
     pub node: Option<String>,
 }

@@ -99,9 +99,9 @@ impl Translator {
 /// Resources that came out as they were stay the very same.
 fn keep_equal(before: &[Arc<Resource>], after: Vec<Resource>) -> Vec<Arc<Resource>> {
     let keep = |resource: Resource| {
-        let same = before.iter().find(|known| {
-            known.kind == resource.kind && known.name == resource.name && known.hash == resource.hash
-        });
+        let same = before
+            .iter()
+            .find(|known| known.kind == resource.kind && known.name == resource.name && known.hash == resource.hash);
         same.cloned().unwrap_or_else(|| Arc::new(resource))
     };
     after.into_iter().map(keep).collect()
@@ -123,7 +123,8 @@ impl Dirty {
     }
 
     fn compare(&mut self, before: &[Arc<Resource>], after: &[Arc<Resource>]) {
-        let not_in = |set: &[Arc<Resource>], resource: &Arc<Resource>| !set.iter().any(|other| Arc::ptr_eq(other, resource));
+        let not_in =
+            |set: &[Arc<Resource>], resource: &Arc<Resource>| !set.iter().any(|other| Arc::ptr_eq(other, resource));
         self.mark(before.iter().filter(|resource| not_in(after, resource)));
         self.mark(after.iter().filter(|resource| not_in(before, resource)));
     }

@@ -124,7 +124,9 @@ impl Raw {
     pub fn convert(&self) -> Result<Option<Object>, FieldProblem> {
         Ok(match self {
             Self::Service(raw) => service::convert(raw)?.map(|service| Object::Service(Arc::new(service))),
-            Self::EndpointSlice(raw) => endpoint_slice::convert(raw)?.map(|slice| Object::EndpointSlice(Arc::new(slice))),
+            Self::EndpointSlice(raw) => {
+                endpoint_slice::convert(raw)?.map(|slice| Object::EndpointSlice(Arc::new(slice)))
+            }
             Self::Pod(raw) => pod::convert(raw)?.map(|workload| Object::Workload(Arc::new(workload))),
             Self::Node(raw) => Some(Object::Node(Arc::new(node::convert(raw)?))),
             Self::Namespace(raw) => Some(Object::Namespace(name(&raw.metadata)?)),

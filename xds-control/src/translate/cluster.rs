@@ -18,9 +18,7 @@ use weft_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options:
 use weft_xds::pb::google::protobuf::Any;
 
 use super::proto::{aggregated, duration, pack, socket_address};
-use super::{
-    BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER, SidecarInputs, inbound_name,
-};
+use super::{BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER, SidecarInputs, inbound_name};
 use crate::model::mesh::InboundPort;
 use crate::model::protocol::Protocol;
 
@@ -100,7 +98,10 @@ fn inbound_source(inputs: &SidecarInputs) -> Option<BindConfig> {
     Some(BindConfig {
         source_address: Some(socket_address(first, 0)),
         extra_source_addresses: extra
-            .map(|extra| ExtraSourceAddress { address: Some(socket_address(extra, 0)), ..ExtraSourceAddress::default() })
+            .map(|extra| ExtraSourceAddress {
+                address: Some(socket_address(extra, 0)),
+                ..ExtraSourceAddress::default()
+            })
             .into_iter()
             .collect(),
         ..BindConfig::default()

@@ -47,6 +47,7 @@ fn workload(name: &str, address: &str, labels: &[(&str, &str)], ports: &[(&str, 
         labels: labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         deployed_by: name.to_owned(),
         ports: ports.iter().map(|(name, number)| (name.to_string(), *number)).collect(),
+        service_account: "default".to_owned(),
         node: Some("node-a".to_owned()),
     }
 }

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn conditions_follow_the_rules_of_the_api() {
-        let of = |ready, serving, terminating| condition(Some(&k8s::EndpointConditions { ready, serving, terminating }));
+        let of =
+            |ready, serving, terminating| condition(Some(&k8s::EndpointConditions { ready, serving, terminating }));
         assert_eq!(condition(None), Condition::Ready);
         assert_eq!(of(None, None, None), Condition::Ready);
         assert_eq!(of(Some(true), None, None), Condition::Ready);

@@ -6,7 +6,8 @@ use super::{FieldProblem, name};
 use crate::model::workload::{Locality, Node};
 
 pub(super) fn convert(raw: &k8s::Node) -> Result<Node, FieldProblem> {
-    let label = |key: &str| raw.metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default();
+    let label =
+        |key: &str| raw.metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default();
     let locality =
         Locality { region: label("topology.kubernetes.io/region"), zone: label("topology.kubernetes.io/zone") };
     Ok(Node { name: name(&raw.metadata)?, locality })

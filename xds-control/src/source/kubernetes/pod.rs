@@ -19,10 +19,16 @@ pub(super) fn convert(raw: &k8s::Pod) -> Result<Option<Workload>, FieldProblem> 
         labels: raw.metadata.labels.clone().unwrap_or_default(),
         deployed_by: deployed_by(raw, &name.name),
         ports: spec.map(named_ports).transpose()?.unwrap_or_default(),
+        service_account: spec
+            .and_then(|spec| spec.service_account_name.clone())
+            .unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.to_owned()),
         node: spec.and_then(|spec| spec.node_name.clone()),
         name,
     }))
 }
+
+/// The one that a pod runs as if it names none.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
 fn addresses(status: Option<&k8s::PodStatus>) -> Result<Vec<std::net::IpAddr>, FieldProblem> {
     let Some(status) = status else { return Ok(Vec::new()) };

@@ -75,7 +75,9 @@ pub(super) fn parse(document: &Document<'_>, syntax: Syntax) -> Result<Content, 
             });
             FieldProblem::new("", format!("{at}{}", first_line(&error.without_snippet().to_string())))
         })?,
-        Syntax::Json => serde_json::from_str(document.text).map_err(|error| FieldProblem::new("", error.to_string()))?,
+        Syntax::Json => {
+            serde_json::from_str(document.text).map_err(|error| FieldProblem::new("", error.to_string()))?
+        }
     };
     let mut content = Content::default();
     read(value, "", None, &mut content)?;
@@ -98,12 +100,7 @@ fn first_line(text: &str) -> &str {
 
 /// Reads an object, or the objects of a list. `within` is the path of the object in its document, `implied` the kind of
 /// a list's items, which the API server leaves out.
-fn read(
-    value: Value,
-    within: &str,
-    implied: Option<(&str, &str)>,
-    content: &mut Content,
-) -> Result<(), FieldProblem> {
+fn read(value: Value, within: &str, implied: Option<(&str, &str)>, content: &mut Content) -> Result<(), FieldProblem> {
     let at = |field: &str| if within.is_empty() { field.to_owned() } else { format!("{within}.{field}") };
     let Value::Object(mut fields) = value else {
         let path = if within.is_empty() { String::new() } else { within.to_owned() };
@@ -188,7 +185,9 @@ fn ignored_path(path: &serde_ignored::Path<'_>) -> String {
             let parent = ignored_path(parent);
             if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") }
         }
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => ignored_path(parent),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            ignored_path(parent)
+        }
     }
 }
 

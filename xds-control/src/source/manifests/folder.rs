@@ -21,7 +21,11 @@ use crate::model::registry::{Object, ObjectKey};
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     #[error("cannot list the manifests in {folder}")]
-    List { folder: PathBuf, #[source] source: io::Error },
+    List {
+        folder: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// What a rescan changed.
@@ -98,9 +102,7 @@ impl Folder {
     /// Brings the state in line with the files. Those `in_progress` are being written by someone and keep their state.
     pub fn rescan(&mut self, in_progress: &HashSet<PathBuf>) -> Result<Changes, FolderError> {
         let mut listing = Listing::default();
-        listing
-            .add(&self.root, 0)
-            .map_err(|source| FolderError::List { folder: self.root.clone(), source })?;
+        listing.add(&self.root, 0).map_err(|source| FolderError::List { folder: self.root.clone(), source })?;
         let Listing { found, unlisted } = listing;
         let mut changes = Changes::default();
         let mut touched = HashSet::new();
@@ -311,7 +313,8 @@ fn read(path: &Path, metadata: &fs::Metadata) -> io::Result<String> {
         return Err(io::Error::other("is not a regular file"));
     }
     if metadata.len() > FILE_BYTES_MAX {
-        let reason = format!("is {} bytes long, more than the {FILE_BYTES_MAX} that a manifest may have", metadata.len());
+        let reason =
+            format!("is {} bytes long, more than the {FILE_BYTES_MAX} that a manifest may have", metadata.len());
         return Err(io::Error::other(reason));
     }
     let text = fs::read_to_string(path)?;
@@ -324,7 +327,11 @@ fn read(path: &Path, metadata: &fs::Metadata) -> io::Result<String> {
 type Documents = Vec<(u64, Arc<Content>)>;
 
 /// Parses a file, taking documents whose text is known from before. Any document that is refused refuses the file.
-fn parse(relative: &Path, text: &str, known: &[(u64, Arc<Content>)]) -> Result<(Documents, Vec<Problem>), Vec<Problem>> {
+fn parse(
+    relative: &Path,
+    text: &str,
+    known: &[(u64, Arc<Content>)],
+) -> Result<(Documents, Vec<Problem>), Vec<Problem>> {
     let known = known.iter().map(|(hash, content)| (*hash, content)).collect::<HashMap<_, _>>();
     let syntax = syntax(relative).unwrap_or(Syntax::Yaml);
     let cut = match syntax {

@@ -60,8 +60,8 @@ const EVENTS_MAX: usize = 1024;
 impl ManifestSource {
     /// Reads the folder. Fails only if the folder itself can't be read; single files are reported.
     pub fn load(folder: &Path, debounce: Debounce) -> Result<Self, FolderError> {
-        let root = std::path::absolute(folder)
-            .map_err(|source| FolderError::List { folder: folder.to_owned(), source })?;
+        let root =
+            std::path::absolute(folder).map_err(|source| FolderError::List { folder: folder.to_owned(), source })?;
         let mut state = State { folder: Folder::new(root), registry: Registry::default() };
         let health = Arc::new(Health::default());
         let mesh = state.rescan(&HashSet::new(), &health)?;
