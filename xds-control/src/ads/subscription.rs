@@ -225,6 +225,7 @@ impl Subscription {
             for (name, version) in initial_versions.iter().filter(|(name, _)| self.interest.wants(name)) {
                 // A version that is not one of ours differs from all of ours.
                 self.sent.insert(name.as_str().into(), Version::parse(version).unwrap_or_default());
+                self.asked.remove(name);
             }
         }
         // An empty answer ends the client's wait for the first state.
@@ -318,6 +319,8 @@ impl Subscription {
         if self.resend.is_empty() && self.is_in_line(view) {
             return None;
         }
+        // Before anything was sent there is no news to hold back.
+        let scope = if self.last.is_none() { Scope::All } else { scope };
         let difference = self.compare(view, scope, removals);
         let in_line = !difference.deferred;
         let removed = match self.variant {
@@ -435,5 +438,3 @@ struct Difference {
     deferred: bool,
 }
 
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::endpoint::SlicePort;
 use crate::model::protocol::Protocol;
 use crate::model::service::{Addressing, TargetPort};
 
