@@ -5,9 +5,12 @@
 //! makes and the binary embeds; no descriptors are loaded or built at run time.
 
 pub mod any;
+pub mod ca;
 pub mod canonical;
 mod error;
 pub mod json;
+#[cfg(test)]
+mod properties;
 mod tables;
 pub mod type_url;
 pub mod validate;

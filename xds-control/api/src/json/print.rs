@@ -21,12 +21,12 @@ pub(crate) fn message(message: Message, bytes: &[u8], names: FieldNames, depth: 
         WellKnown::None => fields(message, bytes, names, depth).map(Value::Object),
         WellKnown::Any => any(message, bytes, names, depth),
         WellKnown::Wrapper => wrapped(message, bytes),
-        WellKnown::Duration => {
-            times(message, bytes).and_then(|(seconds, nanos)| time::print_duration(seconds, nanos)).map(Value::from)
-        }
-        WellKnown::Timestamp => {
-            times(message, bytes).and_then(|(seconds, nanos)| time::print_timestamp(seconds, nanos)).map(Value::from)
-        }
+        WellKnown::Duration => wire::time_parts(message, bytes)
+            .and_then(|(seconds, nanos)| time::print_duration(seconds, nanos))
+            .map(Value::from),
+        WellKnown::Timestamp => wire::time_parts(message, bytes)
+            .and_then(|(seconds, nanos)| time::print_timestamp(seconds, nanos))
+            .map(Value::from),
         WellKnown::FieldMask => field_mask(message, bytes).map(Value::from),
         WellKnown::Struct | WellKnown::ListValue => only_field(message, bytes, names, depth),
         WellKnown::Value => any_json(message, bytes, names, depth),
@@ -64,14 +64,9 @@ fn singular(field: Field, run: &[wire::Entry<'_>], names: FieldNames, depth: u32
 }
 
 fn list(field: Field, name: &str, run: &[wire::Entry<'_>], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
-    let mut items = Vec::with_capacity(run.len());
-    for entry in run {
-        for value in wire::unpacked(entry).at(name)? {
-            let item = item(field, value, names, depth);
-            items.push(item.at_index(name, items.len())?);
-        }
-    }
-    Ok(Value::Array(items))
+    let values = wire::items(run).at(name)?;
+    let items = values.into_iter().enumerate();
+    items.map(|(index, value)| item(field, value, names, depth).at_index(name, index)).collect()
 }
 
 fn map(field: Field, name: &str, run: &[wire::Entry<'_>], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
@@ -121,17 +116,6 @@ fn wrapped(message: Message, bytes: &[u8]) -> Result<Value, FieldError> {
     scalar::to_json(field, entries.last().map_or_else(|| wire::default(field.kind()), |entry| entry.value))
 }
 
-fn times(message: Message, bytes: &[u8]) -> Result<(i64, i32), FieldError> {
-    let (mut seconds, mut nanos) = (0, 0);
-    for entry in wire::entries(message, bytes)? {
-        match entry.number {
-            1 => seconds = entry.value.bits() as i64,
-            _ => nanos = entry.value.bits() as i32,
-        }
-    }
-    Ok((seconds, nanos))
-}
-
 fn field_mask(message: Message, bytes: &[u8]) -> Result<String, FieldError> {
     let mut paths = Vec::new();
     for entry in wire::entries(message, bytes)? {
@@ -157,10 +141,10 @@ fn field_mask(message: Message, bytes: &[u8]) -> Result<String, FieldError> {
 fn only_field(message: Message, bytes: &[u8], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
     let entries = wire::entries(message, bytes)?;
     let field = message.fields().next().expect("a struct or list has a field");
-    match field.is_map() {
-        true => map(field, "", &entries, names, depth),
-        false => list(field, "", &entries, names, depth),
+    if field.is_map() {
+        return map(field, "", &entries, names, depth);
     }
+    list(field, "", &entries, names, depth)
 }
 
 fn any_json(message: Message, bytes: &[u8], names: FieldNames, depth: u32) -> Result<Value, FieldError> {

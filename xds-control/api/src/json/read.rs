@@ -19,16 +19,15 @@ pub(crate) fn message(message: Message, value: &Value, depth: u32, out: &mut Vec
     match message.well_known() {
         WellKnown::None => fields(message, object(value)?, None, depth, out),
         WellKnown::Any => any(message, object(value)?, depth, out),
-        WellKnown::Wrapper => {
-            let field = first_field(message);
-            scalar::with_wire(field, value, |wire| put_unless_default(field, wire, out))
-        }
-        WellKnown::Duration => {
-            put_time(message, time::parse_duration(string(value, "a duration such as \"1.5s\"")?)?, out)
-        }
-        WellKnown::Timestamp => {
-            put_time(message, time::parse_timestamp(string(value, "a time such as \"2026-01-31T12:00:00Z\"")?)?, out)
-        }
+        // Envoy takes wrappers and times as objects of their fields too, as old configurations write them.
+        WellKnown::Wrapper => match value {
+            Value::Object(object) => fields(message, object, None, depth, out),
+            value => {
+                let field = first_field(message);
+                scalar::with_wire(field, value, |wire| put_unless_default(field, wire, out))
+            }
+        },
+        WellKnown::Duration | WellKnown::Timestamp => time(message, value, depth, out),
         WellKnown::FieldMask => field_mask(message, string(value, "field paths separated by commas")?, out),
         // People write a struct's keys and a list's items themselves, so paths do not name the field that holds them.
         WellKnown::Struct => map(first_field(message), "", value, depth, out),
@@ -63,7 +62,7 @@ fn fields(
         }
     }
     // null means absent, but for the types whose value it is.
-    found.retain(|(field, _, value)| !value.is_null() || takes_null(*field));
+    found.retain(|(field, _, value)| !value.is_null() || (null_is_a_value(*field) && !field.is_repeated()));
     one_member_a_oneof(message, &found)?;
     for (field, _, value) in found {
         write_field(field, value, depth, out)?;
@@ -82,10 +81,7 @@ fn unknown_field(message: Message, key: &str) -> FieldError {
 /// A key as a step of a path: quoted if it could be read as something else.
 pub(crate) fn path_step(key: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '@' | '$');
-    match !key.is_empty() && key.chars().all(plain) {
-        true => key.to_owned(),
-        false => format!("[{key:?}]"),
-    }
+    if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { format!("[{key:?}]") }
 }
 
 fn one_member_a_oneof(message: Message, found: &[(Field, &str, &Value)]) -> Result<(), FieldError> {
@@ -101,10 +97,8 @@ fn one_member_a_oneof(message: Message, found: &[(Field, &str, &Value)]) -> Resu
     Ok(())
 }
 
-fn takes_null(field: Field) -> bool {
-    if field.is_repeated() {
-        return false;
-    }
+/// Whether one value of the field can be null: it is a `google.protobuf.Value` or `NullValue`.
+fn null_is_a_value(field: Field) -> bool {
     match field.kind() {
         Kind::Message => field.message().well_known() == WellKnown::Value,
         Kind::Enum => field.enumeration().is_null_value(),
@@ -150,22 +144,12 @@ fn put_unless_default(field: Field, value: wire::Value<'_>, out: &mut Vec<u8>) {
 
 fn list(field: Field, name: &str, value: &Value, depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
     let Value::Array(items) = value else { return wrong(scalar::expected("a list", value)).at(name) };
-    let item = |(index, value): (usize, &Value), out: &mut Vec<u8>| -> Result<(), FieldError> {
-        if value.is_null() && !element_takes_null(field) {
-            return wrong("a list has no null items").at_index(name, index);
+    let write = |out: &mut Vec<u8>| {
+        for (index, value) in items.iter().enumerate() {
+            list_item(field, value, depth, out).at_index(name, index)?;
         }
-        match field.kind() {
-            Kind::Message => nested(field, value, depth, out),
-            _ => scalar::with_wire(field, value, |wire| {
-                if !field.is_packed() {
-                    wire::put_key(field, out);
-                }
-                wire::put_value(wire, out);
-            }),
-        }
-        .at_index(name, index)
+        Ok(())
     };
-    let write = |out: &mut Vec<u8>| items.iter().enumerate().try_for_each(|entry| item(entry, out));
     if field.is_packed() && !items.is_empty() {
         wire::put_delimited_key(field.number(), out);
         return wire::put_delimited(out, write);
@@ -173,19 +157,26 @@ fn list(field: Field, name: &str, value: &Value, depth: u32, out: &mut Vec<u8>) 
     write(out)
 }
 
-fn element_takes_null(field: Field) -> bool {
-    match field.kind() {
-        Kind::Message => field.message().well_known() == WellKnown::Value,
-        Kind::Enum => field.enumeration().is_null_value(),
-        _ => false,
+fn list_item(field: Field, value: &Value, depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
+    if value.is_null() && !null_is_a_value(field) {
+        return wrong("a list has no null items");
     }
+    if field.kind() == Kind::Message {
+        return nested(field, value, depth, out);
+    }
+    scalar::with_wire(field, value, |wire| {
+        if !field.is_packed() {
+            wire::put_key(field, out);
+        }
+        wire::put_value(wire, out);
+    })
 }
 
 fn map(field: Field, name: &str, value: &Value, depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
     let Value::Object(entries) = value else { return wrong(scalar::expected("an object", value)).at(name) };
     let (key_field, value_field) = field.map_entry();
     for (key, value) in entries {
-        if value.is_null() && !takes_null(value_field) {
+        if value.is_null() && !null_is_a_value(value_field) {
             return wrong("a map has no null values").at_key(name, key);
         }
         wire::put_key(field, out);
@@ -277,8 +268,25 @@ fn field_mask(message: Message, text: &str, out: &mut Vec<u8>) -> Result<(), Fie
     Ok(())
 }
 
-/// Seconds and nanoseconds, which Duration and Timestamp number alike.
-fn put_time(message: Message, (seconds, nanos): (i64, i32), out: &mut Vec<u8>) -> Result<(), FieldError> {
+/// A Duration or Timestamp, which number their seconds and nanoseconds alike.
+fn time(message: Message, value: &Value, depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
+    let is_duration = message.well_known() == WellKnown::Duration;
+    let (seconds, nanos) = match value {
+        Value::Object(object) => {
+            let mut bytes = Vec::new();
+            fields(message, object, None, depth, &mut bytes)?;
+            wire::time_parts(message, &bytes)?
+        }
+        Value::String(text) if is_duration => time::parse_duration(text)?,
+        Value::String(text) => time::parse_timestamp(text)?,
+        other if is_duration => return wrong(scalar::expected("a duration such as \"1.5s\"", other)),
+        other => return wrong(scalar::expected("a time such as \"2026-01-31T12:00:00Z\"", other)),
+    };
+    if is_duration {
+        time::check_duration(seconds, nanos)?;
+    } else {
+        time::check_timestamp(seconds, nanos)?;
+    }
     for (field, number) in message.fields().zip([seconds, i64::from(nanos)]) {
         put_unless_default(field, wire::Value::Varint(number as u64), out);
     }

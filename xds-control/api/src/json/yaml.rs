@@ -1,8 +1,9 @@
 //! YAML text to a `serde_json::Value`, typed as Envoy types it as far as that is sane.
 //!
 //! Plain scalars: `null` and `~`, `true` and `false`, decimal, `0x` and octal (`0o17`, and `017` as Envoy reads it) integers and
-//! floats are typed; everything else, `yes`, `on` and dates included, is a string, and so is everything quoted. Anchors, aliases
-//! and merge keys work. Bounds: [`DEPTH_MAX`] levels and [`NODES_MAX`] nodes, both counted after aliases are expanded, so
+//! floats in their shortest spelling are typed. Everything else is a string: what is quoted, `yes`, `on`, dates, and numbers
+//! that would not print as they were written (1.10, a version more often than a number), which number fields take all the
+//! same. Anchors, aliases and merge keys work. Bounds: [`DEPTH_MAX`] levels and [`NODES_MAX`] nodes, both counted after aliases are expanded, so
 //! that a small document cannot unfold into a huge one.
 
 use super::read::path_step;
@@ -20,9 +21,9 @@ const NODES_MAX: usize = 10_000_000;
 pub fn yaml_to_value(text: &str) -> Result<Value, FieldError> {
     let mut options = granit_parser::options! { block_nesting_limit: DEPTH_MAX, flow_nesting_limit: DEPTH_MAX };
     options.set_emit_comments(false);
-    let mut loader =
-        Loader { parser: Parser::new_from_str_with_options(text, options), anchors: HashMap::new(), nodes: 0 };
-    loader.document()
+    let parser = Parser::new_from_str_with_options(text, options);
+    let mut loader = Loader { parser, anchors: HashMap::new(), nodes: 0, syntax: None };
+    loader.document().map_err(|error| loader.syntax.take().unwrap_or(error))
 }
 
 struct Loader<'t> {
@@ -30,6 +31,8 @@ struct Loader<'t> {
     anchors: HashMap<usize, Node>,
     /// Nodes so far, those from aliases included.
     nodes: usize,
+    /// The error that ended parsing. It is about the text, so the path of the value at hand would only mislead.
+    syntax: Option<FieldError>,
 }
 
 /// A value and what it costs to repeat it.
@@ -57,10 +60,13 @@ impl<'t> Loader<'t> {
     }
 
     fn next(&mut self) -> Result<(Event<'t>, Span), FieldError> {
-        match self.parser.next_event() {
-            Some(event) => event.map_err(|error| syntax(&error)),
-            None => wrong("not valid YAML: the document ends too early"),
-        }
+        let error = match self.parser.next_event() {
+            Some(Ok(event)) => return Ok(event),
+            Some(Err(error)) => syntax(&error),
+            None => FieldError::new("", "not valid YAML: the document ends too early"),
+        };
+        self.syntax = Some(error.clone());
+        Err(error)
     }
 
     /// The node that `event` starts, at `depth` levels.
@@ -271,7 +277,8 @@ fn float(text: &str) -> Option<Value> {
     if !looks_like_one || !unsigned.chars().all(decimal) {
         return None;
     }
-    Number::from_f64(text.parse().ok()?).map(Value::Number)
+    let number = Number::from_f64(text.parse().ok()?)?;
+    (number.to_string() == text).then_some(Value::Number(number))
 }
 
 fn at(place: Marker, reason: &str) -> FieldError {
