@@ -1,1 +1,85 @@
-fn main() {}
+//! The program weft-init: reads its arguments, does what they say, and reports by its exit status.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tracing::info;
+use weft_init::args::{Args, ArgsError};
+use weft_init::plan::Plan;
+use weft_init::settings::{Action, BackendChoice, Log, LogLevel, Settings, SettingsError, Task};
+use weft_init::{apply, machine, nft};
+
+fn main() -> ExitCode {
+    let args = match Args::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(args) => args,
+        Err(ArgsError::CommandLine(error)) => error.exit(),
+        Err(error) => return usage(&error),
+    };
+    let task = match Task::resolve(&args) {
+        Ok(task) => task,
+        Err(error) => return usage(&error),
+    };
+    start_log(task.log);
+    match run(&args, &task) {
+        Ok(status) => status,
+        Err(error) => match error.downcast_ref::<SettingsError>() {
+            Some(error) => usage(error),
+            None => {
+                eprintln!("weft-init: {error:#}");
+                ExitCode::from(EXIT_FAILED)
+            }
+        },
+    }
+}
+
+fn run(args: &Args, task: &Task) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &task.network_namespace {
+        machine::enter_namespace(path)?;
+    }
+    if matches!(task.backend, BackendChoice::Iptables { .. }) {
+        anyhow::bail!("the iptables backend is not part of this version");
+    }
+    let settings = Settings::resolve(args, &machine::facts()?)?;
+    let plan = Plan::new(&settings);
+    match &task.action {
+        Action::Cleanup if task.dry_run => print!("{}", nft::cleanup_script()),
+        _ if task.dry_run => print!("{}", nft::script(&plan)),
+        Action::Cleanup => {
+            apply::cleanup().context("cleaning up")?;
+            info!("removed everything that weft-init set up");
+        }
+        Action::Apply { .. } => {
+            apply::apply(&plan).context("applying the rules")?;
+            info!(rules = plan.rules.len(), ipv6 = plan.ipv6, "traffic is redirected");
+        }
+        Action::Verify(_) => anyhow::bail!("verification is not part of this version"),
+        Action::Nothing => info!("rules are neither applied nor verified: --skip-rule-apply"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn usage(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("weft-init: {error}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Logs go to stderr: stdout is for the ruleset of a dry run.
+fn start_log(log: Log) {
+    let level = match log.level {
+        LogLevel::None => tracing::level_filters::LevelFilter::OFF,
+        LogLevel::Error => tracing::level_filters::LevelFilter::ERROR,
+        LogLevel::Warn => tracing::level_filters::LevelFilter::WARN,
+        LogLevel::Info => tracing::level_filters::LevelFilter::INFO,
+        LogLevel::Debug => tracing::level_filters::LevelFilter::DEBUG,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_target(false);
+    if log.is_json { builder.json().init() } else { builder.init() }
+}
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
