@@ -141,7 +141,8 @@ impl Connection {
         Err(Failure::Malformed(format!("bytes where the end was expected: {:?}", lossy(&self.buffer))))
     }
 
-    fn receive_head(&mut self) -> Result<Response, Failure> {
+    /// The next status line and headers, interim or final; a body, if there is one, is yet to be read.
+    pub fn receive_head(&mut self) -> Result<Response, Failure> {
         loop {
             if let Some((response, length)) = parse_head(&self.buffer)? {
                 self.buffer.drain(..length);
