@@ -1,0 +1,20 @@
+//! Configuration, typed: what the data path reads. One file a resource kind, each with the types and the conversion from
+//! Envoy's messages into them. Constructed types are valid; what is not supported is refused with the path of its field.
+//!
+//! Together with `xds/` this is the only place that names generated protobuf types.
+
+pub mod access_log;
+pub mod address;
+pub mod bootstrap;
+pub mod cluster;
+pub mod endpoint;
+pub mod field;
+pub mod filter_chain;
+pub mod http_connection_manager;
+pub mod listener;
+pub mod matcher;
+pub mod route;
+pub mod tcp_proxy;
+pub mod tls;
+
+pub use weft_xds::FieldError;

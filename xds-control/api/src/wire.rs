@@ -1,0 +1,324 @@
+//! Protobuf's wire format: reading a message's bytes as entries grouped by field, and writing them.
+//!
+//! Every walk over bytes (printing, validation, the canonical form) starts here, so what counts as malformed is decided once:
+//! a truncated value, a varint of more than ten bytes, field number 0, a group, or a wire type that does not fit the field.
+
+use crate::error::{FieldError, wrong};
+use crate::tables::layout::{Kind, WellKnown};
+use crate::tables::{Field, Message, Oneof};
+use smallvec::SmallVec;
+
+/// Nested messages, as protobuf bounds them. An Any's payload counts as nested, and so does a map entry.
+pub(crate) const DEPTH_MAX: u32 = 100;
+
+/// One value on the wire.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    Fixed32(u32),
+}
+
+/// One known field's value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) field: Field,
+    pub(crate) number: u32,
+    pub(crate) value: Value<'a>,
+}
+
+/// The entries of one message, by field number and then in the order of the wire.
+pub(crate) type Entries<'a> = SmallVec<[Entry<'a>; 8]>;
+
+/// The known fields in `bytes`. Unknown ones are passed over, as Envoy does: a newer peer may send them. Of the members of a
+/// oneof only the last one on the wire is left, as every protobuf decoder has it.
+pub(crate) fn entries(message: Message, bytes: &[u8]) -> Result<Entries<'_>, FieldError> {
+    entries_and_unknown(message, bytes, |_, _| {})
+}
+
+/// [`entries`], with each field that the tables do not know handed to `unknown`.
+pub(crate) fn entries_and_unknown<'a>(
+    message: Message,
+    bytes: &'a [u8],
+    mut unknown: impl FnMut(u32, Value<'a>),
+) -> Result<Entries<'a>, FieldError> {
+    let mut entries = Entries::new();
+    let mut chosen: SmallVec<[(Oneof, Field); 4]> = SmallVec::new();
+    let mut rest = bytes;
+    let (mut ordered, mut overridden, mut last) = (true, false, 0);
+    while !rest.is_empty() {
+        let (number, value) = take(&mut rest)?;
+        let Some(field) = message.field(number) else {
+            unknown(number, value);
+            continue;
+        };
+        if !fits(field, value) {
+            return Err(FieldError::new(field.name(), "wire type does not fit the field"));
+        }
+        if let Some(oneof) = field.oneof(message) {
+            match chosen.iter_mut().find(|(known, _)| *known == oneof) {
+                Some((_, member)) => overridden |= std::mem::replace(member, field) != field,
+                None => chosen.push((oneof, field)),
+            }
+        }
+        ordered &= last <= number;
+        last = number;
+        entries.push(Entry { field, number, value });
+    }
+    if overridden {
+        entries.retain(|entry| entry.field.oneof(message).is_none_or(|oneof| chosen.contains(&(oneof, entry.field))));
+    }
+    if !ordered {
+        entries.sort_by_key(|entry| entry.number);
+    }
+    Ok(entries)
+}
+
+/// Splits entries into one run a field.
+pub(crate) fn by_field<'e, 'a>(entries: &'e [Entry<'a>]) -> impl Iterator<Item = (Field, &'e [Entry<'a>])> {
+    entries.chunk_by(|left, right| left.number == right.number).map(|run| (run[0].field, run))
+}
+
+/// The value of a singular field: the last one wins.
+pub(crate) fn last<'a>(run: &[Entry<'a>]) -> Value<'a> {
+    run.last().expect("chunk_by yields no empty run").value
+}
+
+/// The bytes of a singular message field. Should it occur more than once, protobuf merges, which is what the
+/// concatenation of the bytes decodes to.
+pub(crate) fn merged<'a>(run: &[Entry<'a>]) -> std::borrow::Cow<'a, [u8]> {
+    match run {
+        [Entry { value: Value::Bytes(bytes), .. }] => (*bytes).into(),
+        run => run.iter().flat_map(|entry| entry.value.bytes()).copied().collect::<Vec<u8>>().into(),
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The payload of a length-delimited value; nothing for the others.
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        match self {
+            Value::Bytes(bytes) => bytes,
+            Value::Varint(_) | Value::Fixed64(_) | Value::Fixed32(_) => &[],
+        }
+    }
+
+    /// The bits of a number; zero for a length-delimited value.
+    pub(crate) fn bits(self) -> u64 {
+        match self {
+            Value::Varint(bits) | Value::Fixed64(bits) => bits,
+            Value::Fixed32(bits) => u64::from(bits),
+            Value::Bytes(_) => 0,
+        }
+    }
+}
+
+/// The values of one entry: several if the field is repeated and this entry packs them.
+pub(crate) fn unpacked<'a>(entry: &Entry<'a>) -> Result<SmallVec<[Value<'a>; 4]>, FieldError> {
+    let mut values = SmallVec::new();
+    match (wire_type(entry.field.kind()), entry.value) {
+        (2, value) => values.push(value),
+        (wire_type, Value::Bytes(mut packed)) => {
+            while !packed.is_empty() {
+                values.push(take_value(wire_type, &mut packed)?);
+            }
+        }
+        (_, value) => values.push(value),
+    }
+    Ok(values)
+}
+
+/// The key and value of one entry of a map; the default where it has none.
+pub(crate) fn map_pair<'a>(map: Field, entry: &Entry<'a>) -> Result<(Value<'a>, Value<'a>), FieldError> {
+    let (key_field, value_field) = map.map_entry();
+    let mut pair = (default(key_field.kind()), default(value_field.kind()));
+    for part in entries(map.message(), entry.value.bytes())? {
+        match part.field == key_field {
+            true => pair.0 = part.value,
+            false => pair.1 = part.value,
+        }
+    }
+    Ok(pair)
+}
+
+/// The default of a kind: zero or empty.
+pub(crate) fn default(kind: Kind) -> Value<'static> {
+    match wire_type(kind) {
+        2 => Value::Bytes(&[]),
+        _ => number(kind, 0),
+    }
+}
+
+fn fits(field: Field, value: Value<'_>) -> bool {
+    let expected = wire_type(field.kind());
+    match value {
+        Value::Varint(_) => expected == 0,
+        Value::Fixed64(_) => expected == 1,
+        Value::Fixed32(_) => expected == 5,
+        Value::Bytes(_) => expected == 2 || field.is_repeated(),
+    }
+}
+
+fn wire_type(kind: Kind) -> u8 {
+    match kind {
+        Kind::Int32
+        | Kind::Int64
+        | Kind::Uint32
+        | Kind::Uint64
+        | Kind::Sint32
+        | Kind::Sint64
+        | Kind::Bool
+        | Kind::Enum => 0,
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => 1,
+        Kind::String | Kind::Bytes | Kind::Message => 2,
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => 5,
+    }
+}
+
+/// The next field number and value.
+fn take<'a>(rest: &mut &'a [u8]) -> Result<(u32, Value<'a>), FieldError> {
+    let key = take_varint(rest)?;
+    let number = u32::try_from(key >> 3).ok().filter(|number| (1..1 << 29).contains(number));
+    let Some(number) = number else { return wrong("malformed message: field number out of range") };
+    Ok((number, take_value((key & 7) as u8, rest)?))
+}
+
+fn take_value<'a>(wire_type: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, FieldError> {
+    match wire_type {
+        0 => take_varint(rest).map(Value::Varint),
+        1 => take_array(rest).map(|bytes| Value::Fixed64(u64::from_le_bytes(bytes))),
+        2 => {
+            let length = take_varint(rest)?;
+            match usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)) {
+                Some((value, after)) => {
+                    *rest = after;
+                    Ok(Value::Bytes(value))
+                }
+                None => wrong("malformed message: truncated"),
+            }
+        }
+        5 => take_array(rest).map(|bytes| Value::Fixed32(u32::from_le_bytes(bytes))),
+        3 | 4 => wrong("malformed message: groups are not part of proto3"),
+        _ => wrong("malformed message: unknown wire type"),
+    }
+}
+
+fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], FieldError> {
+    match rest.split_first_chunk::<N>() {
+        Some((value, after)) => {
+            *rest = after;
+            Ok(*value)
+        }
+        None => wrong("malformed message: truncated"),
+    }
+}
+
+fn take_varint(rest: &mut &[u8]) -> Result<u64, FieldError> {
+    let mut value = 0u64;
+    for (index, byte) in rest.iter().take(10).enumerate() {
+        // The tenth byte has room for the top bit only.
+        if index == 9 && *byte > 1 {
+            return wrong("malformed message: varint too long");
+        }
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            *rest = &rest[index + 1..];
+            return Ok(value);
+        }
+    }
+    wrong("malformed message: truncated varint")
+}
+
+pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(crate) fn put_key(field: Field, out: &mut Vec<u8>) {
+    put_varint(u64::from(field.number()) << 3 | u64::from(wire_type(field.kind())), out);
+}
+
+/// The key of a length-delimited field, whatever its kind: a packed list, or a field known by number only.
+pub(crate) fn put_delimited_key(number: u32, out: &mut Vec<u8>) {
+    put_varint(u64::from(number) << 3 | 2, out);
+}
+
+pub(crate) fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    put_delimited_key(number, out);
+    put_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+pub(crate) fn put_value(value: Value<'_>, out: &mut Vec<u8>) {
+    match value {
+        Value::Varint(bits) => put_varint(bits, out),
+        Value::Fixed64(bits) => out.extend_from_slice(&bits.to_le_bytes()),
+        Value::Fixed32(bits) => out.extend_from_slice(&bits.to_le_bytes()),
+        Value::Bytes(bytes) => {
+            put_varint(bytes.len() as u64, out);
+            out.extend_from_slice(bytes);
+        }
+    }
+}
+
+/// A field that the tables do not know, as it came.
+pub(crate) fn put_unknown(number: u32, value: Value<'_>, out: &mut Vec<u8>) {
+    let wire_type = match value {
+        Value::Varint(_) => 0,
+        Value::Fixed64(_) => 1,
+        Value::Bytes(_) => 2,
+        Value::Fixed32(_) => 5,
+    };
+    put_varint(u64::from(number) << 3 | wire_type, out);
+    put_value(value, out);
+}
+
+/// Writes what `write` appends as a length-delimited value: its length is put before it once it is known.
+pub(crate) fn put_delimited<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+    let start = out.len();
+    write(out)?;
+    let end = out.len();
+    put_varint((end - start) as u64, out);
+    let length_bytes = out.len() - end;
+    out[start..].rotate_right(length_bytes);
+    Ok(())
+}
+
+/// The wire form of a field that holds the given number.
+pub(crate) fn number(kind: Kind, bits: u64) -> Value<'static> {
+    match wire_type(kind) {
+        1 => Value::Fixed64(bits),
+        5 => Value::Fixed32(bits as u32),
+        _ => Value::Varint(bits),
+    }
+}
+
+/// Whether a value is the default of its kind, which proto3 does not write where presence does not matter.
+pub(crate) fn is_default(value: Value<'_>) -> bool {
+    match value {
+        Value::Bytes(bytes) => bytes.is_empty(),
+        number => number.bits() == 0,
+    }
+}
+
+/// The type URL and payload of an Any, whose descriptor is `any`.
+pub(crate) fn any_parts(any: Message, bytes: &[u8]) -> Result<(&str, &[u8]), FieldError> {
+    debug_assert_eq!(any.well_known(), WellKnown::Any);
+    let entries = entries(any, bytes)?;
+    let mut parts: (&str, &[u8]) = ("", &[]);
+    for entry in &entries {
+        match entry.number {
+            1 => parts.0 = text(entry.value.bytes())?,
+            _ => parts.1 = entry.value.bytes(),
+        }
+    }
+    Ok(parts)
+}
+
+/// The text of a string field.
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, FieldError> {
+    std::str::from_utf8(bytes).or_else(|_| wrong("not valid UTF-8"))
+}
