@@ -8,6 +8,7 @@
 //! killed run left behind is found and removed by the next; whatever is started ends with its owner.
 
 pub mod bootstrap;
+pub mod facts;
 pub mod http1;
 pub mod load;
 pub mod manifests;
@@ -17,5 +18,6 @@ pub mod origin;
 pub mod peers;
 pub mod process;
 pub mod prometheus;
+pub mod services;
 pub mod slot;
 pub mod wait;

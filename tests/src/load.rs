@@ -56,6 +56,11 @@ impl Tally {
     /// `Err` with the failures unless there was traffic and all of it succeeded.
     pub fn check_flawless(&self) -> Result<()> {
         ensure!(self.requests() > 0, "no request was made");
+        self.check_no_failure()
+    }
+
+    /// `Err` with the failures, if there are any.
+    pub fn check_no_failure(&self) -> Result<()> {
         ensure!(
             self.failed == 0,
             "{} of {} requests failed: {}",

@@ -43,9 +43,14 @@ pub fn tool(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("{name} is not installed (Debian package {})", debian_package(name)))
 }
 
-/// The repository's folder.
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+/// The manifests of the demo.
+pub fn demo_manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo/manifests")
+}
+
+/// The manifests that only the tests use, beside those of the demo.
+pub fn test_manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
 }
 
 fn python_environment() -> Option<PathBuf> {

@@ -26,8 +26,8 @@ use crate::slot::Slot;
 pub struct Plan {
     /// The family of names, see [`Slot`].
     pub family: &'static str,
-    /// The folder of manifests.
-    pub manifests: PathBuf,
+    /// Folders of manifests, put together.
+    pub manifests: Vec<PathBuf>,
     /// The sidecar of each pod.
     pub sidecars: Sidecars,
 }
@@ -50,7 +50,7 @@ pub struct Mesh {
     pods: Vec<Pod>,
     node: Node,
     programs: Programs,
-    original: PathBuf,
+    originals: Vec<PathBuf>,
     manifests: PathBuf,
     slot: Slot,
 }
@@ -85,9 +85,11 @@ impl Mesh {
         let slot = Slot::acquire(plan.family)?;
         let programs = Programs::stage(&slot.work().join("bin"), plan.sidecars)?;
         let manifests = slot.work().join("manifests");
-        manifests::copy(&plan.manifests, &manifests)?;
+        for folder in &plan.manifests {
+            manifests::copy(folder, &manifests)?;
+        }
         let node = Node::create(&format!("{}-node", slot.prefix()), &[(NODE_V4.into(), 24), (NODE_V6.into(), 64)])?;
-        Ok(Self { control: None, pods: Vec::new(), node, programs, original: plan.manifests.clone(), manifests, slot })
+        Ok(Self { control: None, pods: Vec::new(), node, programs, originals: plan.manifests.clone(), manifests, slot })
     }
 
     /// Starts the control plane, again if it was stopped.
@@ -141,7 +143,10 @@ impl Mesh {
 
     /// A file of the watched folder that can be edited, and put back as it was at first.
     pub fn endpoint_slice(&self, file: &str) -> Result<EndpointSliceFile> {
-        EndpointSliceFile::open(&self.original.join(file), &self.manifests.join(file))
+        let originals = self.originals.iter().map(|folder| folder.join(file));
+        let original =
+            originals.into_iter().find(|path| path.is_file()).with_context(|| format!("no manifest {file}"))?;
+        EndpointSliceFile::open(&original, &self.manifests.join(file))
     }
 
     /// Starts the application of a pod that was killed, again.

@@ -1,11 +1,11 @@
 //! HTTP/1 requests, written out as bytes.
 
 use anyhow::Result;
+use weft_tests::facts::{Facts, Wanted};
 use weft_tests::http1::Connection;
 
-use crate::facts::Facts;
+use crate::Case;
 use crate::pair::{TIMEOUT, Target};
-use crate::{Case, Wanted};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = EXCHANGES.iter().map(Exchange::case).collect();

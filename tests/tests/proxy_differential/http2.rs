@@ -5,10 +5,10 @@ use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
+use weft_tests::facts::{Facts, Wanted};
 
-use crate::facts::Facts;
+use crate::Case;
 use crate::pair::{TIMEOUT, Target};
-use crate::{Case, Wanted};
 
 /// One request and its answer.
 #[derive(Debug, Clone, Copy)]

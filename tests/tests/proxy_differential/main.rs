@@ -1,11 +1,10 @@
 //! The same static bootstrap and the same requests, to the real Envoy and to weft-proxy: the answers, what the application saw and what the
 //! access log says have to be the same, but for differences that we want, each named with its reason.
 //!
-//! Both run side by side in one network namespace with the application. A case gathers facts (`facts.rs`) from each; the
+//! Both run side by side in one network namespace with the application. A case gathers facts ([`Facts`]) from each; the
 //! comparison names every fact that differs, of all cases, before it fails.
 
 mod config;
-mod facts;
 mod http1;
 mod http2;
 mod pair;
@@ -17,8 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
-use facts::Facts;
 use pair::{Pair, Target};
+use weft_tests::facts::{Facts, Wanted};
 
 /// One behaviour to compare.
 pub(crate) struct Case {
@@ -29,15 +28,6 @@ pub(crate) struct Case {
 }
 
 pub(crate) type Observe = Box<dyn Fn(&Target) -> Result<Facts> + Send + Sync>;
-
-/// A fact in which weft-proxy differs on purpose.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
-    pub(crate) fact: &'static str,
-    /// What weft-proxy says instead.
-    pub(crate) ours: &'static str,
-    pub(crate) reason: &'static str,
-}
 
 /// Runs every case against both and reports all differences together.
 fn compare(cases: &[Case]) -> Result<()> {
@@ -73,7 +63,7 @@ impl Case {
         match observed {
             [Ok(envoy), Ok(weft)] => {
                 let differences = envoy.differences(&weft, self.wanted);
-                (envoy.len(), differences.into_iter().map(|difference| format!("{name}: {difference}")).collect())
+                (envoy.count(), differences.into_iter().map(|difference| format!("{name}: {difference}")).collect())
             }
             failed => (0, failed.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect()),
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use weft_tests::facts::Facts;
 use weft_tests::http1::Connection;
 use weft_tests::netns::Namespace;
 use weft_tests::process::{Launch, Process};
@@ -12,7 +13,6 @@ use weft_tests::slot::Slot;
 use weft_tests::{peers, wait};
 
 use crate::config::{self, LOG_FACTS, Ports};
-use crate::facts::Facts;
 
 /// Both, until dropped.
 #[derive(Debug)]

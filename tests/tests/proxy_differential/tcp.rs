@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use anyhow::Result;
+use weft_tests::facts::Facts;
 
 use crate::Case;
-use crate::facts::Facts;
 use crate::pair::{TIMEOUT, Target};
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -1,10 +1,10 @@
 //! Clients that people use: curl and nghttp.
 
 use anyhow::Result;
+use weft_tests::facts::Facts;
 use weft_tests::process::Launch;
 
 use crate::Case;
-use crate::facts::Facts;
 use crate::pair::Target;
 
 pub(crate) fn cases() -> Vec<Case> {

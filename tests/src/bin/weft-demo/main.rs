@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 fn run(args: &Args, report: &mut Report) -> Result<()> {
     let plan = Plan {
         family: "weft-demo",
-        manifests: args.manifests.clone().unwrap_or_else(|| peers::repository().join("deploy/demo/manifests")),
+        manifests: vec![args.manifests.clone().unwrap_or_else(peers::demo_manifests)],
         sidecars: if args.envoy { Sidecars::Envoy } else { Sidecars::Weft },
     };
     let started = Instant::now();

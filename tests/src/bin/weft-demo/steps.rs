@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weft_tests::load::{Connections, Load, Plan, Tally};
-use weft_tests::mesh::{CHANGE_PATIENCE, Mesh, Pod};
+use weft_tests::load::{Connections, Tally};
+use weft_tests::mesh::{CHANGE_PATIENCE, Mesh};
+use weft_tests::prometheus::Scrape;
+use weft_tests::services::{
+    CLIENT, INBOUND_SOURCE, REVIEWS_REPLICAS, REVIEWS_SLICE, TCP_ECHO, is_reviews, load_reviews,
+};
 use weft_tests::wait;
 
 /// The lines that a step shows.
@@ -33,7 +37,7 @@ fn redirected(mesh: &mut Mesh) -> Result<Shown> {
     let before = requests_seen(mesh)?;
     let answer = mesh.pod(CLIENT)?.run("curl", &["-sS", "--max-time", "10", "http://reviews:9080/"])?;
     let pod = answer.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-    ensure!(REPLICAS.contains(&pod.as_str()), "curl got {answer:?}");
+    ensure!(REVIEWS_REPLICAS.contains(&pod.as_str()), "curl got {answer:?}");
     let after = requests_seen(mesh)?;
     let passed = |pod: &str| after[pod] - before[pod];
     ensure!(passed(CLIENT) == 1.0, "the client's sidecar counted {} requests to reviews, not 1", passed(CLIENT));
@@ -52,7 +56,7 @@ fn redirected(mesh: &mut Mesh) -> Result<Shown> {
 
 /// Requests spread over all replicas.
 fn balanced(mesh: &mut Mesh) -> Result<Shown> {
-    let load = start_load(mesh, Connections::OnePerRequest)?;
+    let load = load_reviews(mesh, "/", Connections::OnePerRequest)?;
     wait::until("300 requests", CHANGE_PATIENCE, || {
         let done = load.tally().requests();
         ensure!(done >= 300, "{done} so far");
@@ -60,7 +64,7 @@ fn balanced(mesh: &mut Mesh) -> Result<Shown> {
     })?;
     let tally = load.finish()?;
     tally.check_flawless()?;
-    for replica in REPLICAS {
+    for replica in REVIEWS_REPLICAS {
         let share = tally.by_pod.get(replica).copied().unwrap_or_default();
         ensure!(share * 10 >= tally.ok, "{replica} got only {share} of {} requests", tally.ok);
     }
@@ -69,10 +73,10 @@ fn balanced(mesh: &mut Mesh) -> Result<Shown> {
 
 /// Endpoints leave the file; under load, and nobody notices.
 fn scaled_down(mesh: &mut Mesh) -> Result<Shown> {
-    let (took, tally) = edit_under_load(mesh, &REPLICAS[..1])?;
+    let (took, tally) = edit_under_load(mesh, &REVIEWS_REPLICAS[..1])?;
     Ok(vec![format!(
         "EndpointSlice edited, {} replicas -> 1: in effect after {} ms; {} requests meanwhile, 0 errors",
-        REPLICAS.len(),
+        REVIEWS_REPLICAS.len(),
         took.as_millis(),
         tally.requests()
     )])
@@ -80,10 +84,10 @@ fn scaled_down(mesh: &mut Mesh) -> Result<Shown> {
 
 /// They come back.
 fn scaled_up(mesh: &mut Mesh) -> Result<Shown> {
-    let (took, tally) = edit_under_load(mesh, &REPLICAS)?;
+    let (took, tally) = edit_under_load(mesh, &REVIEWS_REPLICAS)?;
     Ok(vec![format!(
         "EndpointSlice edited, 1 -> {} replicas: in effect after {} ms; {} requests meanwhile, 0 errors",
-        REPLICAS.len(),
+        REVIEWS_REPLICAS.len(),
         took.as_millis(),
         tally.requests()
     )])
@@ -91,13 +95,13 @@ fn scaled_up(mesh: &mut Mesh) -> Result<Shown> {
 
 /// Makes `wanted` the endpoints of reviews while requests go on, and waits until exactly these answer.
 fn edit_under_load(mesh: &mut Mesh, wanted: &[&str]) -> Result<(Duration, Tally)> {
-    let load = start_load(mesh, Connections::Kept)?;
+    let load = load_reviews(mesh, "/", Connections::Kept)?;
     wait::until("load before the edit", CHANGE_PATIENCE, || {
         let done = load.tally().requests();
         ensure!(done >= 50, "{done} requests so far");
         Ok(())
     })?;
-    mesh.endpoint_slice(SLICE)?.keep(|pod| wanted.contains(&pod))?;
+    mesh.endpoint_slice(REVIEWS_SLICE)?.keep(|pod| wanted.contains(&pod))?;
     let edited = Instant::now();
     let mut total = load.take_tally();
     let in_effect_after = wait::until("the edit takes effect", CHANGE_PATIENCE, || {
@@ -121,10 +125,10 @@ fn edit_under_load(mesh: &mut Mesh, wanted: &[&str]) -> Result<(Duration, Tally)
 
 /// A replica's application dies; the client sees nothing but 200.
 fn retried(mesh: &mut Mesh) -> Result<Shown> {
-    let victim = REPLICAS[REPLICAS.len() - 1];
+    let victim = REVIEWS_REPLICAS[REVIEWS_REPLICAS.len() - 1];
     let before = retries(mesh)?;
     mesh.pod_mut(victim)?.application()?.kill()?;
-    let load = start_load(mesh, Connections::Kept)?;
+    let load = load_reviews(mesh, "/", Connections::Kept)?;
     let retried = wait::until("requests are retried", CHANGE_PATIENCE, || {
         let done = load.tally().requests();
         ensure!(done >= 300, "{done} requests so far");
@@ -146,8 +150,8 @@ fn retried(mesh: &mut Mesh) -> Result<Shown> {
 /// A protocol that is not HTTP.
 fn tcp(mesh: &mut Mesh) -> Result<Shown> {
     let opened = |mesh: &Mesh| -> Result<f64> {
-        let scrape = mesh.pod(CLIENT)?.scrape(mesh.node())?;
-        Ok(scrape.sum("envoy_cluster_upstream_cx_total", CLUSTER, |name| name.starts_with("outbound|9000||tcp-echo")))
+        let counters = scrape(mesh, CLIENT)?;
+        Ok(counters.sum("envoy_cluster_upstream_cx_total", CLUSTER, |name| name.starts_with("outbound|9000||tcp-echo")))
     };
     let before = opened(mesh)?;
     let answer = mesh.pod(CLIENT)?.namespace().enter(|| {
@@ -168,15 +172,18 @@ fn tcp(mesh: &mut Mesh) -> Result<Shown> {
 /// Both sides' counters agree with each other.
 fn counters(mesh: &mut Mesh) -> Result<Shown> {
     let seen = requests_seen(mesh)?;
-    let (sent, arrived) = (seen[CLIENT], REPLICAS.iter().map(|replica| seen[*replica]).sum::<f64>());
+    let (sent, arrived) = (seen[CLIENT], REVIEWS_REPLICAS.iter().map(|replica| seen[*replica]).sum::<f64>());
     ensure!(sent > 0.0, "the client's sidecar counted no request");
     // Tries that found the application dead count on both sides.
     ensure!(sent == arrived, "the client's sidecar sent {sent} requests, those of the replicas saw {arrived}");
-    let mut shown =
-        vec![format!("scraped from {} sidecars, port {}:", 1 + REPLICAS.len(), weft_tests::bootstrap::PROMETHEUS_PORT)];
-    for pod in [CLIENT, REPLICAS[0]] {
-        let scrape = mesh.pod(pod)?.scrape(mesh.node())?;
-        let sample = scrape
+    let mut shown = vec![format!(
+        "scraped from {} sidecars, port {}:",
+        1 + REVIEWS_REPLICAS.len(),
+        weft_tests::bootstrap::PROMETHEUS_PORT
+    )];
+    for pod in [CLIENT, REVIEWS_REPLICAS[0]] {
+        let counters = scrape(mesh, pod)?;
+        let sample = counters
             .samples()
             .iter()
             .find(|sample| sample.name == REQUESTS && sample.labels.get(CLUSTER).is_some_and(|name| is_reviews(name)))
@@ -186,37 +193,21 @@ fn counters(mesh: &mut Mesh) -> Result<Shown> {
     Ok(shown)
 }
 
-fn start_load(mesh: &Mesh, connections: Connections) -> Result<Load> {
-    let plan = Plan {
-        target: REVIEWS.parse()?,
-        authority: "reviews:9080".to_owned(),
-        path: "/".to_owned(),
-        callers: 4,
-        pause: Duration::from_millis(2),
-        connections,
-    };
-    Ok(Load::start(&mesh.pod(CLIENT)?.namespace().entrance(), &plan))
-}
-
 /// By pod: requests of reviews that its sidecar sent on, tries counted singly.
 fn requests_seen(mesh: &Mesh) -> Result<BTreeMap<&'static str, f64>> {
     let count = |name: &'static str| -> Result<(&'static str, f64)> {
-        let scrape = pod_scrape(mesh.pod(name)?, mesh)?;
-        Ok((name, scrape.sum(REQUESTS, CLUSTER, is_reviews)))
+        let counters = scrape(mesh, name)?;
+        Ok((name, counters.sum(REQUESTS, CLUSTER, is_reviews)))
     };
-    [CLIENT].into_iter().chain(REPLICAS).map(count).collect()
+    [CLIENT].into_iter().chain(REVIEWS_REPLICAS).map(count).collect()
 }
 
 fn retries(mesh: &Mesh) -> Result<f64> {
-    Ok(pod_scrape(mesh.pod(CLIENT)?, mesh)?.sum("envoy_cluster_upstream_rq_retry", CLUSTER, is_reviews))
+    Ok(scrape(mesh, CLIENT)?.sum("envoy_cluster_upstream_rq_retry", CLUSTER, is_reviews))
 }
 
-fn pod_scrape(pod: &Pod, mesh: &Mesh) -> Result<weft_tests::prometheus::Scrape> {
-    pod.scrape(mesh.node())
-}
-
-fn is_reviews(cluster: &str) -> bool {
-    cluster.starts_with("outbound|9080||reviews") || cluster.starts_with("inbound|9080|")
+fn scrape(mesh: &Mesh, pod: &str) -> Result<Scrape> {
+    mesh.pod(pod)?.scrape(mesh.node())
 }
 
 fn header_of(seen: &Value, name: &str) -> Option<String> {
@@ -228,12 +219,5 @@ fn describe(by_pod: &BTreeMap<String, u64>) -> String {
     by_pod.iter().map(|(pod, count)| format!("{pod} {count}")).collect::<Vec<_>>().join("  ")
 }
 
-const CLIENT: &str = "client";
-const REPLICAS: [&str; 3] = ["reviews-v1-a", "reviews-v1-b", "reviews-v2-a"];
-const SLICE: &str = "reviews-endpoints.yaml";
-const REVIEWS: &str = "10.96.7.10:9080";
-const TCP_ECHO: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 7, 20)), 9000);
-/// Where a sidecar calls its application from.
-const INBOUND_SOURCE: &str = "127.0.0.6";
 const REQUESTS: &str = "envoy_cluster_upstream_rq_total";
 const CLUSTER: &str = "envoy_cluster_name";

@@ -1,31 +1,47 @@
 //! What was observed of one case, as named strings that can be compared, with what differs from run to run masked.
+//!
+//! A comparison names every fact that differs; differences that are wanted say so with their reason, and are themselves
+//! an error once they are gone.
 
 use std::collections::BTreeMap;
 
+use crate::http1::{Failure, Response};
 use serde_json::Value;
-use weft_tests::http1::{Failure, Response};
 
-use crate::Wanted;
+/// A fact in which ours differs on purpose.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub fact: &'static str,
+    /// What ours says instead.
+    pub ours: &'static str,
+    pub reason: &'static str,
+}
 
 /// Facts by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Facts(BTreeMap<String, String>);
+pub struct Facts(BTreeMap<String, String>);
 
 impl Facts {
-    pub(crate) fn add(&mut self, name: impl Into<String>, value: impl ToString) {
+    pub fn add(&mut self, name: impl Into<String>, value: impl ToString) {
         self.0.insert(name.into(), value.to_string());
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) fn append(&mut self, other: Self) {
+    pub fn append(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
+    /// The same facts, named as those `of` something.
+    #[must_use]
+    pub fn within(self, of: &str) -> Self {
+        Self(self.0.into_iter().map(|(name, value)| (format!("{of}: {name}"), value)).collect())
+    }
+
     /// An HTTP/1 answer, or the way in which there was none.
-    pub(crate) fn add_outcome(&mut self, outcome: &Result<Response, Failure>) {
+    pub fn add_outcome(&mut self, outcome: &Result<Response, Failure>) {
         match outcome {
             Ok(response) => self.add_response(response),
             Err(Failure::ClosedBeforeResponse) => self.add("outcome", "closed without an answer"),
@@ -46,7 +62,7 @@ impl Facts {
     }
 
     /// `kind NAME` for each; several values of one name in their order.
-    pub(crate) fn add_headers<'a>(&mut self, kind: &str, headers: impl Iterator<Item = (&'a str, &'a str)>) {
+    pub fn add_headers<'a>(&mut self, kind: &str, headers: impl Iterator<Item = (&'a str, &'a str)>) {
         for (name, value) in headers {
             let value = mask(&name.to_ascii_lowercase(), value);
             let all = self.0.entry(format!("{kind} {name}")).or_default();
@@ -58,7 +74,7 @@ impl Facts {
     }
 
     /// The body; where it is the application's account of the request, what that says.
-    pub(crate) fn add_body(&mut self, body: &[u8]) {
+    pub fn add_body(&mut self, body: &[u8]) {
         let text = String::from_utf8_lossy(body);
         match serde_json::from_str::<Value>(&text) {
             Ok(Value::Object(account)) if account.contains_key("headers") => self.add_account(&account),
@@ -82,7 +98,7 @@ impl Facts {
     }
 
     /// What `ours` says differently, except as `wanted`. A wanted difference that is none (any more) is one, too.
-    pub(crate) fn differences(&self, ours: &Self, wanted: &[Wanted]) -> Vec<String> {
+    pub fn differences(&self, ours: &Self, wanted: &[Wanted]) -> Vec<String> {
         let names: std::collections::BTreeSet<_> = self.0.keys().chain(ours.0.keys()).collect();
         let mut differences = Vec::new();
         for name in names {
@@ -123,5 +139,5 @@ fn is_uuid(value: &str) -> bool {
         })
 }
 
-pub(crate) const ABSENT: &str = "absent";
+pub const ABSENT: &str = "absent";
 const BODY_SHOWN_MAX: usize = 500;
