@@ -21,11 +21,11 @@ pub struct Sidecar<'a> {
     pub control: SocketAddr,
 }
 
-/// The bootstrap's text: JSON, which is YAML.
-pub fn sidecar(sidecar: &Sidecar<'_>) -> String {
+/// The bootstrap.
+pub fn sidecar(sidecar: &Sidecar<'_>) -> Value {
     let Sidecar { pod, namespace, address, labels, control } = sidecar;
     let app = labels.get("app").map_or(*pod, String::as_str);
-    let document = json!({
+    json!({
         "node": {
             "id": format!("sidecar~{address}~{pod}.{namespace}~{namespace}.svc.cluster.local"),
             "cluster": format!("{app}.{namespace}"),
@@ -48,8 +48,18 @@ pub fn sidecar(sidecar: &Sidecar<'_>) -> String {
             ],
             "listeners": [prometheus_listener()],
         },
+    })
+}
+
+/// The same bootstrap for Envoy, which has to be told that the names of clusters have dots in them; elsewhere it would cut them
+/// at the first.
+pub fn with_cluster_names_for_envoy(mut bootstrap: Value) -> Value {
+    let regex = r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)";
+    bootstrap["stats_config"] = json!({
+        "use_all_default_tags": false,
+        "stats_tags": [{"tag_name": "envoy.cluster_name", "regex": regex}],
     });
-    format!("{document:#}\n")
+    bootstrap
 }
 
 /// A cluster of one fixed address.
@@ -120,14 +130,13 @@ mod tests {
     #[test]
     fn the_node_is_named_as_the_control_plane_expects() {
         let labels = BTreeMap::from([("app".to_owned(), "reviews".to_owned())]);
-        let text = sidecar(&Sidecar {
+        let document = sidecar(&Sidecar {
             pod: "reviews-1",
             namespace: "demo",
             address: [10, 0, 0, 1].into(),
             labels: &labels,
             control: ([10, 0, 0, 254], 15010).into(),
         });
-        let document: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["node"]["id"], "sidecar~10.0.0.1~reviews-1.demo~demo.svc.cluster.local");
         assert_eq!(document["node"]["cluster"], "reviews.demo");
         assert_eq!(document["node"]["metadata"]["LABELS"]["app"], "reviews");

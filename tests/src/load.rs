@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -42,10 +42,19 @@ pub struct Tally {
     pub failed: u64,
     /// Answers by the replica that gave them (its `x-origin-pod`).
     pub by_pod: BTreeMap<String, u64>,
+    /// When each replica answered first and last.
+    pub answering: BTreeMap<String, Span>,
     /// The first few failures, in words.
     pub failures: Vec<String>,
     /// Kept connections that turned out closed when they were used again.
     pub stale_connections: u64,
+}
+
+/// From a first to a last moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub first: Instant,
+    pub last: Instant,
 }
 
 impl Tally {
@@ -73,12 +82,17 @@ impl Tally {
 
     /// Adds what another span of time counted.
     pub fn merge(&mut self, other: &Self) {
-        let Self { ok, failed, by_pod, failures, stale_connections } = other;
+        let Self { ok, failed, by_pod, answering, failures, stale_connections } = other;
         self.ok += ok;
         self.failed += failed;
         self.stale_connections += stale_connections;
         for (pod, count) in by_pod {
             *self.by_pod.entry(pod.clone()).or_default() += count;
+        }
+        for (pod, span) in answering {
+            let known = self.answering.entry(pod.clone()).or_insert(*span);
+            known.first = known.first.min(span.first);
+            known.last = known.last.max(span.last);
         }
         self.failures.extend(failures.iter().cloned());
         self.failures.truncate(FAILURES_KEPT);
@@ -89,6 +103,8 @@ impl Tally {
             Ok(response) if response.status == 200 => {
                 self.ok += 1;
                 let pod = response.header("x-origin-pod").unwrap_or("unknown").to_owned();
+                let now = Instant::now();
+                self.answering.entry(pod.clone()).or_insert(Span { first: now, last: now }).last = now;
                 *self.by_pod.entry(pod).or_default() += 1;
                 return;
             }

@@ -91,15 +91,19 @@ impl Pod {
 
     pub(super) fn start_sidecar(&mut self, control: SocketAddr) -> Result<()> {
         let config = self.folder.join("bootstrap.yaml");
-        let text = bootstrap::sidecar(&Sidecar {
+        let mut bootstrap = bootstrap::sidecar(&Sidecar {
             pod: &self.manifest.name,
             namespace: &self.manifest.namespace,
             address: self.address()?,
             labels: &self.manifest.labels,
             control,
         });
-        fs::write(&config, text)?;
         let is_envoy = self.proxy.file_name().is_some_and(|name| name == "envoy");
+        if is_envoy {
+            bootstrap = bootstrap::with_cluster_names_for_envoy(bootstrap);
+        }
+        // JSON is YAML.
+        fs::write(&config, format!("{bootstrap:#}\n"))?;
         let mut launch = Launch::new(&self.proxy)
             .args(["-c".as_ref(), config.as_os_str()])
             .args(["--concurrency", "1", "-l", "info"])

@@ -32,9 +32,6 @@ struct Args {
     /// The folder of Kubernetes manifests to start from; it is copied, not changed.
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Run the real Envoy as the sidecar of every pod instead of weft-proxy.
-    #[arg(long)]
-    envoy: bool,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +52,7 @@ fn run(args: &Args, report: &mut Report) -> Result<()> {
     let plan = Plan {
         family: "weft-demo",
         manifests: vec![args.manifests.clone().unwrap_or_else(peers::demo_manifests)],
-        sidecars: if args.envoy { Sidecars::Envoy } else { Sidecars::Weft },
+        sidecars: Sidecars::Weft,
     };
     let started = Instant::now();
     let mut mesh = Mesh::start(&plan)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weft_tests::load::{Connections, Tally};
+use weft_tests::load::{Connections, Load, Tally};
 use weft_tests::mesh::{CHANGE_PATIENCE, Mesh};
 use weft_tests::prometheus::Scrape;
 use weft_tests::services::{
@@ -57,11 +57,7 @@ fn redirected(mesh: &mut Mesh) -> Result<Shown> {
 /// Requests spread over all replicas.
 fn balanced(mesh: &mut Mesh) -> Result<Shown> {
     let load = load_reviews(mesh, "/", Connections::OnePerRequest)?;
-    wait::until("300 requests", CHANGE_PATIENCE, || {
-        let done = load.tally().requests();
-        ensure!(done >= 300, "{done} so far");
-        Ok(())
-    })?;
+    wait::until("300 requests", CHANGE_PATIENCE, || enough_requests(&load, 300))?;
     let tally = load.finish()?;
     tally.check_flawless()?;
     for replica in REVIEWS_REPLICAS {
@@ -93,34 +89,40 @@ fn scaled_up(mesh: &mut Mesh) -> Result<Shown> {
     )])
 }
 
-/// Makes `wanted` the endpoints of reviews while requests go on, and waits until exactly these answer.
-fn edit_under_load(mesh: &mut Mesh, wanted: &[&str]) -> Result<(Duration, Tally)> {
+/// Makes `wanted` the endpoints of reviews while requests go on, until exactly these answer. How long that took, and all that
+/// happened since the edit.
+fn edit_under_load(mesh: &Mesh, wanted: &[&str]) -> Result<(Duration, Tally)> {
     let load = load_reviews(mesh, "/", Connections::Kept)?;
-    wait::until("load before the edit", CHANGE_PATIENCE, || {
-        let done = load.tally().requests();
-        ensure!(done >= 50, "{done} requests so far");
-        Ok(())
-    })?;
+    wait::until("load before the edit", CHANGE_PATIENCE, || enough_requests(&load, 50))?;
+    load.take_tally().check_no_failure()?;
     mesh.endpoint_slice(REVIEWS_SLICE)?.keep(|pod| wanted.contains(&pod))?;
     let edited = Instant::now();
-    let mut total = load.take_tally();
-    let in_effect_after = wait::until("the edit takes effect", CHANGE_PATIENCE, || {
-        let window_started = Instant::now();
-        let window = wait::until("a window of requests", CHANGE_PATIENCE, || {
-            ensure!(load.tally().requests() >= 60, "too few requests");
-            Ok(load.take_tally())
-        })?;
+    let mut total = Tally::default();
+    let settled = wait::until("the edit takes effect", CHANGE_PATIENCE, || {
+        wait::until("a window of requests", CHANGE_PATIENCE, || enough_requests(&load, 60))?;
+        let window = load.take_tally();
         total.merge(&window);
         let answering: Vec<&str> = window.by_pod.keys().map(String::as_str).collect();
         ensure!(
             answering.len() == wanted.len() && answering.iter().all(|pod| wanted.contains(pod)),
             "answers by {answering:?}"
         );
-        Ok(window_started - edited)
+        Ok(())
     });
     total.merge(&load.finish()?);
     total.check_flawless()?;
-    Ok((in_effect_after?, total))
+    settled?;
+    // In effect since those who left answered last, and those who came first.
+    let moments =
+        total.answering.iter().map(|(pod, span)| if wanted.contains(&pod.as_str()) { span.first } else { span.last });
+    let in_effect = moments.max().map_or(Duration::ZERO, |moment| moment.saturating_duration_since(edited));
+    Ok((in_effect, total))
+}
+
+fn enough_requests(load: &Load, wanted: u64) -> Result<()> {
+    let done = load.tally().requests();
+    ensure!(done >= wanted, "{done} requests so far");
+    Ok(())
 }
 
 /// A replica's application dies; the client sees nothing but 200.
@@ -130,8 +132,7 @@ fn retried(mesh: &mut Mesh) -> Result<Shown> {
     mesh.pod_mut(victim)?.application()?.kill()?;
     let load = load_reviews(mesh, "/", Connections::Kept)?;
     let retried = wait::until("requests are retried", CHANGE_PATIENCE, || {
-        let done = load.tally().requests();
-        ensure!(done >= 300, "{done} requests so far");
+        enough_requests(&load, 300)?;
         let retried = retries(mesh)? - before;
         ensure!(retried > 0.0, "no request was retried");
         Ok(retried)
