@@ -38,7 +38,9 @@ pub enum Discovery {
 pub enum LbPolicy {
     RoundRobin,
     /// The better of `choice_count` (at least 2) hosts drawn at random.
-    LeastRequest { choice_count: u32 },
+    LeastRequest {
+        choice_count: u32,
+    },
     Random,
     /// Of `Discovery::OriginalDst`.
     ClusterProvided,
@@ -52,6 +54,18 @@ pub struct CircuitBreakerThresholds {
     pub max_requests: u32,
     pub max_retries: u32,
     pub track_remaining: bool,
+}
+
+impl Default for CircuitBreakerThresholds {
+    fn default() -> Self {
+        CircuitBreakerThresholds {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            track_remaining: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

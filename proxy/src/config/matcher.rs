@@ -40,5 +40,8 @@ pub enum HeaderMatch {
     Present(bool),
     String(StringMatcher),
     /// Half-open, over a decimal integer.
-    Range { start: i64, end: i64 },
+    Range {
+        start: i64,
+        end: i64,
+    },
 }

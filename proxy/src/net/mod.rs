@@ -1,0 +1,5 @@
+//! Sockets: opening them, what the kernel tells of them, and the one stream type of both sides.
+
+pub mod peek;
+pub mod socket;
+pub mod stream;
