@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use weft_tests::bootstrap::PROMETHEUS_PORT;
 use weft_tests::load::{Connections, Load, Tally};
 use weft_tests::mesh::{CHANGE_PATIENCE, Mesh};
 use weft_tests::prometheus::Scrape;
@@ -170,18 +171,23 @@ fn tcp(mesh: &mut Mesh) -> Result<Shown> {
     Ok(vec![format!("\"hello\" to tcp-echo:9000  ->  \"{}\", by the client's sidecar", answer.trim())])
 }
 
-/// Both sides' counters agree with each other.
+/// Both sides' counters agree with each other and with what was asked.
 fn counters(mesh: &mut Mesh) -> Result<Shown> {
-    let seen = requests_seen(mesh)?;
-    let (sent, arrived) = (seen[CLIENT], REVIEWS_REPLICAS.iter().map(|replica| seen[*replica]).sum::<f64>());
-    ensure!(sent > 0.0, "the client's sidecar counted no request");
-    // Tries that found the application dead count on both sides.
-    ensure!(sent == arrived, "the client's sidecar sent {sent} requests, those of the replicas saw {arrived}");
-    let mut shown = vec![format!(
-        "scraped from {} sidecars, port {}:",
-        1 + REVIEWS_REPLICAS.len(),
-        weft_tests::bootstrap::PROMETHEUS_PORT
-    )];
+    let before = requests_seen(mesh)?;
+    let load = load_reviews(mesh, "/", Connections::Kept)?;
+    wait::until("100 requests", CHANGE_PATIENCE, || enough_requests(&load, 100))?;
+    let tally = load.finish()?;
+    tally.check_flawless()?;
+    let after = requests_seen(mesh)?;
+    let counted = |pod: &str| after[pod] - before[pod];
+    let (sent, arrived) = (counted(CLIENT), REVIEWS_REPLICAS.iter().map(|replica| counted(replica)).sum::<f64>());
+    ensure!(
+        sent == arrived && sent == tally.requests() as f64,
+        "{} requests made, {sent} sent on by the client's sidecar, {arrived} by those of the replicas",
+        tally.requests()
+    );
+    let mut shown =
+        vec![format!("{sent} more requests, as many counted at both ends; scraped from port {PROMETHEUS_PORT}:")];
     for pod in [CLIENT, REVIEWS_REPLICAS[0]] {
         let counters = scrape(mesh, pod)?;
         let sample = counters
