@@ -4,13 +4,17 @@
 //! change of configuration: `config`, `runtime`, `worker`.
 
 pub mod access_log;
+pub mod admin;
+pub mod args;
 pub mod config;
 pub mod drain;
 pub mod http;
 pub mod listener;
 pub mod net;
 pub mod runtime;
+pub mod server;
 pub mod stats;
 pub mod tcp_proxy;
 pub mod upstream;
 pub mod worker;
+pub mod xds;

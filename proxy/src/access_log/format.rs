@@ -208,7 +208,7 @@ mod tests {
         let mut clock = ClockCache::default();
         let mut out = Vec::new();
         assert!(write_time(None, at, &mut clock, &mut out));
-        assert_eq!(String::from_utf8_lossy(&out), "2026-11-20T12:45:03.045Z");
+        assert_eq!(String::from_utf8_lossy(&out), "2026-11-20T12:05:03.045Z");
         out.clear();
         assert!(write_time(Some("%Y/%m/%d %s"), at, &mut clock, &mut out));
         assert_eq!(String::from_utf8_lossy(&out), "2026/11/20 1795176303");

@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, request, response};
 use crate::{
     config::{
         http_connection_manager::RouterFilter,
-        route::{ClusterSpecifier, ForwardAction, RetryPolicy, Route, RouteAction, choose_weighted},
+        route::{ClusterSpecifier, ForwardAction, RetryPolicy, Route, RouteAction},
     },
     http::{
         body::Body,
@@ -31,6 +31,7 @@ use crate::{
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
         pool::{ClusterPools, HostPool},
+        weighted_cluster,
     },
 };
 
@@ -124,7 +125,7 @@ fn find_cluster(exchange: &Exchange, action: &ForwardAction) -> Result<Rc<Cluste
     let worker = &exchange.connection.downstream.worker;
     let name = match &action.cluster {
         ClusterSpecifier::Cluster(name) => name,
-        ClusterSpecifier::Weighted(clusters) => worker.with_random(|random| choose_weighted(clusters, random)),
+        ClusterSpecifier::Weighted(clusters) => worker.with_random(|random| weighted_cluster::choose(clusters, random)),
     };
     match worker.cluster(name) {
         Some(pools) => {

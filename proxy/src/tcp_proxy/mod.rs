@@ -17,7 +17,10 @@ use crate::{
     listener::{active::ActiveTcp, connection::Downstream, registry::ConnectionLimits},
     net::stream::Stream,
     stats::TcpStat,
-    upstream::pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
+    upstream::{
+        pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
+        weighted_cluster,
+    },
 };
 
 /// One connection, for statistics and access logs.
@@ -108,9 +111,7 @@ impl TcpSession {
         let worker = &self.downstream.worker;
         let name = match &self.active.config.cluster {
             TcpCluster::Single(name) => name,
-            TcpCluster::Weighted(clusters) => {
-                worker.with_random(|random| crate::config::route::choose_weighted(clusters, random))
-            }
+            TcpCluster::Weighted(clusters) => worker.with_random(|random| weighted_cluster::choose(clusters, random)),
         };
         let pools = worker.cluster(name)?;
         *self.upstream_cluster.borrow_mut() = Some(name.clone());

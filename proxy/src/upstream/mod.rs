@@ -6,3 +6,4 @@ pub mod connect;
 pub mod endpoint_set;
 pub mod load_balancer;
 pub mod pool;
+pub mod weighted_cluster;

@@ -357,7 +357,10 @@ fn int_list(opcode: u8, value: &Value, out: &mut Vec<u8>) -> Result<(), Box<dyn 
     let list = value.as_list().ok_or("a list rule without a list")?;
     out.push(opcode);
     out.extend(u16::try_from(list.len())?.to_le_bytes());
-    list.iter().try_for_each(|item| Ok(out.extend(int(item)?.to_le_bytes())))
+    for item in list {
+        out.extend(int(item)?.to_le_bytes());
+    }
+    Ok(())
 }
 
 fn int_operand(opcode: u8, value: &Value, out: &mut Vec<u8>) -> Result<(), Box<dyn Error>> {
@@ -370,7 +373,10 @@ fn float_list(opcode: u8, value: &Value, out: &mut Vec<u8>) -> Result<(), Box<dy
     let list = value.as_list().ok_or("a list rule without a list")?;
     out.push(opcode);
     out.extend(u16::try_from(list.len())?.to_le_bytes());
-    list.iter().try_for_each(|item| Ok(out.extend(float_of(item)?.to_bits().to_le_bytes())))
+    for item in list {
+        out.extend(float_of(item)?.to_bits().to_le_bytes());
+    }
+    Ok(())
 }
 
 fn float_operand(opcode: u8, value: &Value, out: &mut Vec<u8>) -> Result<(), Box<dyn Error>> {

@@ -44,7 +44,7 @@ pub fn version<'a>(items: impl IntoIterator<Item = (&'a str, u64)>) -> String {
     format!("{:016x}", all.digest())
 }
 
-fn write(message: Message, bytes: &[u8], depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
+pub(crate) fn write(message: Message, bytes: &[u8], depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
     if depth > DEPTH_MAX {
         return Err(FieldError::new("", "nested too deep"));
     }

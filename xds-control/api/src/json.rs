@@ -4,11 +4,11 @@
 //! way back ([`print`]). Input takes field names in snake_case and lowerCamelCase and refuses what it does not know, with the
 //! path of the field.
 
-mod print;
+pub(crate) mod print;
 pub(crate) mod read;
 pub(crate) mod scalar;
 pub(crate) mod suggest;
-mod text;
+pub(crate) mod text;
 pub(crate) mod time;
 mod yaml;
 

@@ -8,6 +8,8 @@ pub mod any;
 pub mod canonical;
 mod error;
 pub mod json;
+#[cfg(test)]
+mod properties;
 mod tables;
 pub mod type_url;
 pub mod validate;

@@ -117,7 +117,7 @@ impl Message {
             let middle = low + (high - low) / 2;
             let entry = u16_at(LOOKUP, middle as usize * LOOKUP_BYTES);
             let field = Field(first + u32::from(entry / 2));
-            let name = if entry % 2 == 0 { field.name() } else { field.json_name() };
+            let name = if entry.is_multiple_of(2) { field.name() } else { field.json_name() };
             match name.cmp(wanted) {
                 std::cmp::Ordering::Equal => return Some(field),
                 std::cmp::Ordering::Less => low = middle + 1,
@@ -289,4 +289,111 @@ fn u16_at(section: &[u8], at: usize) -> u16 {
 
 fn array<const N: usize>(section: &[u8], at: usize) -> [u8; N] {
     *section[at..].first_chunk().expect("records lie within their section")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb;
+    use prost::Name;
+
+    #[test]
+    fn every_message_is_found_by_its_name() {
+        let mut count = 0;
+        for message in Message::all() {
+            assert_eq!(Message::by_name(message.full_name()), Some(message));
+            count += 1;
+        }
+        assert!(count > 1500, "{count}");
+        for name in ["", "a", "envoy.config.cluster.v3.Clustee", "zzz"] {
+            assert_eq!(Message::by_name(name), None);
+        }
+    }
+
+    #[test]
+    fn every_field_is_found_by_number_and_by_both_names() {
+        for message in Message::all() {
+            let mut before = 0;
+            for field in message.fields() {
+                assert!(field.number() > before, "{} is not sorted", message.full_name());
+                before = field.number();
+                assert_eq!(message.field(field.number()), Some(field));
+                assert_eq!(message.field_by_name(field.name()), Some(field));
+                assert_eq!(message.field_by_name(field.json_name()), Some(field));
+            }
+            assert_eq!(message.field(before + 1), None);
+            assert_eq!(message.field_by_name("no such field"), None);
+        }
+    }
+
+    #[test]
+    fn a_known_message_is_as_its_proto_says() {
+        let cluster = Message::by_name("envoy.config.cluster.v3.Cluster").unwrap();
+        let field = cluster.field_by_name("perConnectionBufferLimitBytes").unwrap();
+        assert_eq!((field.number(), field.name()), (5, "per_connection_buffer_limit_bytes"));
+        assert_eq!(field.message().well_known(), WellKnown::Wrapper);
+        let discovery_type = cluster.field_by_name("type").unwrap();
+        assert_eq!(discovery_type.oneof(cluster).unwrap().name(), "cluster_discovery_type");
+        assert_eq!(discovery_type.enumeration().number_of("EDS"), Some(3));
+        assert_eq!(discovery_type.enumeration().name_of(3), Some("EDS"));
+        assert!(cluster.is_checked());
+        let options = cluster.field_by_name("typed_extension_protocol_options").unwrap();
+        assert!(options.is_map());
+        let (key, value) = options.map_entry();
+        assert_eq!((key.kind(), value.message().full_name()), (Kind::String, "google.protobuf.Any"));
+    }
+
+    #[test]
+    fn oneofs_that_stand_for_optional_are_none() {
+        for message in Message::all() {
+            assert!(message.oneofs().all(|oneof| !oneof.name().starts_with('_')), "{}", message.full_name());
+        }
+    }
+
+    #[test]
+    fn every_rule_decodes() {
+        for field in Message::all().flat_map(Message::fields) {
+            if let Some(code) = field.rules() {
+                assert!(crate::validate::rule_count(code) > 0, "{}", field.name());
+            }
+        }
+    }
+
+    /// The typed messages and the tables come from one descriptor set, and prost's name for a type is the table's.
+    #[test]
+    fn the_typed_messages_are_in_the_tables() {
+        fn known<T: Name>() {
+            assert_eq!(Message::by_name(&T::full_name()).map(Message::full_name), Some(T::full_name().as_str()));
+            assert_eq!(T::type_url(), crate::type_url::of::<T>());
+        }
+        known::<pb::envoy::config::bootstrap::v3::Bootstrap>();
+        known::<pb::envoy::config::cluster::v3::cluster::RingHashLbConfig>();
+        known::<pb::envoy::config::cluster::v3::Cluster>();
+        known::<pb::envoy::config::core::v3::Node>();
+        known::<pb::envoy::config::endpoint::v3::ClusterLoadAssignment>();
+        known::<pb::envoy::config::listener::v3::Listener>();
+        known::<pb::envoy::config::rbac::v3::Rbac>();
+        known::<pb::envoy::config::route::v3::route_match::ConnectMatcher>();
+        known::<pb::envoy::config::route::v3::RouteConfiguration>();
+        known::<pb::envoy::admin::v3::ConfigDump>();
+        known::<pb::envoy::admin::v3::ServerInfo>();
+        known::<pb::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication>();
+        known::<pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager>();
+        known::<pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy>();
+        known::<pb::envoy::extensions::transport_sockets::tls::v3::Secret>();
+        known::<pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions>();
+        known::<pb::envoy::r#type::matcher::v3::StringMatcher>();
+        known::<pb::envoy::service::discovery::v3::DeltaDiscoveryResponse>();
+        known::<pb::envoy::service::discovery::v3::DiscoveryRequest>();
+        known::<pb::envoy::service::runtime::v3::Runtime>();
+        known::<pb::envoy::service::status::v3::ClientConfig>();
+        known::<pb::google::protobuf::Any>();
+        known::<pb::google::protobuf::Struct>();
+        known::<pb::google::rpc::Status>();
+        known::<pb::io::prometheus::client::MetricFamily>();
+        known::<pb::opentelemetry::proto::common::v1::AnyValue>();
+        known::<pb::cel::expr::ParsedExpr>();
+        known::<pb::xds::core::v3::ResourceLocator>();
+        known::<pb::xds::r#type::matcher::v3::Matcher>();
+    }
 }

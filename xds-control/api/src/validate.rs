@@ -18,6 +18,8 @@ use rules::{Rule, Rules};
 use std::collections::HashSet;
 use std::fmt::Display;
 
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
+
 /// Checks every rule on `message`.
 pub fn validate<T: Name>(message: &T) -> Result<(), FieldError> {
     let descriptor = descriptor::<T>()?;
@@ -27,7 +29,7 @@ pub fn validate<T: Name>(message: &T) -> Result<(), FieldError> {
     check_message(descriptor, &message.encode_to_vec(), 0)
 }
 
-fn check_message(message: Message, bytes: &[u8], depth: u32) -> Result<(), FieldError> {
+pub(crate) fn check_message(message: Message, bytes: &[u8], depth: u32) -> Result<(), FieldError> {
     if !message.is_checked() {
         return Ok(());
     }
@@ -41,7 +43,7 @@ fn check_message(message: Message, bytes: &[u8], depth: u32) -> Result<(), Field
         let count = rest.iter().take_while(|entry| entry.field == field).count();
         let (run, after) = rest.split_at(count);
         rest = after;
-        check_field(field, run, depth)?;
+        check_field(message, field, run, depth)?;
     }
     for oneof in message.oneofs().filter(|oneof| oneof.is_required()) {
         if !entries.iter().any(|entry| entry.field.oneof(message) == Some(oneof)) {
@@ -51,12 +53,16 @@ fn check_message(message: Message, bytes: &[u8], depth: u32) -> Result<(), Field
     Ok(())
 }
 
-fn check_field(field: Field, run: &[wire::Entry<'_>], depth: u32) -> Result<(), FieldError> {
+fn check_field(message: Message, field: Field, run: &[wire::Entry<'_>], depth: u32) -> Result<(), FieldError> {
     let rules = match field.rules() {
         Some(code) => Rules::new(code),
         None if run.is_empty() || !holds_rules(field) => return Ok(()),
         None => Rules::NONE,
     };
+    // Rules on a member of a oneof, "required" among them, hold once it is the chosen one.
+    if run.is_empty() && field.oneof(message).is_some() {
+        return Ok(());
+    }
     if field.is_map() {
         return check_map(field, run, rules, depth);
     }
@@ -156,8 +162,9 @@ fn check_value(field: Field, value: Option<Value<'_>>, rules: Rules, depth: u32)
             check_scalar(inner, wrapped, rules)
         }
         WellKnown::Duration | WellKnown::Timestamp => {
-            let nanos = nanoseconds(message, value.bytes())?;
-            rules.into_iter().try_for_each(|rule| check_int(rule, nanos, |nanos| duration_text(nanos)))
+            let (seconds, nanos) = wire::time_parts(message, value.bytes())?;
+            let nanos = i128::from(seconds) * NANOS_PER_SECOND + i128::from(nanos);
+            rules.into_iter().try_for_each(|rule| check_int(rule, nanos, duration_text))
         }
         WellKnown::Any => {
             let (type_url, _) = wire::any_parts(message, value.bytes())?;
@@ -285,19 +292,21 @@ fn listed(items: impl Iterator<Item = impl Display>) -> String {
     format!("[{}]", items.join(", "))
 }
 
-/// A Duration or Timestamp in nanoseconds.
-fn nanoseconds(message: Message, bytes: &[u8]) -> Result<i128, FieldError> {
-    let (mut seconds, mut nanos) = (0, 0);
-    for entry in wire::entries(message, bytes)? {
-        match entry.number {
-            1 => seconds = entry.value.bits() as i64,
-            _ => nanos = entry.value.bits() as i32,
-        }
+/// How many rules `code` has, to test that all of them decode.
+#[cfg(test)]
+pub(crate) fn rule_count(code: &'static [u8]) -> usize {
+    fn count(rules: Rules) -> usize {
+        let inner = |rule| match rule {
+            Rule::Items(rules) | Rule::Keys(rules) | Rule::Values(rules) => 1 + count(rules),
+            _ => 1,
+        };
+        rules.into_iter().map(inner).sum()
     }
-    Ok(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
+    count(Rules::new(code))
 }
 
+/// Nanoseconds as a duration's text, for a message.
 fn duration_text(nanos: i128) -> String {
-    let seconds = i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX);
-    time::print_duration(seconds, (nanos % 1_000_000_000) as i32).unwrap_or_else(|_| format!("{nanos}ns"))
+    let seconds = i64::try_from(nanos / NANOS_PER_SECOND).unwrap_or(i64::MAX);
+    time::print_duration(seconds, (nanos % NANOS_PER_SECOND) as i32).unwrap_or_else(|_| format!("{nanos}ns"))
 }

@@ -318,7 +318,129 @@ pub(crate) fn any_parts(any: Message, bytes: &[u8]) -> Result<(&str, &[u8]), Fie
     Ok(parts)
 }
 
+/// The seconds and nanoseconds of a Duration or Timestamp.
+pub(crate) fn time_parts(message: Message, bytes: &[u8]) -> Result<(i64, i32), FieldError> {
+    debug_assert!(matches!(message.well_known(), WellKnown::Duration | WellKnown::Timestamp));
+    let (mut seconds, mut nanos) = (0, 0);
+    for entry in entries(message, bytes)? {
+        match entry.number {
+            1 => seconds = entry.value.bits() as i64,
+            _ => nanos = entry.value.bits() as i32,
+        }
+    }
+    Ok((seconds, nanos))
+}
+
 /// The text of a string field.
 pub(crate) fn text(bytes: &[u8]) -> Result<&str, FieldError> {
     std::str::from_utf8(bytes).or_else(|_| wrong("not valid UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(name: &str) -> Message {
+        Message::by_name(name).unwrap()
+    }
+
+    fn reason(name: &str, bytes: &[u8]) -> String {
+        entries(message(name), bytes).unwrap_err().to_string()
+    }
+
+    const ADDRESS: &str = "envoy.config.core.v3.SocketAddress";
+
+    #[test]
+    fn groups_values_by_field_in_their_order() {
+        let bytes = [0x22, 1, b'n', 0x12, 1, b'a', 0x12, 1, b'b', 0x08, 1];
+        let entries = entries(message(ADDRESS), &bytes).unwrap();
+        let runs: Vec<_> = by_field(&entries).map(|(field, run)| (field.name(), run.len(), last(run))).collect();
+        let expected = [
+            ("protocol", 1, Value::Varint(1)),
+            ("address", 2, Value::Bytes(b"b")),
+            ("named_port", 1, Value::Bytes(b"n")),
+        ];
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn the_last_member_of_a_oneof_counts() {
+        let port_then_name = [0x18, 80, 0x22, 1, b'n'];
+        let name_then_port = [0x22, 1, b'n', 0x18, 80];
+        let left = |bytes: &[u8]| {
+            entries(message(ADDRESS), bytes).unwrap().iter().map(|entry| entry.number).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&port_then_name), [4]);
+        assert_eq!(left(&name_then_port), [3]);
+        assert_eq!(left(&[port_then_name, name_then_port].concat()), [3, 3], "the same member again stays");
+    }
+
+    #[test]
+    fn a_message_in_parts_is_merged() {
+        let any_field = [0x12, 2, 0x10, 1, 0x12, 2, 0x18, 2]; // Metadata-like: field 2 twice
+        let percent = message("envoy.config.core.v3.RuntimeFractionalPercent");
+        let bytes: Vec<u8> = any_field.iter().map(|byte| if *byte == 0x12 { 0x0a } else { *byte }).collect();
+        let entries = entries(percent, &bytes).unwrap();
+        let (_, run) = by_field(&entries).next().unwrap();
+        assert_eq!(merged(run).as_ref(), [0x10, 1, 0x18, 2]);
+    }
+
+    #[test]
+    fn packed_lists_unpack_whatever_the_descriptor_says() {
+        let policy = message("envoy.config.route.v3.RetryPolicy");
+        for bytes in [&[0x3a, 3, 1, 0xf7, 0x03][..], &[0x38, 1, 0x38, 0xf7, 0x03]] {
+            let entries = entries(policy, bytes).unwrap();
+            let values: Vec<_> = entries.iter().flat_map(|entry| unpacked(entry).unwrap()).collect();
+            assert_eq!(values, [Value::Varint(1), Value::Varint(503)]);
+        }
+        let truncated = entries(policy, &[0x3a, 1, 0x80]).unwrap();
+        assert!(unpacked(&truncated[0]).is_err());
+    }
+
+    #[test]
+    fn unknown_fields_are_passed_over_and_can_be_had() {
+        let bytes = [0xc2, 0xbb, 0x01, 1, b'x', 0x12, 1, b'a', 0xc0, 0xbb, 0x01, 7];
+        let mut unknown = Vec::new();
+        let entries =
+            entries_and_unknown(message(ADDRESS), &bytes, |number, value| unknown.push((number, value))).unwrap();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(unknown, [(3000, Value::Bytes(b"x")), (3000, Value::Varint(7))]);
+        let mut out = Vec::new();
+        unknown.iter().for_each(|(number, value)| put_unknown(*number, *value, &mut out));
+        assert_eq!(out, [&bytes[..5], &bytes[8..]].concat());
+    }
+
+    #[test]
+    fn malformed_bytes_are_refused() {
+        assert_eq!(reason(ADDRESS, &[0x12, 5, b'a']), "malformed message: truncated");
+        assert_eq!(reason(ADDRESS, &[0x80]), "malformed message: truncated varint");
+        assert_eq!(reason(ADDRESS, &[0xff; 11]), "malformed message: varint too long");
+        assert_eq!(reason(ADDRESS, &[0x00, 1]), "malformed message: field number out of range");
+        assert_eq!(reason(ADDRESS, &[0x13]), "malformed message: groups are not part of proto3");
+        assert_eq!(reason(ADDRESS, &[0x17]), "malformed message: unknown wire type");
+        assert_eq!(reason(ADDRESS, &[0x10, 1]), "address: wire type does not fit the field");
+        assert_eq!(
+            reason(ADDRESS, &[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            "malformed message: truncated"
+        );
+    }
+
+    #[test]
+    fn varints_and_lengths_write_and_read() {
+        for number in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
+            let mut bytes = Vec::new();
+            put_varint(number, &mut bytes);
+            assert_eq!(take_varint(&mut bytes.as_slice()).unwrap(), number);
+        }
+        for length in [0, 1, 127, 128, 20_000] {
+            let mut bytes = vec![9];
+            put_delimited(&mut bytes, |out| {
+                out.extend(std::iter::repeat_n(7, length));
+                Ok::<(), FieldError>(())
+            })
+            .unwrap();
+            let Value::Bytes(inner) = take_value(2, &mut &bytes[1..]).unwrap() else { panic!("wire type 2 is bytes") };
+            assert_eq!(inner, vec![7; length]);
+        }
+    }
 }

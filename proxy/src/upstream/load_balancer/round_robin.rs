@@ -23,11 +23,15 @@ impl Cursor {
             self.position = self.position.wrapping_add(1);
             return candidates.get(self.position.checked_rem(candidates.len())?).copied();
         }
+        self.next_due(candidates, &weight)
+    }
+
+    fn next_due(&mut self, candidates: &[usize], weight: &impl Fn(usize) -> u32) -> Option<usize> {
         let period = |member: usize| 1.0 / f64::from(weight(member).max(1));
         if self.deadlines.len() != candidates.len() {
             self.deadlines = candidates.iter().map(|&member| period(member)).collect();
             for _ in 0..self.position % candidates.len().max(1) {
-                self.next(candidates, false, &weight); // start anywhere in the rotation
+                self.next_due(candidates, weight); // start anywhere in the rotation
             }
         }
         let due = (0..candidates.len()).min_by(|&a, &b| self.deadlines[a].total_cmp(&self.deadlines[b]))?;

@@ -21,12 +21,12 @@ pub(crate) fn message(message: Message, bytes: &[u8], names: FieldNames, depth: 
         WellKnown::None => fields(message, bytes, names, depth).map(Value::Object),
         WellKnown::Any => any(message, bytes, names, depth),
         WellKnown::Wrapper => wrapped(message, bytes),
-        WellKnown::Duration => {
-            times(message, bytes).and_then(|(seconds, nanos)| time::print_duration(seconds, nanos)).map(Value::from)
-        }
-        WellKnown::Timestamp => {
-            times(message, bytes).and_then(|(seconds, nanos)| time::print_timestamp(seconds, nanos)).map(Value::from)
-        }
+        WellKnown::Duration => wire::time_parts(message, bytes)
+            .and_then(|(seconds, nanos)| time::print_duration(seconds, nanos))
+            .map(Value::from),
+        WellKnown::Timestamp => wire::time_parts(message, bytes)
+            .and_then(|(seconds, nanos)| time::print_timestamp(seconds, nanos))
+            .map(Value::from),
         WellKnown::FieldMask => field_mask(message, bytes).map(Value::from),
         WellKnown::Struct | WellKnown::ListValue => only_field(message, bytes, names, depth),
         WellKnown::Value => any_json(message, bytes, names, depth),
@@ -119,17 +119,6 @@ fn wrapped(message: Message, bytes: &[u8]) -> Result<Value, FieldError> {
     let entries = wire::entries(message, bytes)?;
     let field = message.fields().next().expect("a wrapper has the field value");
     scalar::to_json(field, entries.last().map_or_else(|| wire::default(field.kind()), |entry| entry.value))
-}
-
-fn times(message: Message, bytes: &[u8]) -> Result<(i64, i32), FieldError> {
-    let (mut seconds, mut nanos) = (0, 0);
-    for entry in wire::entries(message, bytes)? {
-        match entry.number {
-            1 => seconds = entry.value.bits() as i64,
-            _ => nanos = entry.value.bits() as i32,
-        }
-    }
-    Ok((seconds, nanos))
 }
 
 fn field_mask(message: Message, bytes: &[u8]) -> Result<String, FieldError> {

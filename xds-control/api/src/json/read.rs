@@ -19,16 +19,15 @@ pub(crate) fn message(message: Message, value: &Value, depth: u32, out: &mut Vec
     match message.well_known() {
         WellKnown::None => fields(message, object(value)?, None, depth, out),
         WellKnown::Any => any(message, object(value)?, depth, out),
-        WellKnown::Wrapper => {
-            let field = first_field(message);
-            scalar::with_wire(field, value, |wire| put_unless_default(field, wire, out))
-        }
-        WellKnown::Duration => {
-            put_time(message, time::parse_duration(string(value, "a duration such as \"1.5s\"")?)?, out)
-        }
-        WellKnown::Timestamp => {
-            put_time(message, time::parse_timestamp(string(value, "a time such as \"2026-01-31T12:00:00Z\"")?)?, out)
-        }
+        // Envoy takes wrappers and times as objects of their fields too, as old configurations write them.
+        WellKnown::Wrapper => match value {
+            Value::Object(object) => fields(message, object, None, depth, out),
+            value => {
+                let field = first_field(message);
+                scalar::with_wire(field, value, |wire| put_unless_default(field, wire, out))
+            }
+        },
+        WellKnown::Duration | WellKnown::Timestamp => time(message, value, depth, out),
         WellKnown::FieldMask => field_mask(message, string(value, "field paths separated by commas")?, out),
         // People write a struct's keys and a list's items themselves, so paths do not name the field that holds them.
         WellKnown::Struct => map(first_field(message), "", value, depth, out),
@@ -277,8 +276,24 @@ fn field_mask(message: Message, text: &str, out: &mut Vec<u8>) -> Result<(), Fie
     Ok(())
 }
 
-/// Seconds and nanoseconds, which Duration and Timestamp number alike.
-fn put_time(message: Message, (seconds, nanos): (i64, i32), out: &mut Vec<u8>) -> Result<(), FieldError> {
+/// A Duration or Timestamp, which number their seconds and nanoseconds alike.
+fn time(message: Message, value: &Value, depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
+    let is_duration = message.well_known() == WellKnown::Duration;
+    let (seconds, nanos) = match value {
+        Value::Object(object) => {
+            let mut bytes = Vec::new();
+            fields(message, object, None, depth, &mut bytes)?;
+            wire::time_parts(message, &bytes)?
+        }
+        Value::String(text) if is_duration => time::parse_duration(text)?,
+        Value::String(text) => time::parse_timestamp(text)?,
+        other if is_duration => return wrong(scalar::expected("a duration such as \"1.5s\"", other)),
+        other => return wrong(scalar::expected("a time such as \"2026-01-31T12:00:00Z\"", other)),
+    };
+    match is_duration {
+        true => time::check_duration(seconds, nanos)?,
+        false => time::check_timestamp(seconds, nanos)?,
+    }
     for (field, number) in message.fields().zip([seconds, i64::from(nanos)]) {
         put_unless_default(field, wire::Value::Varint(number as u64), out);
     }

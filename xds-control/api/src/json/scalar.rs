@@ -27,10 +27,7 @@ pub(crate) fn with_wire<R>(
             Value::String(text) => then(wire::Value::Bytes(&base64(text)?)),
             other => return wrong(expected("a string of base64", other)),
         },
-        Kind::Bool => match value {
-            Value::Bool(set) => then(wire::Value::Varint(u64::from(*set))),
-            other => return wrong(expected("true or false", other)),
-        },
+        Kind::Bool => then(wire::Value::Varint(u64::from(boolean(value)?))),
         Kind::Enum => then(wire::number(kind, enum_number(field.enumeration(), value)? as i64 as u64)),
         Kind::Double => then(wire::Value::Fixed64(float(value)?.to_bits())),
         Kind::Float => then(wire::Value::Fixed32(single(float(value)?)?.to_bits())),
@@ -111,12 +108,33 @@ pub(crate) fn expected(what: &str, got: &Value) -> String {
     }
 }
 
+/// true, false, or a word that Envoy takes for one of them: YAML hands those over as strings.
+fn boolean(value: &Value) -> Result<bool, FieldError> {
+    let word = match value {
+        Value::Bool(set) => return Ok(*set),
+        Value::String(word) => word,
+        other => return wrong(expected("true or false", other)),
+    };
+    let is_one_of = |words: [&str; 4]| words.iter().any(|known| known.eq_ignore_ascii_case(word));
+    match (is_one_of(["true", "yes", "on", "y"]), is_one_of(["false", "no", "off", "n"])) {
+        (true, _) => Ok(true),
+        (_, true) => Ok(false),
+        _ => wrong(expected("true or false", value)),
+    }
+}
+
+/// By name, in any case as Envoy takes it, or by number: enums are open, so a number without a name will do.
 fn enum_number(of: Enum, value: &Value) -> Result<i32, FieldError> {
     match value {
-        Value::String(name) => of.number_of(name).ok_or_else(|| {
-            let hint = suggest::hint(name, of.values().map(|(_, name)| name));
-            FieldError::new("", format!("{} has no value {name:?}{hint}", of.full_name()))
-        }),
+        Value::String(name) => {
+            let known = of.number_of(name).or_else(|| name.parse().ok());
+            let known = known
+                .or_else(|| of.values().find(|(_, known)| known.eq_ignore_ascii_case(name)).map(|(number, _)| number));
+            known.ok_or_else(|| {
+                let hint = suggest::hint(name, of.values().map(|(_, name)| name));
+                FieldError::new("", format!("{} has no value {name:?}{hint}", of.full_name()))
+            })
+        }
         Value::Null if of.is_null_value() => Ok(0),
         Value::Number(_) => Ok(in_range(Kind::Int32, whole(value)?)? as u32 as i32),
         other => wrong(expected(&format!("a value of {}", of.full_name()), other)),

@@ -66,7 +66,7 @@ pub(crate) fn print_timestamp(seconds: i64, nanos: i32) -> Result<String, FieldE
     Ok(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
 }
 
-fn check_timestamp(seconds: i64, nanos: i32) -> Result<(), FieldError> {
+pub(crate) fn check_timestamp(seconds: i64, nanos: i32) -> Result<(), FieldError> {
     if !(TIMESTAMP_SECONDS_MIN..=TIMESTAMP_SECONDS_MAX).contains(&seconds) {
         return wrong("timestamp is out of range: years 1 to 9999");
     }
