@@ -249,7 +249,7 @@ fn what_is_not_supported_is_refused() {
         "common_tls_context.tls_certificates: a server needs a certificate"
     );
     assert_unsupported(
-        "",
+        "max_session_keys: 0",
         UpstreamTls::from_proto,
         &[
             "auto_host_sni: true",
@@ -259,7 +259,7 @@ fn what_is_not_supported_is_refused() {
         ],
     );
     assert_refused(
-        "",
+        "max_session_keys: 0",
         UpstreamTls::from_proto,
         &[("sni: 1.2.3.4", "sni: not a DNS name"), ("sni: a b", "sni: not a DNS name")],
     );
