@@ -315,7 +315,7 @@ fn what_is_not_supported_is_refused() {
         ),
         (
             "common_lb_config: {locality_weighted_lb_config: {}}",
-            "common_lb_config.locality_config_specifier: not supported",
+            "common_lb_config.locality_weighted_lb_config: not supported",
         ),
         (
             "upstream_connection_options: {tcp_keepalive: {}}",
@@ -329,4 +329,25 @@ fn what_is_not_supported_is_refused() {
         ("transport_socket: {name: x}", "transport_socket.typed_config: value is required"),
         ("load_assignment: {endpoints: [{proximity: 1}]}", "load_assignment.endpoints[0].proximity: not supported"),
     ]);
+}
+
+proptest::proptest! {
+    /// What a control plane sends is decoded, and may be wrong in any way.
+    #[test]
+    fn no_damage_panics(changes in proptest::collection::vec((0_usize..4096, proptest::num::u8::ANY), 1..6)) {
+        use prost::Message as _;
+        let endpoint = "{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}";
+        let yaml = format!(
+            "{BASE}\nload_assignment: {{cluster_name: c, endpoints: [{{priority: 1, lb_endpoints: [{endpoint}]}}]}}\n{}",
+            http_options("explicit_http_config: {http2_protocol_options: {}}"),
+        );
+        let mut bytes = message::<Cluster>(&yaml).encode_to_vec();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if let Ok(message) = Cluster::decode(&bytes[..]) {
+            let _ = ClusterConfig::from_proto(message);
+        }
+    }
 }

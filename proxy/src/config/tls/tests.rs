@@ -173,6 +173,12 @@ fn sessions_may_be_forbidden() {
 }
 
 #[test]
+fn a_store_of_sessions_is_bounded() {
+    let tls = UpstreamTls::from_proto(message("max_session_keys: 4294967295")).unwrap();
+    handshake(&server(""), &tls).unwrap();
+}
+
+#[test]
 fn private_keys_are_not_printed() {
     assert_eq!(format!("{:?}", server("")), "DownstreamTls");
     assert_eq!(format!("{:?}", upstream(&format!("tls_certificates: [{CERTIFICATE}]"))), "UpstreamTls");
