@@ -157,8 +157,7 @@ impl Runtime {
     }
 
     fn on_endpoints(&mut self, mut answer: DiscoveryResponse) {
-        let known = Known::new(self.warming.clusters().assignments());
-        let decoded = resource::decode::<LoadAssignment>(&mut answer, &known, SystemTime::now());
+        let decoded = resource::decode::<LoadAssignment>(&mut answer, &Known::nothing(), SystemTime::now());
         self.take(answer, decoded, |resources, _| Event::Endpoints(resources));
     }
 
@@ -170,8 +169,7 @@ impl Runtime {
     }
 
     fn on_routes(&mut self, mut answer: DiscoveryResponse) {
-        let known = Known::new(self.warming.routes().all());
-        let decoded = resource::decode::<RouteTable>(&mut answer, &known, SystemTime::now());
+        let decoded = resource::decode::<RouteTable>(&mut answer, &Known::nothing(), SystemTime::now());
         self.take(answer, decoded, |resources, _| Event::Routes(resources));
     }
 

@@ -36,7 +36,11 @@ struct Service(mpsc::UnboundedSender<AdsStream>);
 
 impl AdsServer {
     pub async fn start() -> AdsServer {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        AdsServer::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub async fn start_at(address: SocketAddr) -> AdsServer {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (sender, streams) = mpsc::unbounded_channel();
         let incoming = stream::unfold(listener, |listener| async move {

@@ -3,9 +3,9 @@
 mod ads_server;
 mod proxy;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 
-use ads_server::{AdsServer, AdsStream};
+use ads_server::{AdsServer, AdsStream, DEADLINE};
 use proxy::{Proxy, eventually, free_address, get, origin};
 use tonic::Status;
 use weft_xds::{
@@ -260,6 +260,26 @@ async fn a_lost_control_plane_changes_nothing_and_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_control_plane_that_comes_late_is_found() {
+    let address = free_address().await;
+    let proxy = Proxy::start(address).await;
+    eventually("an attempt failed", async || {
+        proxy.counter("envoy_cluster_manager_cds_update_failure").await.is_some_and(|failures| failures >= 1.0)
+    })
+    .await;
+    assert_eq!(proxy.ready().await, Some(503));
+    let mut server = AdsServer::start_at(address).await;
+    let mut stream = server.stream().await;
+    stream.request_for(CLUSTER).await;
+    stream.answer(CLUSTER, "1", "1", &[]);
+    stream.acknowledged(CLUSTER, "1", "1").await;
+    stream.request_for(LISTENER).await;
+    stream.answer(LISTENER, "1", "1", &[]);
+    stream.acknowledged(LISTENER, "1", "1").await;
+    proxy.becomes_ready().await;
+}
+
+#[tokio::test]
 async fn an_answer_of_a_type_that_was_not_asked_for_is_ignored() {
     let Serving { mut stream, proxy: _proxy, listening, server: _server } = serving(origin("a").await).await;
     stream.answer(SECRET, "1", "1", &["{name: default}".to_owned()]);
@@ -283,4 +303,34 @@ async fn removed_listeners_and_clusters_go() {
         proxy.admin("/clusters").await.is_some_and(|answer| !answer.body.lines().any(|line| line.starts_with("a::")))
     })
     .await;
+}
+
+/// A large mesh, with the endpoints of each cluster in an answer of their own: work that grows with the square of the
+/// number of clusters would not be done in time.
+#[tokio::test]
+async fn thousands_of_clusters_start_quickly() {
+    const CLUSTERS: usize = 5000;
+    let application = origin("a").await;
+    let mut server = AdsServer::start().await;
+    let proxy = Proxy::start(server.address).await;
+    let listening = free_address().await;
+    let mut stream = server.stream().await;
+    let name = |index: usize| format!("outbound|80||service-{index}.namespace.svc.cluster.local");
+    stream.request_for(CLUSTER).await;
+    let clusters: Vec<String> = (0..CLUSTERS).map(|index| cluster(&format!("'{}'", name(index)), "1s")).collect();
+    let begun = Instant::now();
+    stream.answer(CLUSTER, "1", "1", &clusters);
+    assert_eq!(stream.request_for(CLUSTER_LOAD_ASSIGNMENT).await.resource_names.len(), CLUSTERS);
+    for index in 0..CLUSTERS {
+        let text = endpoints(&format!("'{}'", name(index)), application);
+        stream.answer(CLUSTER_LOAD_ASSIGNMENT, "1", &index.to_string(), &[text]);
+    }
+    while stream.request().await.type_url != LISTENER {}
+    stream.answer(LISTENER, "1", "1", &[listener("l", listening, &by_rds("r"))]);
+    while stream.request().await.type_url != ROUTE_CONFIGURATION {}
+    stream.answer(ROUTE_CONFIGURATION, "1", "1", &[routes("r", &format!("'{}'", name(CLUSTERS - 1)))]);
+    proxy.becomes_ready().await;
+    assert_eq!(answered_by(listening).await, "a");
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+    println!("{CLUSTERS} clusters took {:?}", begun.elapsed());
 }
