@@ -98,12 +98,13 @@ impl Direction {
             if self.state == State::Done {
                 return Poll::Ready(Ok(()));
             }
+            // What was copied before the pipe was there goes first.
+            ready!(self.poll_write(session, to, cx))?;
             if self.pipe.is_some()
                 && let (Some(from), Some(to)) = (from.as_plain(), to.as_plain())
             {
                 ready!(self.poll_splice(session, way, from, to, cx))?;
             }
-            ready!(self.poll_write(session, to, cx))?;
             if self.state == State::Ending {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                 self.state = State::Done;

@@ -93,7 +93,7 @@ fn metadata(extra: &[&str]) -> Result<serde_json::Value, Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").ok_or("CARGO is not set: run by cargo only")?;
     let target = std::env::var("TARGET")?;
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--filter-platform", &target])
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", &target])
         .args(extra)
         .current_dir(std::env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?)
         .output()?;

@@ -16,8 +16,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// The bytes of `message`, the same for equal messages whatever order their maps are in.
 pub fn encode<T: Name>(message: &T) -> Vec<u8> {
     let bytes = message.encode_to_vec();
-    // Neither failure can come from a message that can also be decoded: a type that has no descriptor holds no Any or map
-    // that would need sorting here, and one nested too deep is refused by every peer.
+    // A type that the tables do not have is no configuration, and one nested too deep is refused by every peer: for them
+    // prost's encoding, which is deterministic but for maps, has to do.
     let Some(descriptor) = Message::by_name(&T::full_name()) else { return bytes };
     let mut out = Vec::with_capacity(bytes.len());
     match write(descriptor, &bytes, 0, &mut out) {
@@ -44,6 +44,7 @@ pub fn version<'a>(items: impl IntoIterator<Item = (&'a str, u64)>) -> String {
     format!("{:016x}", all.digest())
 }
 
+/// Appends the canonical form of `bytes` read as a `message`. `depth` is the number of messages around it.
 pub(crate) fn write(message: Message, bytes: &[u8], depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
     if depth > DEPTH_MAX {
         return Err(FieldError::new("", "nested too deep"));
@@ -77,10 +78,7 @@ pub(crate) fn write(message: Message, bytes: &[u8], depth: u32, out: &mut Vec<u8
 }
 
 fn write_list(field: Field, run: &[wire::Entry<'_>], depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
-    let mut values = Vec::with_capacity(run.len());
-    for entry in run {
-        values.extend(wire::unpacked(entry)?);
-    }
+    let values = wire::items(run)?;
     if field.is_packed() && !values.is_empty() {
         wire::put_delimited_key(field.number(), out);
         return wire::put_delimited(out, |out| {

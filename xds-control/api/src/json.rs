@@ -1,7 +1,7 @@
 //! Messages as JSON and YAML, by the proto3 JSON mapping, with an Any written as the fields of what it holds beside `@type`.
 //!
-//! Text goes through a `serde_json::Value` to the wire ([`read`]) and is decoded as the typed message; printing goes the same
-//! way back ([`print`]). Input takes field names in snake_case and lowerCamelCase and refuses what it does not know, with the
+//! Text goes through a `serde_json::Value` to the wire (`read`) and is decoded as the typed message; printing goes the same way
+//! back (`print`). Input takes field names in snake_case and lowerCamelCase and refuses what it does not know, with the
 //! path of the field.
 
 pub(crate) mod print;
@@ -56,8 +56,8 @@ pub fn any_to_value(any: &Any, names: FieldNames) -> Result<Value, FieldError> {
     to_value(any, names)
 }
 
-/// What [`to_value`] would print for `message`, merged over `base` as protobuf merges: singular fields of `over` win where they
-/// are set, messages are merged, lists are appended.
+/// Merges `over` into `base` as protobuf merges: singular fields of `over` win where they are set, messages are merged field by
+/// field, lists are appended, map entries are replaced by key. This is what Envoy does with `--config-yaml` and `-c`.
 pub fn merge<T: Name + Default>(base: &T, over: &T) -> Result<T, FieldError> {
     // Decoding the concatenation of two encodings is what protobuf defines merging to be.
     let mut bytes = base.encode_to_vec();
@@ -65,9 +65,8 @@ pub fn merge<T: Name + Default>(base: &T, over: &T) -> Result<T, FieldError> {
     decode(&bytes)
 }
 
-/// Merges two configurations before they are typed, as `--config-yaml` over `-c`: objects are merged key by key, lists are
-/// appended, anything else is replaced; an Any (an object with `@type`) is replaced as a whole, and null leaves the base as
-/// it is.
+/// [`merge`] for configurations that are not typed yet: objects are merged key by key, lists are appended, anything else is
+/// replaced; an Any (an object with `@type`) is replaced as a whole, and null leaves the base as it is.
 ///
 /// Values carry no types, so the two must spell a field alike, and setting another member of a oneof does not unset the
 /// first. Where both parse on their own, [`merge`] is exact.

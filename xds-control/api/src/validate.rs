@@ -29,6 +29,7 @@ pub fn validate<T: Name>(message: &T) -> Result<(), FieldError> {
     check_message(descriptor, &message.encode_to_vec(), 0)
 }
 
+/// Checks the rules of `bytes` read as a `message`. `depth` is the number of messages around it.
 pub(crate) fn check_message(message: Message, bytes: &[u8], depth: u32) -> Result<(), FieldError> {
     if !message.is_checked() {
         return Ok(());
@@ -87,10 +88,7 @@ fn holds_rules(field: Field) -> bool {
 }
 
 fn check_list(field: Field, run: &[wire::Entry<'_>], rules: Rules, depth: u32) -> Result<(), FieldError> {
-    let mut values = Vec::with_capacity(run.len());
-    for entry in run {
-        values.extend(wire::unpacked(entry).at(field.name())?);
-    }
+    let values = wire::items(run).at(field.name())?;
     let mut items = Rules::NONE;
     for rule in rules {
         match rule {
@@ -266,23 +264,21 @@ fn is_within<N: PartialOrd>(bounds: u8, lower: &N, upper: &N, value: &N) -> bool
 }
 
 fn range_reason(bounds: u8, ordered: bool, lower: impl Display, upper: impl Display) -> String {
-    let or_equal = |inclusive: u8| if bounds & inclusive != 0 { "or equal to " } else { "" };
+    let (lower_inclusive, upper_inclusive) =
+        (bounds & bound::LOWER_INCLUSIVE != 0, bounds & bound::UPPER_INCLUSIVE != 0);
+    let or_equal = |inclusive: bool| if inclusive { "or equal to " } else { "" };
+    let open = |inclusive: bool| if inclusive { '[' } else { '(' };
+    let close = |inclusive: bool| if inclusive { ']' } else { ')' };
     match (bounds & bound::LOWER != 0, bounds & bound::UPPER != 0) {
-        (true, true) => {
-            let open = if bounds & bound::LOWER_INCLUSIVE != 0 { '[' } else { '(' };
-            let close = if bounds & bound::UPPER_INCLUSIVE != 0 { ']' } else { ')' };
-            match ordered {
-                true => format!("value must be inside range {open}{lower}, {upper}{close}"),
-                // What is forbidden lies between the upper and the lower bound, and includes those that are not allowed.
-                false => {
-                    let open = if bounds & bound::UPPER_INCLUSIVE != 0 { '(' } else { '[' };
-                    let close = if bounds & bound::LOWER_INCLUSIVE != 0 { ')' } else { ']' };
-                    format!("value must be outside range {open}{upper}, {lower}{close}")
-                }
-            }
+        (true, true) if ordered => {
+            format!("value must be inside range {}{lower}, {upper}{}", open(lower_inclusive), close(upper_inclusive))
         }
-        (true, false) => format!("value must be greater than {}{lower}", or_equal(bound::LOWER_INCLUSIVE)),
-        (false, _) => format!("value must be less than {}{upper}", or_equal(bound::UPPER_INCLUSIVE)),
+        // What is forbidden lies between the upper and the lower bound, and has in it the bounds that are not allowed.
+        (true, true) => {
+            format!("value must be outside range {}{upper}, {lower}{}", open(!upper_inclusive), close(!lower_inclusive))
+        }
+        (true, false) => format!("value must be greater than {}{lower}", or_equal(lower_inclusive)),
+        (false, _) => format!("value must be less than {}{upper}", or_equal(upper_inclusive)),
     }
 }
 
@@ -292,21 +288,83 @@ fn listed(items: impl Iterator<Item = impl Display>) -> String {
     format!("[{}]", items.join(", "))
 }
 
-/// How many rules `code` has, to test that all of them decode.
-#[cfg(test)]
-pub(crate) fn rule_count(code: &'static [u8]) -> usize {
-    fn count(rules: Rules) -> usize {
-        let inner = |rule| match rule {
-            Rule::Items(rules) | Rule::Keys(rules) | Rule::Values(rules) => 1 + count(rules),
-            _ => 1,
-        };
-        rules.into_iter().map(inner).sum()
-    }
-    count(Rules::new(code))
-}
-
 /// Nanoseconds as a duration's text, for a message.
 fn duration_text(nanos: i128) -> String {
     let seconds = i64::try_from(nanos / NANOS_PER_SECOND).unwrap_or(i64::MAX);
     time::print_duration(seconds, (nanos % NANOS_PER_SECOND) as i32).unwrap_or_else(|_| format!("{nanos}ns"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All rules of the tables, those of items, keys and values too.
+    fn all_rules() -> Vec<Rule> {
+        fn collect(rules: Rules, all: &mut Vec<Rule>) {
+            for rule in rules {
+                all.push(rule);
+                if let Rule::Items(inner) | Rule::Keys(inner) | Rule::Values(inner) = rule {
+                    collect(inner, all);
+                }
+            }
+        }
+        let mut all = Vec::new();
+        let codes = Message::all().flat_map(Message::fields).filter_map(Field::rules);
+        codes.for_each(|code| collect(Rules::new(code), &mut all));
+        all
+    }
+
+    #[test]
+    fn every_rule_decodes_and_every_pattern_compiles() {
+        let rules = all_rules();
+        assert!(rules.len() > 1000, "{}", rules.len());
+        let patterns: Vec<_> = rules.into_iter().filter(|rule| matches!(rule, Rule::Pattern { .. })).collect();
+        assert!(patterns.len() >= crate::tables::PATTERNS);
+        for pattern in patterns {
+            if let Err(error) = text::check(pattern, b"x") {
+                assert!(error.reason().starts_with("value does not match regex pattern"), "{error}");
+            }
+        }
+    }
+
+    fn integer(rule: Rule, value: i128) -> String {
+        check_int(rule, value, |number| number.to_string())
+            .map_or_else(|error| error.to_string(), |()| "valid".to_owned())
+    }
+
+    #[test]
+    fn ranges_of_every_shape() {
+        let range = |bounds, lower, upper| Rule::IntRange { bounds, lower, upper };
+        let (gt, gte, lt, lte) =
+            (bound::LOWER, bound::LOWER | bound::LOWER_INCLUSIVE, bound::UPPER, bound::UPPER | bound::UPPER_INCLUSIVE);
+        let cases = [
+            (range(gt, 1, 0), [1, 2], "value must be greater than 1"),
+            (range(gte, 1, 0), [0, 1], "value must be greater than or equal to 1"),
+            (range(lt, 0, 5), [5, 4], "value must be less than 5"),
+            (range(lte, 0, 5), [6, 5], "value must be less than or equal to 5"),
+            (range(gte | lt, 1, 5), [5, 1], "value must be inside range [1, 5)"),
+            (range(gt | lte, 1, 5), [1, 5], "value must be inside range (1, 5]"),
+            // The bounds the other way round allow what lies outside of them.
+            (range(gt | lt, 5, 1), [5, 6], "value must be outside range [1, 5]"),
+            (range(gt | lt, 5, 1), [1, 0], "value must be outside range [1, 5]"),
+            (range(gte | lte, 5, 1), [3, 5], "value must be outside range (1, 5)"),
+        ];
+        for (rule, [bad, good], reason) in cases {
+            assert_eq!(integer(rule, bad), reason);
+            assert_eq!(integer(rule, good), "valid", "{rule:?}");
+        }
+        assert_eq!(integer(Rule::IntConst(5), 5), "valid");
+        assert_eq!(integer(Rule::IntConst(5), 6), "value must equal 5");
+    }
+
+    #[test]
+    fn floats_equal_and_lie_within() {
+        let reason =
+            |rule, value| check_float(rule, value).map_or_else(|error| error.to_string(), |()| "valid".to_owned());
+        assert_eq!(reason(Rule::FloatConst(0.5), 0.5), "valid");
+        assert_eq!(reason(Rule::FloatConst(0.5), 0.6), "value must equal 0.5");
+        let range = Rule::FloatRange { bounds: bound::LOWER, lower: 0.5, upper: 0.0 };
+        assert_eq!(reason(range, 0.6), "valid");
+        assert_eq!(reason(range, f64::NAN), "value must be greater than 0.5");
+    }
 }

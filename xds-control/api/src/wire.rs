@@ -113,19 +113,21 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The values of one entry: several if the field is repeated and this entry packs them.
-pub(crate) fn unpacked<'a>(entry: &Entry<'a>) -> Result<SmallVec<[Value<'a>; 4]>, FieldError> {
-    let mut values = SmallVec::new();
-    match (wire_type(entry.field.kind()), entry.value) {
-        (2, value) => values.push(value),
-        (wire_type, Value::Bytes(mut packed)) => {
-            while !packed.is_empty() {
-                values.push(take_value(wire_type, &mut packed)?);
+/// The items of a list, whose entries on the wire may hold one each or several packed.
+pub(crate) fn items<'a>(run: &[Entry<'a>]) -> Result<SmallVec<[Value<'a>; 8]>, FieldError> {
+    let mut items = SmallVec::with_capacity(run.len());
+    for entry in run {
+        match (wire_type(entry.field.kind()), entry.value) {
+            (2, value) => items.push(value),
+            (wire_type, Value::Bytes(mut packed)) => {
+                while !packed.is_empty() {
+                    items.push(take_value(wire_type, &mut packed)?);
+                }
             }
+            (_, value) => items.push(value),
         }
-        (_, value) => values.push(value),
     }
-    Ok(values)
+    Ok(items)
 }
 
 /// The key and value of one entry of a map; the default where it has none.
@@ -133,9 +135,10 @@ pub(crate) fn map_pair<'a>(map: Field, entry: &Entry<'a>) -> Result<(Value<'a>, 
     let (key_field, value_field) = map.map_entry();
     let mut pair = (default(key_field.kind()), default(value_field.kind()));
     for part in entries(map.message(), entry.value.bytes())? {
-        match part.field == key_field {
-            true => pair.0 = part.value,
-            false => pair.1 = part.value,
+        if part.field == key_field {
+            pair.0 = part.value;
+        } else {
+            pair.1 = part.value;
         }
     }
     Ok(pair)
@@ -390,11 +393,10 @@ mod tests {
         let policy = message("envoy.config.route.v3.RetryPolicy");
         for bytes in [&[0x3a, 3, 1, 0xf7, 0x03][..], &[0x38, 1, 0x38, 0xf7, 0x03]] {
             let entries = entries(policy, bytes).unwrap();
-            let values: Vec<_> = entries.iter().flat_map(|entry| unpacked(entry).unwrap()).collect();
-            assert_eq!(values, [Value::Varint(1), Value::Varint(503)]);
+            assert_eq!(items(&entries).unwrap().as_slice(), [Value::Varint(1), Value::Varint(503)]);
         }
         let truncated = entries(policy, &[0x3a, 1, 0x80]).unwrap();
-        assert!(unpacked(&truncated[0]).is_err());
+        assert!(items(&truncated).is_err());
     }
 
     #[test]

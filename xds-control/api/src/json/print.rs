@@ -64,14 +64,9 @@ fn singular(field: Field, run: &[wire::Entry<'_>], names: FieldNames, depth: u32
 }
 
 fn list(field: Field, name: &str, run: &[wire::Entry<'_>], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
-    let mut items = Vec::with_capacity(run.len());
-    for entry in run {
-        for value in wire::unpacked(entry).at(name)? {
-            let item = item(field, value, names, depth);
-            items.push(item.at_index(name, items.len())?);
-        }
-    }
-    Ok(Value::Array(items))
+    let values = wire::items(run).at(name)?;
+    let items = values.into_iter().enumerate();
+    items.map(|(index, value)| item(field, value, names, depth).at_index(name, index)).collect()
 }
 
 fn map(field: Field, name: &str, run: &[wire::Entry<'_>], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
@@ -146,10 +141,10 @@ fn field_mask(message: Message, bytes: &[u8]) -> Result<String, FieldError> {
 fn only_field(message: Message, bytes: &[u8], names: FieldNames, depth: u32) -> Result<Value, FieldError> {
     let entries = wire::entries(message, bytes)?;
     let field = message.fields().next().expect("a struct or list has a field");
-    match field.is_map() {
-        true => map(field, "", &entries, names, depth),
-        false => list(field, "", &entries, names, depth),
+    if field.is_map() {
+        return map(field, "", &entries, names, depth);
     }
+    list(field, "", &entries, names, depth)
 }
 
 fn any_json(message: Message, bytes: &[u8], names: FieldNames, depth: u32) -> Result<Value, FieldError> {

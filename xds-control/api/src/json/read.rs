@@ -62,7 +62,7 @@ fn fields(
         }
     }
     // null means absent, but for the types whose value it is.
-    found.retain(|(field, _, value)| !value.is_null() || takes_null(*field));
+    found.retain(|(field, _, value)| !value.is_null() || (null_is_a_value(*field) && !field.is_repeated()));
     one_member_a_oneof(message, &found)?;
     for (field, _, value) in found {
         write_field(field, value, depth, out)?;
@@ -81,10 +81,7 @@ fn unknown_field(message: Message, key: &str) -> FieldError {
 /// A key as a step of a path: quoted if it could be read as something else.
 pub(crate) fn path_step(key: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '@' | '$');
-    match !key.is_empty() && key.chars().all(plain) {
-        true => key.to_owned(),
-        false => format!("[{key:?}]"),
-    }
+    if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { format!("[{key:?}]") }
 }
 
 fn one_member_a_oneof(message: Message, found: &[(Field, &str, &Value)]) -> Result<(), FieldError> {
@@ -100,10 +97,8 @@ fn one_member_a_oneof(message: Message, found: &[(Field, &str, &Value)]) -> Resu
     Ok(())
 }
 
-fn takes_null(field: Field) -> bool {
-    if field.is_repeated() {
-        return false;
-    }
+/// Whether one value of the field can be null: it is a `google.protobuf.Value` or `NullValue`.
+fn null_is_a_value(field: Field) -> bool {
     match field.kind() {
         Kind::Message => field.message().well_known() == WellKnown::Value,
         Kind::Enum => field.enumeration().is_null_value(),
@@ -149,22 +144,12 @@ fn put_unless_default(field: Field, value: wire::Value<'_>, out: &mut Vec<u8>) {
 
 fn list(field: Field, name: &str, value: &Value, depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
     let Value::Array(items) = value else { return wrong(scalar::expected("a list", value)).at(name) };
-    let item = |(index, value): (usize, &Value), out: &mut Vec<u8>| -> Result<(), FieldError> {
-        if value.is_null() && !element_takes_null(field) {
-            return wrong("a list has no null items").at_index(name, index);
+    let write = |out: &mut Vec<u8>| {
+        for (index, value) in items.iter().enumerate() {
+            list_item(field, value, depth, out).at_index(name, index)?;
         }
-        match field.kind() {
-            Kind::Message => nested(field, value, depth, out),
-            _ => scalar::with_wire(field, value, |wire| {
-                if !field.is_packed() {
-                    wire::put_key(field, out);
-                }
-                wire::put_value(wire, out);
-            }),
-        }
-        .at_index(name, index)
+        Ok(())
     };
-    let write = |out: &mut Vec<u8>| items.iter().enumerate().try_for_each(|entry| item(entry, out));
     if field.is_packed() && !items.is_empty() {
         wire::put_delimited_key(field.number(), out);
         return wire::put_delimited(out, write);
@@ -172,19 +157,26 @@ fn list(field: Field, name: &str, value: &Value, depth: u32, out: &mut Vec<u8>) 
     write(out)
 }
 
-fn element_takes_null(field: Field) -> bool {
-    match field.kind() {
-        Kind::Message => field.message().well_known() == WellKnown::Value,
-        Kind::Enum => field.enumeration().is_null_value(),
-        _ => false,
+fn list_item(field: Field, value: &Value, depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
+    if value.is_null() && !null_is_a_value(field) {
+        return wrong("a list has no null items");
     }
+    if field.kind() == Kind::Message {
+        return nested(field, value, depth, out);
+    }
+    scalar::with_wire(field, value, |wire| {
+        if !field.is_packed() {
+            wire::put_key(field, out);
+        }
+        wire::put_value(wire, out);
+    })
 }
 
 fn map(field: Field, name: &str, value: &Value, depth: u32, out: &mut Vec<u8>) -> Result<(), FieldError> {
     let Value::Object(entries) = value else { return wrong(scalar::expected("an object", value)).at(name) };
     let (key_field, value_field) = field.map_entry();
     for (key, value) in entries {
-        if value.is_null() && !takes_null(value_field) {
+        if value.is_null() && !null_is_a_value(value_field) {
             return wrong("a map has no null values").at_key(name, key);
         }
         wire::put_key(field, out);
@@ -290,9 +282,10 @@ fn time(message: Message, value: &Value, depth: u32, out: &mut Vec<u8>) -> Resul
         other if is_duration => return wrong(scalar::expected("a duration such as \"1.5s\"", other)),
         other => return wrong(scalar::expected("a time such as \"2026-01-31T12:00:00Z\"", other)),
     };
-    match is_duration {
-        true => time::check_duration(seconds, nanos)?,
-        false => time::check_timestamp(seconds, nanos)?,
+    if is_duration {
+        time::check_duration(seconds, nanos)?;
+    } else {
+        time::check_timestamp(seconds, nanos)?;
     }
     for (field, number) in message.fields().zip([seconds, i64::from(nanos)]) {
         put_unless_default(field, wire::Value::Varint(number as u64), out);

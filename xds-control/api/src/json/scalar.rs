@@ -21,6 +21,8 @@ pub(crate) fn with_wire<R>(
     Ok(match kind {
         Kind::String => match value {
             Value::String(text) => then(wire::Value::Bytes(text.as_bytes())),
+            // As Envoy does it: `version: 1.5` is text where text is wanted, but an integer never is.
+            Value::Number(number) if number.is_f64() => then(wire::Value::Bytes(number.to_string().as_bytes())),
             other => return wrong(expected("a string", other)),
         },
         Kind::Bytes => match value {

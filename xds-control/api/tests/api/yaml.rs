@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use weft_xds::json::{from_yaml, merge, merge_yaml, yaml_to_value};
 use weft_xds::pb::envoy::config::bootstrap::v3::Bootstrap;
 use weft_xds::pb::envoy::config::cluster::v3::Cluster;
+use weft_xds::pb::envoy::config::overload::v3::ThresholdTrigger;
 
 fn read(text: &str) -> Value {
     yaml_to_value(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
@@ -29,9 +30,8 @@ fn plain_scalars_have_the_types_of_yaml_1_2() {
         ("18446744073709551615", json!(u64::MAX)),
         ("-9223372036854775808", json!(i64::MIN)),
         ("1.5", json!(1.5)),
-        ("-.5", json!(-0.5)),
-        ("1e3", json!(1000.0)),
-        ("1.", json!(1.0)),
+        ("-0.5", json!(-0.5)),
+        ("1.0", json!(1.0)),
         (".inf", json!("Infinity")),
         ("-.INF", json!("-Infinity")),
         (".nan", json!("NaN")),
@@ -71,6 +71,10 @@ fn everything_else_is_a_string() {
         "-",
         "+",
         "1e",
+        "1.10",
+        "-.5",
+        "1.",
+        "1e3",
         "99999999999999999999",
         "1e999",
         "inf",
@@ -92,8 +96,27 @@ fn a_number_where_a_string_is_wanted_is_refused() {
     let refused = from_yaml::<Cluster>("name: 1").unwrap_err();
     assert_eq!(refused.to_string(), "name: expected a string, got the number 1");
     assert!(from_yaml::<Cluster>("name: true").is_err());
-    assert_eq!(from_yaml::<Cluster>("name: '1.0'").unwrap().name, "1.0");
-    assert_eq!(from_yaml::<Cluster>("name: on").unwrap().name, "on");
+    for text in ["'1'", "'1.0'", "1.0", "1.10", "1e3", "on"] {
+        assert_eq!(from_yaml::<Cluster>(&format!("name: {text}")).unwrap().name, text.trim_matches('\''));
+    }
+}
+
+/// A number in another spelling than its shortest is text, which a number field reads.
+#[test]
+fn numbers_in_any_spelling_fill_number_fields() {
+    for (text, value) in [("0.50", 0.5), ("1e-1", 0.1), ("1.0", 1.0), ("0.25", 0.25), ("1", 1.0)] {
+        let trigger: ThresholdTrigger = from_yaml(&format!("value: {text}")).unwrap();
+        assert_eq!(trigger.value, value, "{text}");
+    }
+    let cluster: Cluster = from_yaml("per_connection_buffer_limit_bytes: 1e3").unwrap();
+    assert_eq!(cluster.per_connection_buffer_limit_bytes.unwrap().value, 1000);
+}
+
+#[test]
+fn yes_and_on_fill_boolean_fields_and_string_fields() {
+    let cluster: Cluster = from_yaml("{track_cluster_stats: {timeout_budgets: yes}, name: no}").unwrap();
+    assert!(cluster.track_cluster_stats.unwrap().timeout_budgets);
+    assert_eq!(cluster.name, "no");
 }
 
 #[test]
@@ -114,6 +137,15 @@ fn json_is_yaml() {
 }
 
 #[test]
+fn json_with_tabs_and_escapes_is_yaml_too() {
+    let text =
+        "{\n\t\"a\": \"x\\/\\u00e4\\ud83d\\ude00\\n\",\n\t\"b\" : [\n\t\t1 ,2\n\t],\"c\":{},\"url\":\"http://a\"\n}\n";
+    assert_eq!(read(text), serde_json::from_str::<Value>(text).unwrap());
+    let long_key = format!("{{\"{}\": 1}}", "k".repeat(900));
+    assert_eq!(read(&long_key), serde_json::from_str::<Value>(&long_key).unwrap());
+}
+
+#[test]
 fn duplicate_keys_are_refused_with_path_and_line() {
     let text = "a:\n  b:\n  - c: 1\n    d: 2\n    c: 3\n";
     assert_eq!(error(text), "a.b[0].c: is written twice, again at line 5");
@@ -131,7 +163,7 @@ fn bad_syntax_tells_line_and_column() {
         ("a: *b", "line 1"),
     ] {
         let error = error(text);
-        assert!(error.contains(place), "{text:?}: {error}");
+        assert!(error.contains(place) && error.starts_with("not valid YAML: "), "{text:?}: {error}");
     }
 }
 
@@ -179,7 +211,11 @@ fn an_alias_bomb_is_refused() {
         let aliases = vec![format!("*l{}", level - 1); 10].join(", ");
         text.push_str(&format!("l{level}: &l{level} [{aliases}]\n"));
     }
-    assert!(error(&text).contains("those repeated by aliases included"));
+    assert!(error(&text).contains("anchors and aliases repeat more than 64 MiB"));
+    let long = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), vec!["*a"; 1000].join(", "));
+    assert!(error(&long).contains("anchors and aliases repeat more than 64 MiB"), "long strings count by their length");
+    let nested = (0..150).map(|n| format!("&a{n} [{}", "y, ".repeat(1000))).collect::<String>() + &"]".repeat(150);
+    assert!(error(&nested).contains("anchors and aliases repeat more than 64 MiB"), "so do anchors within anchors");
 }
 
 #[test]
