@@ -27,7 +27,7 @@ use crate::{
         counters::DiscoveryCounters,
         failures::Failures,
         kind::ResourceKind,
-        resource::{self, Answer, AnswerError, Known, Received, RefusedResource},
+        resource::{self, Answer, AnswerError, Known, Received, RefusedResource, ResourceConfig},
         sotw::SotwStream,
         subscription::{Interest, Verdict},
     },
@@ -51,7 +51,7 @@ pub(super) struct Runtime {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    #[error("listener '{listener}'")]
+    #[error("cannot start listener '{listener}'")]
     StaticListener {
         listener: Arc<str>,
         #[source]
@@ -174,7 +174,7 @@ impl Runtime {
     }
 
     /// Applies what is good of an answer and tells the control plane what became of it.
-    fn take<T: resource::ResourceConfig>(
+    fn take<T: ResourceConfig>(
         &mut self,
         answer: DiscoveryResponse,
         decoded: Result<Answer<T>, AnswerError>,
@@ -187,10 +187,8 @@ impl Runtime {
                 Verdict::Refused(error.to_string())
             }
             Ok(Answer { resources, mut refused }) => {
-                for received in &resources {
-                    self.failures.clear(kind, &received.name);
-                }
                 let refused_names: HashSet<Arc<str>> = refused.iter().map(|refused| refused.name.clone()).collect();
+                self.forget_failures(&resources, &refused_names);
                 refused.extend(self.on_event(event(resources, refused_names), now));
                 self.failures.add(kind, &refused, at);
                 resource::refusal_message(kind, &refused).map_or(Verdict::Accepted, Verdict::Refused)
@@ -207,6 +205,16 @@ impl Runtime {
             }
         }
         self.stream.answered(kind, &answer, verdict, now);
+    }
+
+    /// A good version ends the failure of the one before; so does an answer that holds everything but this resource.
+    fn forget_failures<T: ResourceConfig>(&mut self, good: &[Received<T>], refused: &HashSet<Arc<str>>) {
+        for received in good {
+            self.failures.clear(T::KIND, &received.name);
+        }
+        if T::KIND.comes_whole() {
+            self.failures.retain(T::KIND, |name| refused.contains(name));
+        }
     }
 
     /// Lets the warming state decide and carries it out. Gives the resources that turned out to be unusable, of whatever
@@ -304,6 +312,9 @@ impl Runtime {
     fn subscribe(&mut self, kind: ResourceKind, interest: Interest) {
         if *self.stream.subscription(kind).interest() != interest {
             self.counters.subscribed(kind);
+            if let Interest::Names(names) = &interest {
+                self.failures.retain(kind, |name| names.contains(name));
+            }
             self.stream.subscription_mut(kind).set_interest(interest);
         }
     }

@@ -3,10 +3,15 @@
 mod ads_server;
 mod proxy;
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use ads_server::{AdsServer, AdsStream, DEADLINE};
 use proxy::{Proxy, eventually, free_address, get, origin};
+use tokio_rustls::rustls::{
+    self,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
 use tonic::Status;
 use weft_xds::{
     pb::google::protobuf::Any,
@@ -277,6 +282,46 @@ async fn a_control_plane_that_comes_late_is_found() {
     stream.answer(LISTENER, "1", "1", &[]);
     stream.acknowledged(LISTENER, "1", "1").await;
     proxy.becomes_ready().await;
+}
+
+/// Wants a certificate of the tests' own authority, and HTTP/2 to be agreed on.
+fn mutual_tls() -> Arc<rustls::ServerConfig> {
+    let file = |name: &str| format!("tests/fixtures/tls/{name}.pem");
+    let certificates = |name: &str| -> Vec<CertificateDer<'static>> {
+        let read = CertificateDer::pem_file_iter(file(name)).expect("a file").collect::<Result<_, _>>();
+        read.expect("certificates")
+    };
+    let mut authorities = rustls::RootCertStore::empty();
+    authorities.add_parsable_certificates(certificates("ca"));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider.clone()).build();
+    let key = PrivateKeyDer::from_pem_file("tests/fixtures/tls/leaf.key").expect("a key");
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = builder
+        .expect("versions")
+        .with_client_cert_verifier(verifier.expect("a verifier"))
+        .with_single_cert(certificates("leaf"), key)
+        .expect("a certificate");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn a_control_plane_can_ask_for_mutual_tls() {
+    const CERTIFICATES: &str = "tls_certificates: [{certificate_chain: {filename: tests/fixtures/tls/leaf.pem}, \
+                                private_key: {filename: tests/fixtures/tls/leaf.key}}], \
+                                validation_context: {trusted_ca: {filename: tests/fixtures/tls/ca.pem}}";
+    let mut server = AdsServer::start_with_tls(mutual_tls()).await;
+    let socket = format!(
+        "transport_socket: {{name: tls, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls\
+         .v3.UpstreamTlsContext, sni: app.test, common_tls_context: {{{CERTIFICATES}}}}}}}"
+    );
+    let proxy = Proxy::start_with(server.address, &socket).await;
+    let mut stream = server.stream().await;
+    stream.request_for(CLUSTER).await;
+    stream.answer(CLUSTER, "1", "1", &[]);
+    stream.acknowledged(CLUSTER, "1", "1").await;
+    assert_eq!(proxy.counter("envoy_control_plane_connected_state").await, Some(1.0));
 }
 
 #[tokio::test]
