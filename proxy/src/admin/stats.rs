@@ -10,6 +10,14 @@ use crate::{
     xds::counters::SampleKind,
 };
 
+/// Written for clusters that ask for it by `track_remaining`.
+const REMAINING: [(&str, Resource); 4] = [
+    ("envoy_cluster_circuit_breakers_default_remaining_cx", Resource::Connections),
+    ("envoy_cluster_circuit_breakers_default_remaining_pending", Resource::PendingRequests),
+    ("envoy_cluster_circuit_breakers_default_remaining_rq", Resource::Requests),
+    ("envoy_cluster_circuit_breakers_default_remaining_retries", Resource::Retries),
+];
+
 impl Admin {
     pub(super) fn prometheus(&self) -> String {
         let mut out = PromText::default();
@@ -55,6 +63,15 @@ impl Admin {
             ("envoy_cluster_circuit_breakers_default_rq_open", Box::new(breaker(Resource::Requests))),
             ("envoy_cluster_circuit_breakers_default_rq_retry_open", Box::new(breaker(Resource::Retries))),
         ];
+        for (name, resource) in REMAINING {
+            out.type_line(name, "gauge");
+            for cluster in clusters.iter().filter(|cluster| cluster.config.circuit_breakers.track_remaining) {
+                let breakers = &cluster.circuit_breakers;
+                let limit = breakers.limit(RoutingPriority::Default, resource);
+                let remaining = limit.saturating_sub(breakers.in_use(RoutingPriority::Default, resource));
+                out.sample(name, &[("envoy_cluster_name", &cluster.config.stat_name)], remaining);
+            }
+        }
         for (name, value) in gauges {
             out.type_line(name, "gauge");
             for cluster in &clusters {

@@ -437,4 +437,3 @@ struct Difference {
     /// Something remains to be said later.
     deferred: bool,
 }
-

@@ -120,7 +120,8 @@ fn settings_change_what_they_say() {
 fn a_pod_of_both_families_is_reached_by_both() {
     let shared = shared(MESH, settings());
     let snapshot = snapshot_of(&node("sidecar~10.244.0.11~dual-0.shop~shop.svc.cluster.local"), &shared);
-    let outbound = any_to_value(&snapshot.view(Kind::Listener).lookup("virtualOutbound").unwrap().body, FieldNames::Proto);
+    let outbound =
+        any_to_value(&snapshot.view(Kind::Listener).lookup("virtualOutbound").unwrap().body, FieldNames::Proto);
     let outbound = outbound.unwrap();
     assert_eq!(outbound["address"]["socket_address"]["address"], "0.0.0.0");
     assert_eq!(outbound["additional_addresses"][0]["address"]["socket_address"]["address"], "::");
@@ -133,7 +134,9 @@ fn a_pod_of_both_families_is_reached_by_both() {
 #[test]
 fn of_two_services_at_one_address_the_first_by_name_keeps_it() {
     let service = |name: &str| {
-        format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{clusterIP: 10.0.0.1, ports: [{{port: 80, name: http}}]}}}}\n---\n")
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{clusterIP: 10.0.0.1, ports: [{{port: 80, name: http}}]}}}}\n---\n"
+        )
     };
     let temp = tempfile::tempdir().unwrap();
     std::fs::write(temp.path().join("mesh.yaml"), format!("{}{}", service("b"), service("a"))).unwrap();
