@@ -18,8 +18,8 @@ use crate::{
     },
     runtime::{
         apply::DataPath,
-        handle::Query,
-        publish::{BindError, Publisher},
+        handle::{DrainStep, Query},
+        publish::BindError,
         warming::{Action, Event, Source, WarmedBy, Warming},
     },
     xds::{
@@ -67,13 +67,13 @@ impl Runtime {
         mut events: Option<mpsc::Receiver<StreamEvent>>,
         mut queries: mpsc::Receiver<Query>,
         mut shutdown: watch::Receiver<bool>,
-    ) -> Result<Publisher, RuntimeError> {
+    ) -> Result<(), RuntimeError> {
         while self.fatal.is_none() {
             self.time_passed();
             tokio::select! {
                 biased;
                 // Err: whoever could ask for it is gone, so nobody is there to serve for.
-                _ = shutdown.wait_for(|shutdown| *shutdown) => return Ok(self.data_path.into_publisher()),
+                _ = shutdown.wait_for(|shutdown| *shutdown) => return Ok(()),
                 Some(query) = queries.recv() => self.answer(query),
                 permit = next_permit(self.requests_due()) => match permit {
                     Some(permit) => {
@@ -88,10 +88,7 @@ impl Runtime {
                 () = sleep_until(self.next_deadline()) => {}
             }
         }
-        match self.fatal {
-            Some(fatal) => Err(fatal),
-            None => Ok(self.data_path.into_publisher()),
-        }
+        self.fatal.map_or(Ok(()), Err)
     }
 
     /// Where to send what is owed now.
@@ -319,10 +316,17 @@ impl Runtime {
         }
     }
 
-    fn answer(&self, query: Query) {
+    fn answer(&mut self, query: Query) {
         match query {
             Query::ConfigDump { endpoints, answer } => {
                 let _ = answer.send(self.config_dump(endpoints)); // Err: whoever asked no longer waits
+            }
+            Query::Drain { step, answer } => {
+                match step {
+                    DrainStep::Connections => self.data_path.drain_connections(),
+                    DrainStep::Listeners => self.data_path.close_listeners(),
+                }
+                let _ = answer.send(()); // Err: as above
             }
         }
     }

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use ads_server::{AdsServer, AdsStream, DEADLINE};
 use proxy::{Proxy, eventually, free_address, get, origin};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::rustls::{
     self,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -348,6 +349,30 @@ async fn removed_listeners_and_clusters_go() {
         proxy.admin("/clusters").await.is_some_and(|answer| !answer.body.lines().any(|line| line.starts_with("a::")))
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_configuration_goes_on_while_the_proxy_drains() {
+    let never_answers = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let application = never_answers.local_addr().expect("an address");
+    let Serving { mut stream, mut proxy, listening, server: _server } = serving(application).await;
+    let mut under_way = TcpStream::connect(listening).await.expect("a connection");
+    under_way.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("a request");
+    eventually("the request is under way", async || {
+        proxy
+            .admin("/stats/prometheus")
+            .await
+            .is_some_and(|answer| answer.body.contains("envoy_cluster_upstream_rq_active{envoy_cluster_name=\"a\"} 1"))
+    })
+    .await;
+    proxy.terminate();
+    eventually("it drains", async || proxy.admin("/ready").await.is_some_and(|answer| answer.body == "DRAINING\n"))
+        .await;
+    stream.answer(CLUSTER_LOAD_ASSIGNMENT, "2", "2", &[endpoints("a", origin("b").await)]);
+    stream.acknowledged(CLUSTER_LOAD_ASSIGNMENT, "2", "2").await;
+    assert_eq!(proxy.dumped("ClustersConfigDump").await["version_info"], "1");
+    drop(under_way);
+    assert!(proxy.ends().await);
 }
 
 /// A large mesh, with the endpoints of each cluster in an answer of their own: work that grows with the square of the

@@ -70,6 +70,22 @@ impl Proxy {
         parts.iter().find(has_type).expect("the part").clone()
     }
 
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+
+    /// Whether it ended as it should.
+    pub async fn ends(&mut self) -> bool {
+        let mut status = None;
+        eventually("the proxy ends", async || {
+            status = self.process.try_wait().expect("a child");
+            status.is_some()
+        })
+        .await;
+        status.is_some_and(|status| status.success())
+    }
+
     /// A counter or gauge without labels.
     pub async fn counter(&self, name: &str) -> Option<f64> {
         let text = self.admin("/stats/prometheus").await?.body;
