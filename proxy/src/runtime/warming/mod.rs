@@ -358,6 +358,9 @@ impl Warming {
     }
 
     fn subscribe_routes(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.listeners.take_changed() {
+            return;
+        }
         let names: BTreeSet<Arc<str>> = self.listeners.route_tables();
         if self.routes.set_names(&names, now, actions) {
             actions.push(Action::Subscribe(ResourceKind::Routes, Interest::Names(self.routes.names())));

@@ -22,6 +22,8 @@ use crate::{
 #[derive(Debug)]
 pub struct RouteSet {
     slots: BTreeMap<Arc<str>, Slot>,
+    /// Names of the slots with something pending: few, while there may be thousands of slots.
+    waiting: BTreeSet<Arc<str>>,
     early: EarlyArrivals<RouteTable>,
 }
 
@@ -48,7 +50,7 @@ struct PendingTable {
 
 impl RouteSet {
     pub(super) fn new() -> RouteSet {
-        RouteSet { slots: BTreeMap::new(), early: EarlyArrivals::new() }
+        RouteSet { slots: BTreeMap::new(), waiting: BTreeSet::new(), early: EarlyArrivals::new() }
     }
 
     /// The names that listeners wait for or use. True if they changed; tables that nobody names any more are dropped.
@@ -65,8 +67,10 @@ impl RouteSet {
         });
         for name in names {
             if !self.slots.contains_key(name) {
-                let pending = self.early.take(name, now).map(|received| PendingTable::new(received, now));
-                self.slots.insert(name.clone(), Slot { pending, ..Slot::default() });
+                self.slots.insert(name.clone(), Slot::default());
+                if let Some(received) = self.early.take(name, now) {
+                    self.receive(received, now);
+                }
             }
         }
         true
@@ -78,7 +82,10 @@ impl RouteSet {
 
     pub(super) fn receive(&mut self, received: Received<RouteTable>, now: Instant) {
         match self.slots.get_mut(&received.name) {
-            Some(slot) => slot.receive(received, now),
+            Some(slot) => {
+                self.waiting.insert(received.name.clone());
+                slot.receive(received, now);
+            }
             None => self.early.keep(received, now),
         }
     }
@@ -92,9 +99,11 @@ impl RouteSet {
         actions: &mut Vec<Action>,
     ) {
         self.early.forget_old(now);
-        for slot in self.slots.values_mut() {
+        self.waiting.retain(|name| {
+            let Some(slot) = self.slots.get_mut(name) else { return false };
             slot.settle(|table| clusters.readiness(&table.table.clusters, table.since, now, unknown_wait), actions);
-        }
+            slot.pending.is_some()
+        });
     }
 
     pub(super) fn is_live(&self, name: &str) -> bool {
@@ -103,9 +112,7 @@ impl RouteSet {
 
     /// Whether a live table that names this cluster is about to be replaced.
     pub(super) fn holds(&self, cluster: &str) -> bool {
-        self.slots.values().any(|slot| {
-            slot.pending.is_some() && slot.live.as_ref().is_some_and(|live| live.clusters.contains(cluster))
-        })
+        self.waiting_slots().any(|slot| slot.live.as_ref().is_some_and(|live| live.clusters.contains(cluster)))
     }
 
     pub(super) fn deadlines(
@@ -114,7 +121,7 @@ impl RouteSet {
         now: Instant,
         unknown_wait: Duration,
     ) -> impl Iterator<Item = Instant> {
-        let pending = self.slots.values().flat_map(|slot| slot.pending.iter().chain(&slot.next));
+        let pending = self.waiting_slots().flat_map(|slot| slot.pending.iter().chain(&slot.next));
         let waits = pending.filter_map(move |table| {
             match clusters.readiness(&table.table.clusters, table.since, now, unknown_wait) {
                 Readiness::Waiting(until) => Some(until),
@@ -124,15 +131,13 @@ impl RouteSet {
         waits.chain(self.early.deadline())
     }
 
+    fn waiting_slots(&self) -> impl Iterator<Item = &Slot> {
+        self.waiting.iter().filter_map(|name| self.slots.get(name))
+    }
+
     /// The tables that serve.
     pub fn live(&self) -> impl Iterator<Item = &Received<RouteTable>> {
         self.slots.values().filter_map(|slot| slot.live.as_ref()).map(|table| &table.received)
-    }
-
-    /// Every table that is there, also those that wait.
-    pub fn all(&self) -> impl Iterator<Item = &Received<RouteTable>> {
-        let waiting = self.slots.values().flat_map(|slot| slot.pending.iter().chain(&slot.next));
-        self.live().chain(waiting.map(|pending| &pending.table.received))
     }
 }
 
