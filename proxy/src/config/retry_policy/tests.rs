@@ -39,7 +39,7 @@ retry_host_predicate:
 fn defaults_are_envoys() {
     let policy = policy("{}");
     assert_eq!((policy.num_retries, policy.host_selection_retry_max_attempts, policy.previous_hosts), (1, 1, false));
-    assert_eq!((policy.per_try_timeout, policy.per_try_idle_timeout), (None, None));
+    assert_eq!(policy.per_try_timeout, None);
     assert_eq!(policy.retry_on, RetryOn::default());
     assert_eq!(
         policy.back_off,
