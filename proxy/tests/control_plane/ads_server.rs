@@ -96,6 +96,11 @@ impl AdsStream {
         timeout(DEADLINE, self.requests.recv()).await.expect("a request in time").expect("the stream is open")
     }
 
+    /// The next request if it arrived already.
+    pub fn request_at_hand(&mut self) -> Option<DiscoveryRequest> {
+        self.requests.try_recv().ok()
+    }
+
     /// The next request, which must be about this type.
     pub async fn request_for(&mut self, type_url: &str) -> DiscoveryRequest {
         let request = self.request().await;

@@ -223,16 +223,15 @@ impl WarmingListener {
         now: Instant,
         unknown_wait: Duration,
     ) -> Readiness<Option<Instant>> {
-        let tables = if self.entry.needs.route_tables.iter().all(|name| routes.is_live(name)) {
-            Readiness::Ready
-        } else {
-            match self.entry.needs.fetch_timeout {
-                FetchTimeout::Never => Readiness::Waiting(None),
-                FetchTimeout::After(timeout) if now < self.since + timeout => {
-                    Readiness::Waiting(Some(self.since + timeout))
-                }
-                FetchTimeout::After(_) => Readiness::Overdue,
+        let missing = || self.entry.needs.route_tables.iter().filter(|name| !routes.is_live(name));
+        let tables = match self.entry.needs.fetch_timeout {
+            _ if missing().next().is_none() => Readiness::Ready,
+            _ if missing().all(|name| routes.is_pending(name)) => Readiness::Waiting(None),
+            FetchTimeout::Never => Readiness::Waiting(None),
+            FetchTimeout::After(timeout) if now < self.since + timeout => {
+                Readiness::Waiting(Some(self.since + timeout))
             }
+            FetchTimeout::After(_) => Readiness::Overdue,
         };
         let clusters = clusters.readiness(&self.entry.needs.clusters, self.since, now, unknown_wait);
         match (tables, clusters) {

@@ -219,7 +219,8 @@ impl Warming {
                 } else if interest.ask_again {
                     actions.push(Action::RequestAgain(ResourceKind::Endpoints));
                 }
-                if self.clusters.is_warming() && !self.cluster_ack_held {
+                if self.clusters.is_warming() {
+                    // Said again for each answer: a new stream knows nothing of the answer before.
                     self.cluster_ack_held = true;
                     actions.push(Action::HoldClusterAck);
                 }

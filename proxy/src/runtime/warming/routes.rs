@@ -14,7 +14,7 @@ use crate::{
     config::route::RouteTable,
     runtime::{
         dependencies::clusters_of,
-        warming::{Action, Readiness, WarmedBy, clusters::ClusterSet, early::EarlyArrivals},
+        warming::{Action, DEPENDENCY_WAIT_MAX, Readiness, WarmedBy, clusters::ClusterSet, early::EarlyArrivals},
     },
     xds::resource::Received,
 };
@@ -34,6 +34,8 @@ struct Slot {
     pending: Option<PendingTable>,
     /// Arrived while `pending` waits; only there when `pending` is.
     next: Option<PendingTable>,
+    /// Since when something was always pending and nothing went live.
+    stuck_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -101,13 +103,20 @@ impl RouteSet {
         self.early.forget_old(now);
         self.waiting.retain(|name| {
             let Some(slot) = self.slots.get_mut(name) else { return false };
-            slot.settle(|table| clusters.readiness(&table.table.clusters, table.since, now, unknown_wait), actions);
+            let readiness =
+                |table: &PendingTable| clusters.readiness(&table.table.clusters, table.since, now, unknown_wait);
+            slot.settle(readiness, now, actions);
             slot.pending.is_some()
         });
     }
 
     pub(super) fn is_live(&self, name: &str) -> bool {
         self.slots.get(name).is_some_and(|slot| slot.live.is_some())
+    }
+
+    /// A table arrived and waits for its clusters, which has an end of its own.
+    pub(super) fn is_pending(&self, name: &str) -> bool {
+        self.slots.get(name).is_some_and(|slot| slot.pending.is_some())
     }
 
     /// Whether a live table that names this cluster is about to be replaced.
@@ -150,6 +159,7 @@ impl Slot {
         }
         let Some(pending) = &self.pending else {
             self.pending = Some(PendingTable::new(received, now));
+            self.stuck_since = Some(now);
             return;
         };
         if is(&pending.table) {
@@ -159,7 +169,11 @@ impl Slot {
         }
     }
 
-    fn settle(&mut self, readiness: impl Fn(&PendingTable) -> Readiness, actions: &mut Vec<Action>) {
+    fn can_wait(&self, now: Instant) -> bool {
+        self.live.is_some() && self.stuck_since.is_some_and(|since| now < since + DEPENDENCY_WAIT_MAX)
+    }
+
+    fn settle(&mut self, readiness: impl Fn(&PendingTable) -> Readiness, now: Instant, actions: &mut Vec<Action>) {
         while let Some(pending) = &self.pending {
             let next_is_ready = self.next.as_ref().is_some_and(|next| readiness(next) == Readiness::Ready);
             let warmed_by = match readiness(pending) {
@@ -169,8 +183,8 @@ impl Slot {
                 }
                 Readiness::Ready => WarmedBy::Arrival,
                 Readiness::Waiting(_) => return,
-                // What never became complete gives way to what may.
-                Readiness::Overdue if self.next.is_some() => {
+                // What never became complete gives way to what may, but not for ever.
+                Readiness::Overdue if self.next.is_some() && self.can_wait(now) => {
                     self.pending = self.next.take();
                     continue;
                 }
@@ -178,6 +192,7 @@ impl Slot {
             };
             let Some(PendingTable { table, .. }) = self.pending.take() else { return };
             self.pending = self.next.take();
+            self.stuck_since = self.pending.is_some().then_some(now);
             if self.live.as_ref().is_none_or(|live| live.received.config.hash != table.received.config.hash) {
                 actions.push(Action::ActivateRoutes { table: table.received.clone(), warmed_by });
             }
