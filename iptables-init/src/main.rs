@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use tracing::info;
 use weft_init::args::{Args, ArgsError};
 use weft_init::plan::Plan;
-use weft_init::settings::{Action, BackendChoice, Log, LogLevel, Settings, SettingsError, Task};
-use weft_init::{apply, machine, nft};
+use weft_init::settings::{Action, Log, LogLevel, Settings, SettingsError, Task};
+use weft_init::{apply, backend, machine};
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os(), |name| std::env::var_os(name)) {
@@ -37,20 +37,19 @@ fn run(args: &Args, task: &Task) -> anyhow::Result<ExitCode> {
     if let Some(path) = &task.network_namespace {
         machine::enter_namespace(path)?;
     }
-    if matches!(task.backend, BackendChoice::Iptables { .. }) {
-        anyhow::bail!("the iptables backend is not part of this version");
-    }
     let settings = Settings::resolve(args, &machine::facts()?)?;
     let plan = Plan::new(&settings);
+    // Only in this mode is there a file system that the node's other programs share.
+    let lock_file = task.network_namespace.as_deref().filter(|_| task.cni_mode);
     match &task.action {
-        Action::Cleanup if task.dry_run => print!("{}", nft::cleanup_script()),
-        _ if task.dry_run => print!("{}", nft::script(&plan)),
+        Action::Cleanup if task.dry_run => print!("{}", backend::script(&Plan::nothing(), task.backend)),
+        _ if task.dry_run => print!("{}", backend::script(&plan, task.backend)),
         Action::Cleanup => {
-            apply::cleanup().context("cleaning up")?;
+            apply::cleanup(lock_file).context("cleaning up")?;
             info!("removed everything that weft-init set up");
         }
-        Action::Apply { .. } => {
-            apply::apply(&plan).context("applying the rules")?;
+        Action::Apply { foreign, .. } => {
+            apply::apply(&plan, task.backend, *foreign, lock_file).context("applying the rules")?;
             info!(rules = plan.rules.len(), ipv6 = plan.ipv6, "traffic is redirected");
         }
         Action::Verify(_) => anyhow::bail!("verification is not part of this version"),

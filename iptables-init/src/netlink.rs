@@ -29,7 +29,7 @@ pub struct NetlinkError {
 impl NetlinkError {
     /// Whether the kernel said that the privilege is missing.
     pub fn is_permission(&self) -> bool {
-        matches!(self.errno, Errno::PERM | Errno::ACCESS)
+        self.errno == Errno::PERM
     }
 }
 
@@ -38,6 +38,14 @@ impl NetlinkError {
 pub struct InterfaceAddress {
     pub net: IpNet,
     pub interface: u32,
+}
+
+/// What of ours is in place outside of the firewall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InPlace {
+    v4: Vec<PolicyRoute>,
+    v6: Vec<PolicyRoute>,
+    has_bypass_address: bool,
 }
 
 /// A conversation with the kernel about routes and addresses of one network namespace: that of the thread at opening.
@@ -75,20 +83,16 @@ impl Netlink {
         accept(add_route, Errno::EXIST, "adding the local route for marked packets")
     }
 
-    /// Deletes all policy routes of ours but the one to keep.
-    pub fn delete_policy_routes_except(
-        &mut self,
-        keep: Option<PolicyRoute>,
-        family: Family,
-    ) -> Result<(), NetlinkError> {
-        for route in self.our_rules(family)?.into_iter().filter(|route| Some(*route) != keep) {
+    /// Deletes all policy routes of ours but those to keep.
+    pub fn delete_policy_routes_except(&mut self, keep: &[PolicyRoute], family: Family) -> Result<(), NetlinkError> {
+        for route in self.our_rules(family)?.into_iter().filter(|route| !keep.contains(route)) {
             let deleted = self.change(DELETE_RULE, 0, &rule_message(route, family));
             accept(deleted, Errno::NOENT, "deleting an old policy rule")?;
         }
         let operation = "listing the routes";
         let ours = self.dump(GET_ROUTE, NEW_ROUTE, &route_header(family, 0), operation)?;
         for table in ours.iter().filter_map(|reply| our_route(reply)) {
-            if keep.is_none_or(|keep| keep.table != table) {
+            if keep.iter().all(|keep| keep.table != table) {
                 let deleted = self.change(DELETE_ROUTE, 0, &route_message(table, family));
                 accept(deleted, Errno::SRCH, "deleting an old local route")?;
             }
@@ -103,8 +107,27 @@ impl Netlink {
 
     /// Gives the loopback interface the address that the proxy calls the application from.
     pub fn add_bypass_address(&mut self) -> Result<(), NetlinkError> {
-        let added = self.change(NEW_ADDRESS, CREATE | REPLACE, &bypass_address_message());
-        accept(added, Errno::EXIST, "adding the address ::6 to the loopback interface")
+        match self.change(NEW_ADDRESS, CREATE | REPLACE, &bypass_address_message()) {
+            // IPv6 is switched off on the loopback, so nobody calls anybody there.
+            Err(Errno::ACCESS) => Ok(()),
+            added => accept(added, Errno::EXIST, "adding the address ::6 to the loopback interface"),
+        }
+    }
+
+    /// What is in place outside of the firewall.
+    pub fn in_place(&mut self) -> Result<InPlace, NetlinkError> {
+        Ok(InPlace {
+            v4: self.our_rules(Family::V4)?,
+            v6: self.our_rules(Family::V6)?,
+            has_bypass_address: self.addresses()?.iter().any(|address| address.net.addr() == BYPASS_SOURCE_V6),
+        })
+    }
+
+    /// Takes back what was added since `before`.
+    pub fn restore(&mut self, before: &InPlace) -> Result<(), NetlinkError> {
+        self.delete_policy_routes_except(&before.v4, Family::V4)?;
+        self.delete_policy_routes_except(&before.v6, Family::V6)?;
+        if before.has_bypass_address { Ok(()) } else { self.delete_bypass_address() }
     }
 
     pub fn delete_bypass_address(&mut self) -> Result<(), NetlinkError> {

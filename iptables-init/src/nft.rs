@@ -42,11 +42,6 @@ pub fn batch(plan: &Plan) -> Nftables<'static> {
     batch.to_nftables()
 }
 
-/// The transaction that leaves nothing.
-pub fn cleanup_batch() -> Nftables<'static> {
-    batch(&Plan { rules: Vec::new(), policy_route: None, ipv6: false })
-}
-
 /// The same transaction as text that `nft -f` takes.
 pub fn script(plan: &Plan) -> String {
     let mut text = String::new();
@@ -75,11 +70,6 @@ pub fn script(plan: &Plan) -> String {
         let _ = writeln!(text, "}}");
     }
     text
-}
-
-/// The text of [`cleanup_batch`].
-pub fn cleanup_script() -> String {
-    script(&Plan { rules: Vec::new(), policy_route: None, ipv6: false })
 }
 
 pub fn table_name(table: Table) -> &'static str {

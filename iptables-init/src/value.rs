@@ -64,7 +64,7 @@ pub struct PortSet(Vec<PortRange>);
 impl PortSet {
     /// Reads a comma list of ports and ranges. Empty entries are skipped, so the empty text is the empty set.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
-        Ok(entries(text).map(port_range).collect::<Result<_, _>>()?)
+        entries(text).map(port_range).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -138,8 +138,10 @@ impl Interface {
         };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
         // A name that starts with a dash would be taken for an option; the kernel itself knows neither "." nor "..".
-        let is_name =
-            !name.is_empty() && name.chars().all(is_plain) && !name.starts_with('-') && name.trim_matches('.') != "";
+        let is_name = !name.is_empty()
+            && name.chars().all(is_plain)
+            && !name.starts_with('-')
+            && !name.trim_matches('.').is_empty();
         if !is_name || name.len() > NAME_LENGTH_MAX {
             return Err(ValueError::Interface);
         }

@@ -1,0 +1,239 @@
+//! What holds the rules: the choice between nftables and iptables, and what each already holds.
+//!
+//! Used by [`crate::apply`] and [`crate::verify`]. nftables is preferred, since it takes everything in one transaction.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use nftables::helper::{self, NftablesError};
+use serde_json::Value;
+use thiserror::Error;
+use tracing::debug;
+
+use crate::iptables::{self, ISTIO_PREFIX, PREFIX, Ruleset};
+use crate::nft;
+use crate::plan::Plan;
+use crate::program::{self, Iptables, ProgramError};
+use crate::rule::{Family, Table};
+use crate::settings::{BackendChoice, IptablesKind};
+
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// The path of the program `nft`.
+    Nft(PathBuf),
+    Iptables(Iptables),
+}
+
+/// A backend, why it is the one, and what to use if the kernel refuses it after all.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    pub backend: Backend,
+    pub reason: String,
+    pub instead: Option<Iptables>,
+}
+
+#[derive(Debug, Error)]
+pub enum BackendError {
+    #[error("--backend nft: there is no program nft; is nftables installed?")]
+    NoNft,
+    #[error(
+        "--backend iptables: the programs iptables-save and iptables-restore of the kind asked for are not installed"
+    )]
+    NoIptables,
+    #[error("neither nft nor iptables is installed")]
+    None,
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+impl Backend {
+    pub fn choose(choice: BackendChoice, lock_file: Option<&Path>) -> Result<Chosen, BackendError> {
+        let asked = |backend| Chosen { backend, reason: "asked for".to_owned(), instead: None };
+        match choice {
+            BackendChoice::Nft => Ok(asked(Self::Nft(program::find("nft").ok_or(BackendError::NoNft)?))),
+            BackendChoice::Iptables { iptables } => {
+                let iptables = Iptables::find(iptables, lock_file).ok_or(BackendError::NoIptables)?;
+                Ok(asked(Self::Iptables(iptables)))
+            }
+            BackendChoice::Auto { iptables } => auto(Iptables::find(iptables, lock_file)),
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nft(_) => "nft",
+            Self::Iptables(iptables) => iptables.name,
+        }
+    }
+}
+
+/// The ruleset of a plan as text in the syntax of the backend that would be used. Runs no program and needs no privilege.
+pub fn script(plan: &Plan, choice: BackendChoice) -> String {
+    let is_nft = match choice {
+        BackendChoice::Nft => true,
+        BackendChoice::Iptables { .. } => false,
+        // Where neither is installed, the one that would be preferred.
+        BackendChoice::Auto { iptables } => program::find("nft").is_some() || Iptables::find(iptables, None).is_none(),
+    };
+    let rules = if is_nft { nft::script(plan) } else { iptables::script(plan) };
+    rules + &plan.commentary()
+}
+
+fn auto(iptables: Option<Iptables>) -> Result<Chosen, BackendError> {
+    let Some(nft) = program::find("nft") else {
+        let iptables = iptables.ok_or(BackendError::None)?;
+        let reason = "the program nft is not installed".to_owned();
+        return Ok(Chosen { backend: Backend::Iptables(iptables), reason, instead: None });
+    };
+    match list_chains(&nft) {
+        Ok(_) => {
+            let reason = "nft is installed and this kernel answers it".to_owned();
+            Ok(Chosen { backend: Backend::Nft(nft), reason, instead: iptables })
+        }
+        Err(error @ ProgramError::Permission { .. }) => Err(error.into()),
+        Err(error) => match iptables {
+            Some(iptables) => {
+                let reason = format!("nft is installed, but: {error}");
+                Ok(Chosen { backend: Backend::Iptables(iptables), reason, instead: None })
+            }
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// The redirection rules that a network namespace holds, ours and Istio's.
+#[derive(Debug, Default)]
+pub struct InPlace {
+    /// Which of our tables nftables has.
+    pub mesh_tables: BTreeSet<&'static str>,
+    /// Which of Istio's tables nftables has.
+    pub istio_tables: BTreeSet<String>,
+    pub iptables: Vec<InPlaceIptables>,
+}
+
+/// What one kind of iptables holds for one family.
+#[derive(Debug)]
+pub struct InPlaceIptables {
+    pub programs: Iptables,
+    pub family: Family,
+    pub ours: Ruleset,
+    pub istio: Ruleset,
+}
+
+impl InPlace {
+    /// Reads what nftables holds, what the programs of the iptables backend hold, and what any other kind of iptables
+    /// holds that shows signs of being in use.
+    pub fn read(backend: Option<&Backend>, lock_file: Option<&Path>) -> Result<Self, ProgramError> {
+        let mut in_place = Self::default();
+        let mut has_chains = false;
+        let nft = match backend {
+            Some(Backend::Nft(nft)) => Some(nft.clone()),
+            Some(Backend::Iptables(_)) | None => program::find("nft"),
+        };
+        if let Some(nft) = nft {
+            match list_chains(&nft) {
+                Ok(chains) => has_chains = in_place.take_chains(&chains),
+                Err(error @ ProgramError::Permission { .. }) => return Err(error),
+                Err(error) if matches!(backend, Some(Backend::Nft(_))) => return Err(error),
+                // A kernel without nftables holds nothing by it.
+                Err(error) => debug!(%error, "nftables can't be read"),
+            }
+        }
+        let mut kinds: Vec<Iptables> = Vec::new();
+        if let Some(Backend::Iptables(iptables)) = backend {
+            kinds.push(iptables.clone());
+        }
+        let others = [(has_chains, IptablesKind::Nft), (program::has_legacy_tables(), IptablesKind::Legacy)];
+        for (is_in_use, kind) in others {
+            if let Some(iptables) = Iptables::find(kind, lock_file)
+                && is_in_use
+                && kinds.iter().all(|known| known.name != iptables.name)
+            {
+                kinds.push(iptables);
+            }
+        }
+        for programs in kinds {
+            for family in [Family::V4, Family::V6] {
+                in_place.read_iptables(&programs, family)?;
+            }
+        }
+        Ok(in_place)
+    }
+
+    /// What is in place of Istio's own, by name.
+    pub fn istio(&self) -> Vec<String> {
+        let tables = self.istio_tables.iter().map(|table| format!("table inet {table} of nftables"));
+        let chains = self.iptables.iter().filter(|iptables| !iptables.istio.is_empty());
+        let chains =
+            chains.map(|iptables| format!("chains {ISTIO_PREFIX}* of {}", iptables.programs.name_for(iptables.family)));
+        tables.chain(chains).collect()
+    }
+
+    /// Sorts out the chains that nft lists; says whether those of an iptables are among them.
+    fn take_chains(&mut self, chains: &[NftChain]) -> bool {
+        let ours = Table::ALL.map(nft::table_name);
+        for chain in chains.iter().filter(|chain| chain.family == "inet") {
+            self.mesh_tables.extend(ours.iter().find(|name| **name == chain.table));
+            if chain.table.starts_with(ISTIO_TABLE_PREFIX) {
+                self.istio_tables.insert(chain.table.clone());
+            }
+        }
+        let is_iptables = |chain: &NftChain| chain.name.starts_with(PREFIX) || chain.name.starts_with(ISTIO_PREFIX);
+        chains.iter().any(|chain| matches!(chain.family.as_str(), "ip" | "ip6") && is_iptables(chain))
+    }
+
+    fn read_iptables(&mut self, programs: &Iptables, family: Family) -> Result<(), ProgramError> {
+        let Some(save) = programs.save(family) else { return Ok(()) };
+        let text = match program::run(&save, "") {
+            Ok(text) => text,
+            // A kernel without IPv6 holds nothing for it.
+            Err(ProgramError::Failed { message, .. }) if family == Family::V6 => {
+                debug!(%message, "the rules for IPv6 can't be read");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.iptables.push(InPlaceIptables {
+            programs: programs.clone(),
+            family,
+            ours: Ruleset::parse(&text, PREFIX),
+            istio: Ruleset::parse(&text, ISTIO_PREFIX),
+        });
+        Ok(())
+    }
+}
+
+/// A chain as nft lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NftChain {
+    family: String,
+    table: String,
+    name: String,
+}
+
+fn list_chains(nft: &Path) -> Result<Vec<NftChain>, ProgramError> {
+    let text = helper::get_current_ruleset_raw(Some(nft), ["list", "chains"]).map_err(|error| nft_error(nft, error))?;
+    let listed: Value =
+        serde_json::from_str(&text).map_err(|error| nft_error(nft, NftablesError::NftInvalidJson(error)))?;
+    let objects = listed.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    Ok(objects.iter().filter_map(|object| nft_chain(object.get("chain")?)).collect())
+}
+
+fn nft_chain(chain: &Value) -> Option<NftChain> {
+    let text = |key| chain.get(key).and_then(Value::as_str).map(str::to_owned);
+    Some(NftChain { family: text("family")?, table: text("table")?, name: text("name")? })
+}
+
+/// The crate keeps nft's own message to itself when it is displayed; it is what matters.
+pub fn nft_error(nft: &Path, error: NftablesError) -> ProgramError {
+    match error {
+        NftablesError::NftFailed { stderr, .. } => program::failure(nft.to_owned(), stderr.trim().to_owned()),
+        NftablesError::NftExecution { inner, .. } => ProgramError::Run { program: nft.to_owned(), source: inner },
+        error @ (NftablesError::NftOutputEncoding { .. } | NftablesError::NftInvalidJson(_)) => {
+            ProgramError::Failed { program: nft.to_owned(), message: error.to_string() }
+        }
+    }
+}
+
+/// Istio's nftables variant names its tables so.
+const ISTIO_TABLE_PREFIX: &str = "istio-proxy-";
