@@ -104,6 +104,7 @@ fn auto(iptables: Option<Iptables>) -> Result<Chosen, BackendError> {
 /// The redirection rules that a network namespace holds, ours and Istio's.
 #[derive(Debug, Default)]
 pub struct InPlace {
+    nft: Option<PathBuf>,
     /// Which of our tables nftables has.
     pub mesh_tables: BTreeSet<&'static str>,
     /// Which of Istio's tables nftables has.
@@ -131,7 +132,7 @@ impl InPlace {
             Some(Backend::Iptables(_)) | None => program::find("nft"),
         };
         if let Some(nft) = nft {
-            match list_chains(&nft) {
+            match list_chains(in_place.nft.insert(nft)) {
                 Ok(chains) => has_chains = in_place.take_chains(&chains),
                 Err(error @ ProgramError::Permission { .. }) => return Err(error),
                 Err(error) if matches!(backend, Some(Backend::Nft(_))) => return Err(error),
@@ -158,6 +159,31 @@ impl InPlace {
             }
         }
         Ok(in_place)
+    }
+
+    /// Whether nothing of ours is in place.
+    pub fn is_empty(&self) -> bool {
+        self.mesh_tables.is_empty() && self.iptables.iter().all(|iptables| iptables.ours.is_empty())
+    }
+
+    /// Checks that our rules lead what comes from outside to the proxy, and says what is missing.
+    pub fn check_inbound(&self, ipv6: bool) -> Result<(), String> {
+        if let Some(nft) = &self.nft
+            && !self.mesh_tables.is_empty()
+        {
+            let mut jumps = Vec::new();
+            for table in &self.mesh_tables {
+                jumps.extend(list_jumps(nft, table).map_err(|error| error.to_string())?);
+            }
+            return check_paths(&jumps, &NFT_INBOUND_PATHS);
+        }
+        let families: &[_] = if ipv6 { &[Family::V4, Family::V6] } else { &[Family::V4] };
+        for family in families {
+            let of_family = self.iptables.iter().filter(|iptables| iptables.family == *family);
+            let jumps: Vec<_> = of_family.flat_map(|iptables| iptables.ours.jumps()).map(owned).collect();
+            check_paths(&jumps, &IPTABLES_INBOUND_PATHS)?;
+        }
+        Ok(())
     }
 
     /// What is in place of Istio's own, by name.
@@ -203,6 +229,35 @@ impl InPlace {
     }
 }
 
+/// A table, a chain in it, and a chain that it jumps to.
+type Jump = (String, String, String);
+
+fn owned((table, chain, target): (&str, &str, &str)) -> Jump {
+    (table.to_owned(), chain.to_owned(), target.to_owned())
+}
+
+/// Checks that the jumps make up one of the paths, each a table and the chains from the kernel's to the last.
+fn check_paths(jumps: &[Jump], paths: &[(&str, &[&str])]) -> Result<(), String> {
+    let is_there = |table: &str, from: &str, to: &str| jumps.iter().any(|jump| *jump == owned((table, from, to)));
+    let is_whole = |table, path: &[&str]| path.windows(2).all(|step| is_there(table, step[0], step[1]));
+    if paths.iter().any(|(table, path)| is_whole(table, path)) {
+        return Ok(());
+    }
+    Err("no rule of weft-init leads traffic from other pods to the proxy".to_owned())
+}
+
+fn list_jumps(nft: &Path, table: &str) -> Result<Vec<Jump>, ProgramError> {
+    let listed = list(nft, &["list", "table", "inet", table])?;
+    let mut jumps = Vec::new();
+    for rule in listed.iter().filter_map(|object| object.get("rule")) {
+        let chain = rule.get("chain").and_then(Value::as_str).unwrap_or_default();
+        let statements = rule.get("expr").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let targets = statements.iter().filter_map(|statement| statement.get("jump")?.get("target")?.as_str());
+        jumps.extend(targets.map(|target| owned((table, chain, target))));
+    }
+    Ok(jumps)
+}
+
 /// A chain as nft lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct NftChain {
@@ -212,11 +267,19 @@ struct NftChain {
 }
 
 fn list_chains(nft: &Path) -> Result<Vec<NftChain>, ProgramError> {
-    let text = helper::get_current_ruleset_raw(Some(nft), ["list", "chains"]).map_err(|error| nft_error(nft, error))?;
-    let listed: Value =
-        serde_json::from_str(&text).map_err(|error| nft_error(nft, NftablesError::NftInvalidJson(error)))?;
-    let objects = listed.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    Ok(objects.iter().filter_map(|object| nft_chain(object.get("chain")?)).collect())
+    let listed = list(nft, &["list", "chains"])?;
+    Ok(listed.iter().filter_map(|object| nft_chain(object.get("chain")?)).collect())
+}
+
+/// Lets nft list something. The objects are read one by one, since a namespace may hold what the crate has no type for.
+fn list(nft: &Path, what: &[&str]) -> Result<Vec<Value>, ProgramError> {
+    let listed = helper::get_current_ruleset_raw(Some(nft), what.iter().copied());
+    let listed = listed.and_then(|text| serde_json::from_str::<Value>(&text).map_err(NftablesError::NftInvalidJson));
+    let mut listed = listed.map_err(|error| nft_error(nft, error))?;
+    Ok(match listed.get_mut("nftables").map(Value::take) {
+        Some(Value::Array(objects)) => objects,
+        Some(_) | None => Vec::new(),
+    })
 }
 
 fn nft_chain(chain: &Value) -> Option<NftChain> {
@@ -237,3 +300,13 @@ pub fn nft_error(nft: &Path, error: NftablesError) -> ProgramError {
 
 /// Istio's nftables variant names its tables so.
 const ISTIO_TABLE_PREFIX: &str = "istio-proxy-";
+
+/// The ways from the kernel to the proxy: by a rewritten destination, or by a transparent socket.
+const NFT_INBOUND_PATHS: [(&str, &[&str]); 2] = [
+    ("mesh-nat", &["prerouting", "mesh-inbound", "mesh-in-redirect"]),
+    ("mesh-mangle", &["prerouting", "mesh-inbound", "mesh-tproxy"]),
+];
+const IPTABLES_INBOUND_PATHS: [(&str, &[&str]); 2] = [
+    ("nat", &["PREROUTING", "MESH_PREROUTING", "MESH_INBOUND", "MESH_IN_REDIRECT"]),
+    ("mangle", &["PREROUTING", "MESH_PREROUTING", "MESH_INBOUND", "MESH_TPROXY"]),
+];

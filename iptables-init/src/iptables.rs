@@ -82,26 +82,13 @@ impl Ruleset {
         self.0.is_empty()
     }
 
-    /// Where this differs in what counts for being called and being complete: chains, their numbers of rules, and the jumps
-    /// to them. The words of a rule are not compared, since programs of different versions spell them differently.
-    pub fn first_difference(&self, actual: &Self) -> Option<String> {
-        for (table, wanted) in &self.0 {
-            let Some(actual) = actual.0.get(table) else { return Some(format!("table {table} has no rules of ours")) };
-            for (chain, rules) in &wanted.chains {
-                match actual.chains.get(chain) {
-                    Some(found) if found.len() == rules.len() => {}
-                    Some(found) => {
-                        let (found, wanted) = (found.len(), rules.len());
-                        return Some(format!("chain {chain} of table {table} has {found} rules instead of {wanted}"));
-                    }
-                    None => return Some(format!("table {table} has no chain {chain}")),
-                }
-            }
-            if let Some((chain, jump)) = wanted.jumps.iter().find(|jump| !actual.jumps.contains(jump)) {
-                return Some(format!("chain {chain} of table {table} has no rule {jump}"));
-            }
-        }
-        None
+    /// Which chain jumps to which, by table.
+    pub fn jumps(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.0.iter().flat_map(|(table, rules)| {
+            let own = rules.chains.iter().flat_map(|(chain, rules)| rules.iter().map(move |rule| (chain, rule)));
+            let all = own.chain(rules.jumps.iter().map(|(chain, rule)| (chain, rule)));
+            all.filter_map(move |(chain, rule)| Some((table.as_str(), chain.as_str(), jump_target(rule)?)))
+        })
     }
 }
 

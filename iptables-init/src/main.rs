@@ -8,6 +8,7 @@ use tracing::info;
 use weft_init::args::{Args, ArgsError};
 use weft_init::plan::Plan;
 use weft_init::settings::{Action, Log, LogLevel, Settings, SettingsError, Task};
+use weft_init::verify::{self, VerifyError};
 use weft_init::{apply, backend, machine};
 
 fn main() -> ExitCode {
@@ -22,18 +23,18 @@ fn main() -> ExitCode {
     };
     start_log(task.log);
     match run(&args, &task) {
-        Ok(status) => status,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<SettingsError>() {
             Some(error) => usage(error),
             None => {
                 eprintln!("weft-init: {error:#}");
-                ExitCode::from(EXIT_FAILED)
+                ExitCode::from(if error.is::<VerifyError>() { EXIT_BYPASS } else { EXIT_FAILED })
             }
         },
     }
 }
 
-fn run(args: &Args, task: &Task) -> anyhow::Result<ExitCode> {
+fn run(args: &Args, task: &Task) -> anyhow::Result<()> {
     if let Some(path) = &task.network_namespace {
         machine::enter_namespace(path)?;
     }
@@ -48,14 +49,17 @@ fn run(args: &Args, task: &Task) -> anyhow::Result<ExitCode> {
             apply::cleanup(lock_file).context("cleaning up")?;
             info!("removed everything that weft-init set up");
         }
-        Action::Apply { foreign, .. } => {
+        Action::Apply { foreign, verify } => {
             apply::apply(&plan, task.backend, *foreign, lock_file).context("applying the rules")?;
             info!(rules = plan.rules.len(), ipv6 = plan.ipv6, "traffic is redirected");
+            if let Some(limits) = verify {
+                verify::verify(&settings, &plan, *limits, lock_file)?;
+            }
         }
-        Action::Verify(_) => anyhow::bail!("verification is not part of this version"),
+        Action::Verify(limits) => verify::verify(&settings, &plan, *limits, lock_file)?,
         Action::Nothing => info!("rules are neither applied nor verified: --skip-rule-apply"),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn usage(error: &dyn std::error::Error) -> ExitCode {
@@ -82,3 +86,5 @@ fn start_log(log: Log) {
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
+/// Istio's, which its charts look for.
+const EXIT_BYPASS: u8 = 126;

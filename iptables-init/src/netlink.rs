@@ -14,7 +14,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 use thiserror::Error;
 
-use crate::plan::{BYPASS_SOURCE_V6, PolicyRoute};
+use crate::plan::{BYPASS_SOURCE_V6, Plan, PolicyRoute};
 use crate::rule::Family;
 
 /// A question to the kernel, or a change, that failed.
@@ -121,6 +121,13 @@ impl Netlink {
             v6: self.our_rules(Family::V6)?,
             has_bypass_address: self.addresses()?.iter().any(|address| address.net.addr() == BYPASS_SOURCE_V6),
         })
+    }
+
+    /// Whether the policy route of a plan, if it has one, is there for all its families.
+    pub fn has_policy_route(&mut self, plan: &Plan) -> Result<bool, NetlinkError> {
+        let Some(route) = plan.policy_route else { return Ok(true) };
+        let v4 = self.our_rules(Family::V4)?.contains(&route);
+        Ok(v4 && (!plan.ipv6 || self.our_rules(Family::V6)?.contains(&route)))
     }
 
     /// Takes back what was added since `before`.

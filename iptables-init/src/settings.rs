@@ -103,9 +103,9 @@ pub struct Task {
 pub enum Action {
     Apply {
         foreign: Foreign,
-        verify: Option<Probe>,
+        verify: Option<Verification>,
     },
-    Verify(Probe),
+    Verify(Verification),
     Cleanup,
     /// Rules are neither applied nor verified: `--skip-rule-apply` alone.
     Nothing,
@@ -124,7 +124,7 @@ pub enum Foreign {
 
 /// How the redirection is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe {
+pub struct Verification {
     pub port: u16,
     pub timeout: Duration,
 }
@@ -361,7 +361,7 @@ fn action(args: &Args) -> Result<Action, SettingsError> {
         (false, true) => Foreign::Keep,
         (false, false) => Foreign::Refuse,
     };
-    let probe = Probe {
+    let verification = Verification {
         port: args.read(&args::PROBE_PORT, value::port)?.unwrap_or(DEFAULT_PROBE_PORT),
         timeout: args.read(&args::PROBE_TIMEOUT, value::duration)?.unwrap_or(DEFAULT_PROBE_TIMEOUT),
     };
@@ -369,10 +369,10 @@ fn action(args: &Args) -> Result<Action, SettingsError> {
         (true, true, _) => Err(SettingsError::Contradiction("--cleanup", "--verify")),
         (true, false, _) if validate => Err(SettingsError::Contradiction("--cleanup", "--run-validation")),
         (true, false, _) => Ok(Action::Cleanup),
-        (false, true, _) => Ok(Action::Verify(probe)),
-        (false, false, true) if validate => Ok(Action::Verify(probe)),
+        (false, true, _) => Ok(Action::Verify(verification)),
+        (false, false, true) if validate => Ok(Action::Verify(verification)),
         (false, false, true) => Ok(Action::Nothing),
-        (false, false, false) => Ok(Action::Apply { foreign, verify: validate.then_some(probe) }),
+        (false, false, false) => Ok(Action::Apply { foreign, verify: validate.then_some(verification) }),
     }
 }
 

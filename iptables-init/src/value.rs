@@ -158,6 +158,10 @@ impl Interface {
         &self.name
     }
 
+    pub fn is_called(&self, name: &str) -> bool {
+        if self.is_prefix { name.starts_with(&self.name) } else { name == self.name }
+    }
+
     /// Whether every interface whose name starts with [`Self::name`] is meant.
     pub fn is_prefix(&self) -> bool {
         self.is_prefix
