@@ -34,7 +34,8 @@ pub fn batch(plan: &Plan) -> Nftables<'static> {
             batch.add(chain_object(table, chain));
         }
         for chain in chains(plan, table) {
-            for statements in plan.chain(table, chain).flat_map(statements) {
+            let other_family = leaves_ipv6_alone(plan, chain).then(|| (ipv6_return(), IPV6_RETURN_COMMENT));
+            for statements in other_family.into_iter().chain(plan.chain(table, chain).flat_map(statements)) {
                 batch.add(rule_object(table, chain, statements));
             }
         }
@@ -61,6 +62,9 @@ pub fn script(plan: &Plan) -> String {
                     "\t\ttype {} hook {} priority {}; policy accept;",
                     hook.kind, hook.name, hook.priority
                 );
+            }
+            if leaves_ipv6_alone(plan, chain) {
+                let _ = writeln!(text, "\t\tmeta nfproto ipv6 return comment \"{IPV6_RETURN_COMMENT}\"");
             }
             for words in plan.chain(table, chain).flat_map(words) {
                 let _ = writeln!(text, "\t\t{words}");
@@ -96,10 +100,16 @@ pub fn chain_name(chain: Chain) -> &'static str {
     }
 }
 
-/// How many rules of nftables each chain of a table has, for those that have any.
-pub fn rule_counts(plan: &Plan, table: Table) -> Vec<(Chain, usize)> {
-    chains(plan, table).map(|chain| (chain, plan.chain(table, chain).flat_map(statements).count())).collect()
+/// Our tables are for both families. Where only IPv4 is redirected, the chains that the kernel calls turn IPv6 away.
+fn leaves_ipv6_alone(plan: &Plan, chain: Chain) -> bool {
+    !plan.ipv6 && chain.is_hooked()
 }
+
+fn ipv6_return() -> Vec<Statement<'static>> {
+    vec![compare(meta(MetaKey::Nfproto), Operator::EQ, string("ipv6")), Statement::Return(None)]
+}
+
+const IPV6_RETURN_COMMENT: &str = "IPv6 is left alone";
 
 fn has_rules(plan: &Plan, table: Table) -> bool {
     plan.rules.iter().any(|rule| rule.table == table)
