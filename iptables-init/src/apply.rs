@@ -9,14 +9,13 @@
 //! leaves some tables old and some new, and running again completes it.
 
 use nftables::batch::Batch;
-use nftables::helper;
 use nftables::schema::{NfCmd, NfListObject, NfObject, Nftables, Table as NftTable};
 use nftables::types::NfFamily;
 use std::path::Path;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use crate::backend::{Backend, BackendError, Chosen, InPlace, nft_error};
+use crate::backend::{Backend, BackendError, Chosen, InPlace, run_nft};
 use crate::iptables::{self, PREFIX, Ruleset};
 use crate::netlink::{Netlink, NetlinkError};
 use crate::nft;
@@ -56,8 +55,11 @@ pub fn apply(plan: &Plan, choice: BackendChoice, foreign: Foreign, lock_file: Op
     info!(backend = backend.name(), reason, "backend chosen");
     let applied = apply_by(plan, &backend, foreign, lock_file);
     match (applied, instead) {
-        // The kernel may have nftables, but not all that the rules need.
-        (Err(ApplyError::Program(error @ ProgramError::Failed { .. })), Some(iptables)) => {
+        // The kernel may have no nftables, or not all of it that the rules need.
+        (
+            Err(ApplyError::Program(error @ (ProgramError::Failed { .. } | ProgramError::Run { .. }))),
+            Some(iptables),
+        ) => {
             warn!(backend = iptables.name, reason = %error, "the rules were refused, another backend is tried");
             apply_by(plan, &Backend::Iptables(iptables), foreign, lock_file)
         }
@@ -89,7 +91,7 @@ fn apply_by(plan: &Plan, backend: &Backend, foreign: Foreign, lock_file: Option<
     let mut netlink = Netlink::open()?;
     let before = netlink.in_place()?;
     let changed = prepare(&mut netlink, plan).and_then(|()| match backend {
-        Backend::Nft(nft) => run_nft(nft, &replacement(plan, &in_place, foreign)),
+        Backend::Nft(nft) => Ok(run_nft(nft, &replacement(plan, &in_place, foreign))?),
         Backend::Iptables(iptables) => restore_all(plan, iptables, &in_place),
     });
     if let Err(error) = changed {
@@ -160,12 +162,6 @@ fn replacement(plan: &Plan, in_place: &InPlace, foreign: Foreign) -> Nftables<'s
         }
     }
     batch.to_nftables()
-}
-
-fn run_nft(nft: &Path, batch: &Nftables<'_>) -> Result<(), ApplyError> {
-    let no_arguments: [&str; 0] = [];
-    let applied = helper::apply_ruleset_with_args(batch, Some(nft), no_arguments);
-    applied.map_err(|error| nft_error(nft, error).into())
 }
 
 /// Restores both families, or neither: when one fails, what was there before comes back.

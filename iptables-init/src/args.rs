@@ -472,3 +472,6 @@ pub const ARGUMENTS: &[&Argument] = &[
     &LOG_LEVEL,
     &LOG_AS_JSON,
 ];
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use nftables::helper::{self, NftablesError};
+use nftables::schema::Nftables;
 use serde_json::Value;
 use thiserror::Error;
 use tracing::debug;
@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::iptables::{self, ISTIO_PREFIX, PREFIX, Ruleset};
 use crate::nft;
 use crate::plan::Plan;
-use crate::program::{self, Iptables, ProgramError};
+use crate::program::{self, Iptables, Program, ProgramError};
 use crate::rule::{Family, Table};
 use crate::settings::{BackendChoice, IptablesKind};
 
@@ -28,7 +28,7 @@ pub enum Backend {
 #[derive(Debug, Clone)]
 pub struct Chosen {
     pub backend: Backend,
-    pub reason: String,
+    pub reason: &'static str,
     pub instead: Option<Iptables>,
 }
 
@@ -42,13 +42,11 @@ pub enum BackendError {
     NoIptables,
     #[error("neither nft nor iptables is installed")]
     None,
-    #[error(transparent)]
-    Program(#[from] ProgramError),
 }
 
 impl Backend {
     pub fn choose(choice: BackendChoice, lock_file: Option<&Path>) -> Result<Chosen, BackendError> {
-        let asked = |backend| Chosen { backend, reason: "asked for".to_owned(), instead: None };
+        let asked = |backend| Chosen { backend, reason: "asked for", instead: None };
         match choice {
             BackendChoice::Nft => Ok(asked(Self::Nft(program::find("nft").ok_or(BackendError::NoNft)?))),
             BackendChoice::Iptables { iptables } => {
@@ -79,25 +77,18 @@ pub fn script(plan: &Plan, choice: BackendChoice) -> String {
     rules + &plan.commentary()
 }
 
+/// What is installed decides; the kernel has its say when the rules are applied.
 fn auto(iptables: Option<Iptables>) -> Result<Chosen, BackendError> {
-    let Some(nft) = program::find("nft") else {
-        let iptables = iptables.ok_or(BackendError::None)?;
-        let reason = "the program nft is not installed".to_owned();
-        return Ok(Chosen { backend: Backend::Iptables(iptables), reason, instead: None });
-    };
-    match list_chains(&nft) {
-        Ok(_) => {
-            let reason = "nft is installed and this kernel answers it".to_owned();
-            Ok(Chosen { backend: Backend::Nft(nft), reason, instead: iptables })
+    match (program::find("nft"), iptables) {
+        (Some(nft), instead) => {
+            Ok(Chosen { backend: Backend::Nft(nft), reason: "the program nft is installed", instead })
         }
-        Err(error @ ProgramError::Permission { .. }) => Err(error.into()),
-        Err(error) => match iptables {
-            Some(iptables) => {
-                let reason = format!("nft is installed, but: {error}");
-                Ok(Chosen { backend: Backend::Iptables(iptables), reason, instead: None })
-            }
-            None => Err(error.into()),
-        },
+        (None, Some(iptables)) => Ok(Chosen {
+            backend: Backend::Iptables(iptables),
+            reason: "the program nft is not installed",
+            instead: None,
+        }),
+        (None, None) => Err(BackendError::None),
     }
 }
 
@@ -146,8 +137,9 @@ impl InPlace {
         }
         let others = [(has_chains, IptablesKind::Nft), (program::has_legacy_tables(), IptablesKind::Legacy)];
         for (is_in_use, kind) in others {
-            if let Some(iptables) = Iptables::find(kind, lock_file)
-                && is_in_use
+            // Where the programs don't say by their names which kind they are, there is but one.
+            let find = || Iptables::find(kind, lock_file).or_else(|| Iptables::find(IptablesKind::InUse, lock_file));
+            if let Some(iptables) = is_in_use.then(find).flatten()
                 && kinds.iter().all(|known| known.name != iptables.name)
             {
                 kinds.push(iptables);
@@ -273,9 +265,10 @@ fn list_chains(nft: &Path) -> Result<Vec<NftChain>, ProgramError> {
 
 /// Lets nft list something. The objects are read one by one, since a namespace may hold what the crate has no type for.
 fn list(nft: &Path, what: &[&str]) -> Result<Vec<Value>, ProgramError> {
-    let listed = helper::get_current_ruleset_raw(Some(nft), what.iter().copied());
-    let listed = listed.and_then(|text| serde_json::from_str::<Value>(&text).map_err(NftablesError::NftInvalidJson));
-    let mut listed = listed.map_err(|error| nft_error(nft, error))?;
+    let arguments: Vec<_> = ["-j"].into_iter().chain(what.iter().copied()).collect();
+    let text = program::run(&Program::new(nft, &arguments), "")?;
+    let mut listed = serde_json::from_str::<Value>(&text)
+        .map_err(|error| ProgramError::Failed { program: nft.to_owned(), message: error.to_string() })?;
     Ok(match listed.get_mut("nftables").map(Value::take) {
         Some(Value::Array(objects)) => objects,
         Some(_) | None => Vec::new(),
@@ -287,15 +280,11 @@ fn nft_chain(chain: &Value) -> Option<NftChain> {
     Some(NftChain { family: text("family")?, table: text("table")?, name: text("name")? })
 }
 
-/// The crate keeps nft's own message to itself when it is displayed; it is what matters.
-pub fn nft_error(nft: &Path, error: NftablesError) -> ProgramError {
-    match error {
-        NftablesError::NftFailed { stderr, .. } => program::failure(nft.to_owned(), stderr.trim().to_owned()),
-        NftablesError::NftExecution { inner, .. } => ProgramError::Run { program: nft.to_owned(), source: inner },
-        error @ (NftablesError::NftOutputEncoding { .. } | NftablesError::NftInvalidJson(_)) => {
-            ProgramError::Failed { program: nft.to_owned(), message: error.to_string() }
-        }
-    }
+/// Carries out one transaction. Run here rather than by the crate, which keeps nft's message to itself, and loses it when
+/// nft gives up before it has read its input.
+pub fn run_nft(nft: &Path, batch: &Nftables<'_>) -> Result<(), ProgramError> {
+    let input = serde_json::to_string(batch).expect("rules are made of text and numbers");
+    program::run(&Program::new(nft, &["-j", "-f", "-"]), &input).map(drop)
 }
 
 /// Istio's nftables variant names its tables so.

@@ -280,3 +280,6 @@ fn net_words(net: &IpNet) -> String {
 /// What the names of our chains start with, and those of Istio's.
 pub const PREFIX: &str = "MESH_";
 pub const ISTIO_PREFIX: &str = "ISTIO_";
+
+#[cfg(test)]
+mod tests;

@@ -297,6 +297,10 @@ impl Planner<'_> {
             let from_proxy = vec![lo(), Match::Source(bypass_source(*family))];
             self.output(from_proxy, Action::Return, "proxy to application by its bypass address");
         }
+        if let Some(mark) = self.tproxy_mark() {
+            // Istio has no such rule, and the next ones would send a call on behalf of a client back to the proxy.
+            self.output(vec![lo(), Match::Mark(Sense::Is, mark)], Action::Return, "proxy to application for a client");
+        }
         for uid in &self.settings.proxy_uids {
             let except = if self.settings.dns == Dns::Off { vec![] } else { vec![DNS_PORT] };
             self.proxy_owner(Match::Uid(Sense::Is, *uid), Match::Uid(Sense::IsNot, *uid), &except);
@@ -438,3 +442,6 @@ pub const BYPASS_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 const DNS_PORT: u16 = 53;
 /// Where the proxy answers DNS.
 pub const DNS_PROXY_PORT: u16 = 15053;
+
+#[cfg(test)]
+mod tests;

@@ -42,9 +42,9 @@ pub struct Owner {
 
 /// What the choice depends on beside the settings.
 pub struct Surroundings<'a> {
-    /// Who runs this; others can be taken on only with a privilege.
     pub owner: Owner,
-    pub can_change_owner: bool,
+    /// Whether somebody else can be taken on: that is a privilege, and in a user namespace not everybody exists.
+    pub can_become: &'a dyn Fn(Owner) -> bool,
     /// Addresses of interfaces that are not excluded from redirection, the loopback's included.
     pub addresses: &'a [IpNet],
     /// Whether there is a route to an address.
@@ -115,14 +115,13 @@ fn outbound(settings: &Settings, around: &Surroundings<'_>, family: Family, port
 
 fn inbound(settings: &Settings, around: &Surroundings<'_>, family: Family, port: u16) -> Result<Probe, &'static str> {
     let is_proxy = |uid| settings.proxy_uids.iter().any(|ids| ids.contains(uid));
-    let owner = match settings.proxy_uids.first() {
-        _ if is_proxy(around.owner.uid) => around.owner,
-        Some(ids) if around.can_change_owner => {
-            let gid = settings.proxy_gids.first().map_or(around.owner.gid, |ids| ids.first);
-            Owner { uid: ids.first, gid }
-        }
-        Some(_) | None => return Err("needs the proxy's user, or CAP_SETUID and CAP_SETGID"),
+    let first = |ids: &[IdRange]| ids.first().map(|ids| ids.first);
+    let owner = match (first(&settings.proxy_uids), first(&settings.proxy_gids)) {
+        _ if is_proxy(around.owner.uid) => Some(around.owner),
+        (Some(uid), Some(gid)) => Some(Owner { uid, gid }).filter(|owner| (around.can_become)(*owner)),
+        (None, _) | (_, None) => None,
     };
+    let owner = owner.ok_or("needs the proxy's user, or CAP_SETUID and CAP_SETGID to become it")?;
     // What the proxy's groups and users have in common as an exception: the tunnel and, for DNS, port 53.
     let port = free_port(settings, port).ok_or("all ports are excluded")?;
     let own = around.addresses.iter().map(IpNet::addr).filter(|address| Family::from(&IpNet::from(*address)) == family);
@@ -151,9 +150,6 @@ fn application_owner(settings: &Settings, around: &Surroundings<'_>) -> Result<O
     if is_application(&around.owner) {
         return Ok(around.owner);
     }
-    if !around.can_change_owner {
-        return Err("needs a user other than the proxy's, in an included group, or CAP_SETUID and CAP_SETGID");
-    }
     let uids = (0..ID_CANDIDATES).map(|below| NOBODY - below);
     let gids = match &settings.owner_groups {
         OwnerGroups::AllExcept(_) => (0..ID_CANDIDATES).map(|below| NOBODY - below).collect(),
@@ -161,10 +157,10 @@ fn application_owner(settings: &Settings, around: &Surroundings<'_>) -> Result<O
     };
     let uid = uids.into_iter().find(|uid| !is_in(&settings.proxy_uids, *uid));
     let gid = gids.into_iter().find(|gid| !is_in(&settings.proxy_gids, *gid) && is_included(*gid));
-    match (uid, gid) {
-        (Some(uid), Some(gid)) => Ok(Owner { uid, gid }),
-        (None, _) | (_, None) => Err("nobody's traffic is included"),
-    }
+    let (Some(uid), Some(gid)) = (uid, gid) else { return Err("nobody's traffic is included") };
+    let owner = Owner { uid, gid };
+    let reason = "needs a user other than the proxy's, in an included group, or CAP_SETUID and CAP_SETGID to become it";
+    if (around.can_become)(owner) { Ok(owner) } else { Err(reason) }
 }
 
 /// Addresses that belong to somebody else: those kept for documentation, and the neighbours of our own.
@@ -204,3 +200,6 @@ fn hosts_at_start(net: &IpNet) -> Vec<IpAddr> {
 const NOBODY: u32 = 65534;
 const ID_CANDIDATES: u32 = 64;
 const HOST_CANDIDATES: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,7 @@ pub fn run(program: &Program, input: &str) -> Result<String, ProgramError> {
 }
 
 /// Tells a missing privilege from other failures by the message: neither program has an exit status for it.
-pub fn failure(program: PathBuf, message: String) -> ProgramError {
+fn failure(program: PathBuf, message: String) -> ProgramError {
     let is_permission = ["Operation not permitted", "Permission denied", "you must be root"];
     if is_permission.iter().any(|text| message.contains(text)) {
         ProgramError::Permission { program, message }
@@ -73,6 +73,12 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// What iptables locks instead of a file for the whole machine.
     pub lock_file: Option<PathBuf>,
+}
+
+impl Program {
+    pub fn new(path: &Path, arguments: &[&str]) -> Self {
+        Self { path: path.to_owned(), arguments: arguments.iter().map(OsString::from).collect(), lock_file: None }
+    }
 }
 
 /// The iptables programs of one kind.

@@ -236,6 +236,30 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What was given and has no effect beside what else was given, to be told to whoever gave it.
+    pub fn without_effect(&self, args: &Args) -> Vec<String> {
+        let mut sentences = Vec::new();
+        let mut tell = |argument: &args::Argument, is_without: bool, why: &str| {
+            if is_without && args.given(argument).is_some_and(|given| !given.text.is_empty() && given.text != "false") {
+                sentences.push(format!("{argument} has no effect: {why}"));
+            }
+        };
+        let is_some_inbound = !matches!(self.inbound_ports, InboundPorts::AllExcept(_));
+        tell(&args::INBOUND_PORTS_EXCLUDE, is_some_inbound, "not all inbound ports are included");
+        let is_some_groups = matches!(self.owner_groups, OwnerGroups::Only(_));
+        tell(&args::OWNER_GROUPS_EXCLUDE, is_some_groups, "not all groups are included");
+        let is_dns_off = self.dns == Dns::Off;
+        tell(&args::REDIRECT_DNS, is_dns_off, "/etc/resolv.conf names no server, and --capture-all-dns is not given");
+        let is_redirected = args.given(&args::REDIRECT_DNS).is_some_and(|given| value::switch(&given.text) == Ok(true));
+        tell(&args::CAPTURE_ALL_DNS, !is_redirected, "--redirect-dns is not given");
+        let is_redirect = self.mode == Mode::Redirect;
+        tell(&args::TPROXY_MARK, is_redirect, "the mode is REDIRECT");
+        tell(&args::TPROXY_ROUTE_TABLE, is_redirect, "the mode is REDIRECT");
+        sentences
+    }
+}
+
 impl Task {
     pub fn resolve(args: &Args) -> Result<Self, SettingsError> {
         let network_namespace = args.read(&args::NETWORK_NAMESPACE, network_namespace)?;
@@ -441,3 +465,6 @@ const DEFAULT_PROBE_PORT: u16 = 15002;
 const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Groups to include end up in one rule, and iptables takes no more matches than about twice this many in one.
 const OWNER_GROUPS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;

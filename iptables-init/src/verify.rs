@@ -15,7 +15,7 @@ use std::{fs, io, thread};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice};
 use rustix::process::{Gid, Uid, getegid, geteuid};
-use rustix::thread::{CapabilitySet, capabilities, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use thiserror::Error;
 use tracing::{debug, info, warn};
@@ -53,7 +53,7 @@ pub fn verify(
     let addresses = redirected_addresses(settings, &mut netlink)?;
     let surroundings = Surroundings {
         owner: Owner { uid: geteuid().as_raw(), gid: getegid().as_raw() },
-        can_change_owner: can_change_owner(),
+        can_become: &can_become,
         addresses: &addresses,
         has_route: &has_route,
     };
@@ -120,16 +120,10 @@ fn attempt(probe: &Probe) -> Result<(), String> {
     }
 }
 
-/// Makes a connection on somebody's behalf. Credentials are the thread's, so a thread is spent on it.
+/// Makes a connection on somebody's behalf, for which a thread is spent.
 fn connect(probe: &Probe) -> io::Result<TcpStream> {
     let connect = || {
-        let (uid, gid) = (Uid::from_raw(probe.owner.uid), Gid::from_raw(probe.owner.gid));
-        if gid != getegid() {
-            set_thread_res_gid(Some(gid), Some(gid), Some(gid))?;
-        }
-        if uid != geteuid() {
-            set_thread_res_uid(Some(uid), Some(uid), Some(uid))?;
-        }
+        become_owner(probe.owner)?;
         let socket = Socket::new(Domain::for_address(probe.destination), Type::STREAM, Some(Protocol::TCP))?;
         if let Some(source) = probe.source {
             socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
@@ -217,9 +211,20 @@ fn has_route(address: IpAddr) -> bool {
     UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((address, 9))).is_ok()
 }
 
-fn can_change_owner() -> bool {
-    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+fn can_become(owner: Owner) -> bool {
+    thread::scope(|scope| scope.spawn(|| become_owner(owner).is_ok()).join()).unwrap_or(false)
+}
+
+/// Takes an owner on. Credentials are the thread's.
+fn become_owner(owner: Owner) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    if gid != getegid() {
+        set_thread_res_gid(Some(gid), Some(gid), Some(gid))?;
+    }
+    if uid != geteuid() {
+        set_thread_res_uid(Some(uid), Some(uid), Some(uid))?;
+    }
+    Ok(())
 }
 
 /// Checks in the rules that what comes from other pods is led to the proxy.
