@@ -2,4 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "in tests, a panic is the report; the lint's own exception misses helpers")]
 
 mod arguments;
+mod differential;
+mod lifecycle;
 mod pod;
+mod privilege;
+mod text;
+mod tproxy;
+mod verify;

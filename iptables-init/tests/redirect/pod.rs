@@ -20,16 +20,16 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// An address family of the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
-pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// Who makes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum From {
+pub(crate) enum From {
     /// An application in the pod.
     App,
     /// The proxy, by user and group.
@@ -46,7 +46,7 @@ pub enum From {
 
 /// Where a connection goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum To {
+pub(crate) enum To {
     /// Three hosts elsewhere, in networks of their own.
     HostA,
     HostB,
@@ -62,10 +62,10 @@ pub enum To {
 }
 
 /// A network namespace, there as long as somebody holds it.
-pub struct Namespace(File);
+pub(crate) struct Namespace(File);
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         thread::spawn(|| {
             #[expect(deprecated, reason = "the other form is unsafe; here the thread shares nothing and ends at once")]
             rustix::thread::unshare(UnshareFlags::NEWNET).expect("these tests need root");
@@ -76,7 +76,7 @@ impl Namespace {
     }
 
     /// Runs something inside, on a thread of its own.
-    pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let enter = || {
                 move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -87,12 +87,12 @@ impl Namespace {
     }
 
     /// A path by which other programs find it.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
     /// Runs a program inside that has to succeed, and gives back what it printed.
-    pub fn sh(&self, command_line: &str) -> String {
+    pub(crate) fn sh(&self, command_line: &str) -> String {
         let mut words = command_line.split(' ');
         let output = self.run(|| Command::new(words.next().unwrap()).args(words).output());
         let output = output.unwrap_or_else(|error| panic!("{command_line}: {error}"));
@@ -101,7 +101,7 @@ impl Namespace {
     }
 
     /// Runs a program inside on an input; it has to succeed.
-    pub fn feed(&self, program: &str, arguments: &[&str], input: &str) {
+    pub(crate) fn feed(&self, program: &str, arguments: &[&str], input: &str) {
         let output = self.run(|| {
             let mut command = Command::new(program);
             command.args(arguments).stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -115,17 +115,24 @@ impl Namespace {
 }
 
 /// The pod under test, and the world.
-pub struct Pod {
-    pub pod: Namespace,
-    pub world: Namespace,
+pub(crate) struct Pod {
+    pub(crate) pod: Namespace,
+    pub(crate) world: Namespace,
 }
 
 impl Pod {
     /// Lays out both namespaces. Servers listen on the ports of the proxy and on those of applications in the pod, and on
     /// all that the tests call in the world.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (pod, world) = (Namespace::new(), Namespace::new());
         for namespace in [&pod, &world] {
+            namespace.run(|| {
+                // Nobody else is on these links, so there is no need to ask whether an address is taken.
+                for interface in ["all", "default"] {
+                    let path = format!("/proc/sys/net/ipv6/conf/{interface}/accept_dad");
+                    std::fs::write(path, "0").unwrap();
+                }
+            });
             namespace.sh("ip link set lo up");
         }
         for (index, net) in [44, 45].iter().enumerate() {
@@ -135,8 +142,11 @@ impl Pod {
                 namespace.sh(&format!("ip addr add 10.{net}.0.{host}/24 dev {name}"));
                 namespace.sh(&format!("ip addr add fd{net}::{host}/64 dev {name} nodad"));
             }
-            for namespace in [&world, &pod] {
-                namespace.sh(&format!("ip link set {name} up"));
+            for (namespace, own, other) in [(&world, 1, 2), (&pod, 2, 1)] {
+                namespace.sh(&format!("ip link set {name} address 02:00:00:00:{net}:0{own} up"));
+                // To find a neighbour by itself, IPv6 takes a second after a link comes up.
+                let neighbour = format!("fd{net}::{other} lladdr 02:00:00:00:{net}:0{other} dev {name}");
+                namespace.sh(&format!("ip -6 neigh replace {neighbour} nud permanent"));
             }
         }
         pod.sh("ip route add default via 10.44.0.1");
@@ -146,6 +156,7 @@ impl Pod {
             world.sh(&format!("ip -6 addr add fd{net}::1/128 dev lo"));
         }
         let it = Self { pod, world };
+        it.wait_until_addressed();
         for port in POD_PORTS {
             it.pod.run(|| {
                 // Answers to applications are tracked by the proxy's user.
@@ -162,36 +173,52 @@ impl Pod {
         it
     }
 
-    /// Waits for IPv6, which needs a moment after a link comes up.
+    /// Waits until no address is tentative any more, so that it can be bound to.
+    fn wait_until_addressed(&self) {
+        let deadline = Instant::now() + CONNECTED_TIMEOUT;
+        for namespace in [&self.pod, &self.world] {
+            while !namespace.sh("ip -6 addr show tentative").is_empty() {
+                assert!(Instant::now() < deadline, "an address stays tentative");
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Waits for IPv6, which needs a moment after a link comes up. Packets sent too early are lost and sent again only after
+    /// a second, so that many short attempts are quicker than one long one.
     fn wait_until_connected(&self) {
         let deadline = Instant::now() + CONNECTED_TIMEOUT;
         for (from, to) in [(From::World, To::Pod), (From::SecondWorld, To::SecondPod), (From::App, To::HostA)] {
             for family in FAMILIES {
-                while let Err(error) = self.tcp_from(family, from, to, 80) {
+                let destination = SockAddr::from(SocketAddr::new(address(family, to), 80));
+                let connect = || {
+                    let socket = Socket::new(family.domain(), Type::STREAM, Some(Protocol::TCP))?;
+                    socket.connect_timeout(&destination, Duration::from_millis(20))
+                };
+                while let Err(error) = self.client(from).run(connect) {
                     assert!(Instant::now() < deadline, "{family:?} {from:?} to {to:?}: {error}");
-                    thread::sleep(Duration::from_millis(5));
                 }
             }
         }
     }
 
     /// Runs weft-init inside of the pod, with nothing in its environment.
-    pub fn init(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn init(&self, arguments: &[&str]) -> Output {
         self.init_with(arguments, &[])
     }
 
-    pub fn init_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    pub(crate) fn init_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         self.pod.run(|| weft_init(arguments, variables).output().unwrap())
     }
 
     /// Runs weft-init inside of the pod; it has to succeed.
-    pub fn apply(&self, arguments: &[&str]) {
+    pub(crate) fn apply(&self, arguments: &[&str]) {
         let output = self.init(arguments);
         assert!(output.status.success(), "weft-init {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Runs weft-init with another `/etc/resolv.conf`; it has to succeed.
-    pub fn init_with_resolv_conf(&self, arguments: &[&str], resolv_conf: &str) {
+    pub(crate) fn init_with_resolv_conf(&self, arguments: &[&str], resolv_conf: &str) {
         let path = std::env::temp_dir().join(format!("weft-init-{}-resolv.conf", std::process::id()));
         std::fs::write(&path, resolv_conf).unwrap();
         let script = r#"mount --bind "$1" /etc/resolv.conf && shift && exec "$@""#;
@@ -205,7 +232,7 @@ impl Pod {
     }
 
     /// Sends the pod the second packet of a handshake that nobody began, and says whether it objects.
-    pub fn answers_stray_acknowledgement(&self) -> bool {
+    pub(crate) fn answers_stray_acknowledgement(&self) -> bool {
         const SOURCE_PORT: u16 = 40_000;
         let [source, destination] = [[10, 44, 0, 1], [10, 44, 0, 2]];
         let mut segment = Vec::new();
@@ -231,44 +258,81 @@ impl Pod {
         })
     }
 
-    /// The rules that the pod has, whatever holds them.
-    pub fn rules(&self) -> String {
-        let nft = self.pod.sh("nft list ruleset");
-        let saves = ["iptables-legacy-save", "ip6tables-legacy-save"].map(|save| self.pod.sh(save));
-        let stable = saves.iter().flat_map(|save| save.lines()).filter(|line| line.starts_with("-A"));
-        nft + &stable.collect::<Vec<_>>().join("\n")
+    /// The rules that the pod has, whatever holds them, in an order that does not depend on how they came about: chains are
+    /// sorted, rules are not. Tables and chains of iptables' own that are empty count for nothing.
+    pub(crate) fn rules(&self) -> String {
+        let listed = self.pod.sh("nft list ruleset");
+        let tables = listed.split_inclusive("\n}\n").filter(|table| table.starts_with("table inet"));
+        let mut text: String = tables.collect();
+        for save in ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"] {
+            let mut lines = Vec::new();
+            let saved = self.pod.sh(save);
+            let mut table = "";
+            for line in saved.lines() {
+                match line.split_once(' ') {
+                    None if line.starts_with('*') => table = line,
+                    Some(("-A", rule)) => lines.push((table, rule.split(' ').next(), rule)),
+                    // A chain of somebody's has a dash for its policy.
+                    Some((chain, "- [0:0]")) => lines.push((table, Some(chain), "")),
+                    Some(_) | None => {}
+                }
+            }
+            lines.sort_by_key(|(table, chain, _)| (*table, *chain));
+            for (table, chain, rule) in lines {
+                text += &format!("{save} {table} {} {rule}\n", chain.unwrap_or_default());
+            }
+        }
+        text
     }
 
     /// What the pod has beside rules: policy routes, and addresses of the loopback.
-    pub fn routes(&self) -> String {
-        let show = ["ip rule", "ip -6 rule", "ip route show table all type local", "ip -6 addr show dev lo"];
-        show.map(|command| self.pod.sh(command)).concat()
+    pub(crate) fn routes(&self) -> String {
+        let mut lines = Vec::new();
+        for family in ["-4", "-6"] {
+            // The priority of a rule says only in which order they came.
+            let rules = self.pod.sh(&format!("ip {family} rule"));
+            lines.extend(
+                rules.lines().filter_map(|line| line.split_once('\t')).map(|(_, rule)| format!("{family} {rule}")),
+            );
+            let routes = self.pod.sh(&format!("ip {family} route show table all type local"));
+            let policy_routes = routes.lines().filter(|line| !line.contains("table local"));
+            lines.extend(policy_routes.map(|route| format!("{family} {route}")));
+        }
+        let addresses = self.pod.sh("ip -6 addr show dev lo");
+        lines.extend(addresses.lines().filter(|line| line.contains("inet6")).map(str::to_owned));
+        lines.sort_unstable();
+        lines.join("\n")
     }
 
     /// Makes a TCP connection and says where it arrived, such as `pod:15001`, or how it failed.
-    pub fn tcp(&self, family: Family, from: From, to: To, port: u16) -> String {
+    pub(crate) fn tcp(&self, family: Family, from: From, to: To, port: u16) -> String {
         self.tcp_from(family, from, to, port).map_or_else(failure, |answer| answer.place)
     }
 
     /// The same with all that the server saw.
-    pub fn tcp_from(&self, family: Family, from: From, to: To, port: u16) -> io::Result<Answer> {
+    pub(crate) fn tcp_from(&self, family: Family, from: From, to: To, port: u16) -> io::Result<Answer> {
         self.client(from).run(|| {
             become_owner(from);
-            let socket = Socket::new(family.domain(), Type::STREAM, Some(Protocol::TCP))?;
-            if let Some(source) = source(family, from) {
-                socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
-            }
-            let destination = SocketAddr::new(address(family, to), port);
-            socket.connect_timeout(&SockAddr::from(destination), TIMEOUT)?;
-            socket.set_read_timeout(Some(TIMEOUT))?;
-            let mut text = String::new();
-            TcpStream::from(socket).read_to_string(&mut text)?;
-            Answer::parse(&text)
+            self.tcp_here(family, from, to, port)
         })
     }
 
+    /// The same on this thread, whose namespace and owner have to be right already.
+    pub(crate) fn tcp_here(&self, family: Family, from: From, to: To, port: u16) -> io::Result<Answer> {
+        let socket = Socket::new(family.domain(), Type::STREAM, Some(Protocol::TCP))?;
+        if let Some(source) = source(family, from) {
+            socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        }
+        let destination = SocketAddr::new(address(family, to), port);
+        socket.connect_timeout(&SockAddr::from(destination), TIMEOUT)?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        let mut text = String::new();
+        TcpStream::from(socket).read_to_string(&mut text)?;
+        Answer::parse(&text)
+    }
+
     /// Asks over UDP and says who answered.
-    pub fn udp(&self, family: Family, from: From, to: To, port: u16) -> String {
+    pub(crate) fn udp(&self, family: Family, from: From, to: To, port: u16) -> String {
         let answer = self.client(from).run(|| {
             become_owner(from);
             let any = source(family, from).unwrap_or_else(|| family.any());
@@ -284,6 +348,11 @@ impl Pod {
         answer.map_or_else(failure, |answer| answer.place)
     }
 
+    /// The address of the world that the pod sees.
+    pub(crate) fn world_address(&self, family: Family) -> IpAddr {
+        source(family, From::World).unwrap()
+    }
+
     fn client(&self, from: From) -> &Namespace {
         match from {
             From::App | From::Proxy | From::Somebody(..) | From::Bypass => &self.pod,
@@ -294,12 +363,12 @@ impl Pod {
 
 /// What a server says of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The namespace and the port that the server listens on.
-    pub place: String,
+    pub(crate) place: String,
     /// Its own address and the caller's, as it sees them.
-    pub local: SocketAddr,
-    pub peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
 }
 
 impl Answer {
@@ -315,7 +384,7 @@ impl Answer {
 }
 
 impl Family {
-    pub fn domain(self) -> Domain {
+    pub(crate) fn domain(self) -> Domain {
         if self == Self::V4 { Domain::IPV4 } else { Domain::IPV6 }
     }
 
@@ -325,7 +394,7 @@ impl Family {
     }
 }
 
-pub fn address(family: Family, to: To) -> IpAddr {
+pub(crate) fn address(family: Family, to: To) -> IpAddr {
     let [v4, v6] = match to {
         To::HostA => ["10.60.0.1", "fd60::1"],
         To::HostB => ["10.61.0.1", "fd61::1"],
@@ -341,7 +410,7 @@ pub fn address(family: Family, to: To) -> IpAddr {
 }
 
 /// The program with a clean environment.
-pub fn weft_init(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+pub(crate) fn weft_init(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(WEFT_INIT);
     command.args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(variables.iter().copied());
     command
@@ -406,7 +475,7 @@ fn answer_udp(socket: &UdpSocket, place: &str, port: u16) {
 }
 
 /// Takes on an owner, which is a matter of the thread alone.
-pub fn become_owner(from: From) {
+pub(crate) fn become_owner(from: From) {
     let (uid, gid) = match from {
         From::App | From::World | From::SecondWorld => (1000, 1000),
         From::Proxy | From::Bypass => (PROXY, PROXY),
@@ -437,8 +506,8 @@ fn failure(error: io::Error) -> String {
     }
 }
 
-pub const WEFT_INIT: &str = env!("CARGO_BIN_EXE_weft-init");
-pub const PROXY: u32 = 1337;
+pub(crate) const WEFT_INIT: &str = env!("CARGO_BIN_EXE_weft-init");
+pub(crate) const PROXY: u32 = 1337;
 /// The proxy's ports, usual and unusual, and those of applications.
 const POD_PORTS: &[u16] =
     &[15001, 15006, 15008, 15020, 15021, 15053, 15090, 16001, 16006, 16008, 53, 80, 443, 8080, 8081, 8090];
