@@ -1,0 +1,387 @@
+//! `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
+
+use std::{sync::Arc, time::Duration};
+
+use weft_xds::{
+    FieldError,
+    pb::envoy::{
+        config::core::v3::HttpProtocolOptions,
+        extensions::filters::{
+            http::router::v3::Router,
+            network::http_connection_manager::v3::{
+                HttpConnectionManager as ProtoHttpConnectionManager, HttpFilter as ProtoHttpFilter, Rds,
+                http_connection_manager::{
+                    CodecType as ProtoCodecType, PathWithEscapedSlashesAction, RouteSpecifier,
+                    ServerHeaderTransformation as ProtoServerHeaderTransformation, StripPortMode,
+                },
+                http_filter::ConfigType,
+            },
+        },
+    },
+};
+
+pub use crate::config::http_protocol::{Http1Options, Http2Keepalive, Http2Options};
+use crate::config::{
+    access_log::AccessLog,
+    config_source::DiscoverySource,
+    field::{
+        self, Extension, Result, Within as _, duration_or, positive_duration, refuse, required, timeout_or, unset,
+        unsupported, without_typed_config,
+    },
+    route::RouteTable,
+};
+
+#[derive(Debug)]
+pub struct HttpConnectionManager {
+    pub stat_prefix: Arc<str>,
+    pub codec_type: CodecType,
+    pub routes: RouteSource,
+    /// In order; the router is last.
+    pub http_filters: Vec<HttpFilter>,
+    pub server_name: http::HeaderValue,
+    pub server_header_transformation: ServerHeaderTransformation,
+    /// `common_http_protocol_options.idle_timeout`: no request on the connection for this long. Default one hour; None: never.
+    pub idle_timeout: Option<Duration>,
+    pub max_connection_duration: Option<Duration>,
+    /// None: unlimited.
+    pub max_requests_per_connection: Option<u32>,
+    /// Default 5 minutes; None: never.
+    pub stream_idle_timeout: Option<Duration>,
+    /// The whole request must have arrived. None: never.
+    pub request_timeout: Option<Duration>,
+    /// The request's headers must have arrived. None: never.
+    pub request_headers_timeout: Option<Duration>,
+    /// Default 5 s.
+    pub drain_timeout: Duration,
+    /// Default 1 s.
+    pub delayed_close_timeout: Duration,
+    /// Default 60 KiB.
+    pub max_request_headers_bytes: u32,
+    /// `common_http_protocol_options.max_headers_count`, default 100.
+    pub max_headers_count: u32,
+    pub http1: Http1Options,
+    pub http2: Http2Options,
+    pub use_remote_address: bool,
+    pub xff_num_trusted_hops: u32,
+    pub skip_xff_append: bool,
+    pub generate_request_id: bool,
+    pub preserve_external_request_id: bool,
+    pub always_set_request_id_in_response: bool,
+    pub via: Option<http::HeaderValue>,
+    pub normalize_path: bool,
+    pub merge_slashes: bool,
+    pub access_log: Vec<AccessLog>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodecType {
+    Auto,
+    Http1,
+    Http2,
+}
+
+#[derive(Debug)]
+pub enum RouteSource {
+    Inline(Arc<RouteTable>),
+    Rds { route_config_name: Arc<str>, initial_fetch_timeout: Option<Duration> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerHeaderTransformation {
+    Overwrite,
+    AppendIfAbsent,
+    PassThrough,
+}
+
+#[derive(Clone, Debug)]
+pub enum HttpFilter {
+    Router(RouterFilter),
+}
+
+#[derive(Clone, Debug)]
+pub struct RouterFilter {
+    pub suppress_envoy_headers: bool,
+    /// Adds `x-envoy-upstream-service-time`... and per-cluster dynamic statistics by response code.
+    pub dynamic_stats: bool,
+}
+
+const SERVER_NAME: &str = "envoy";
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_REQUEST_HEADERS_KB: u32 = 60;
+const MAX_HEADERS_COUNT: u32 = 100;
+
+impl HttpConnectionManager {
+    #[expect(deprecated, reason = "named to be refused")]
+    pub(crate) fn from_proto(message: ProtoHttpConnectionManager) -> Result<Self> {
+        let ProtoHttpConnectionManager {
+            codec_type,
+            stat_prefix,
+            http_filters,
+            add_user_agent,
+            tracing,
+            common_http_protocol_options,
+            http1_safe_max_connection_duration,
+            http_protocol_options,
+            http2_protocol_options,
+            http3_protocol_options,
+            server_name,
+            server_header_transformation,
+            scheme_header_transformation,
+            max_request_headers_kb,
+            stream_idle_timeout,
+            stream_flush_timeout,
+            request_timeout,
+            request_headers_timeout,
+            drain_timeout,
+            drain_timeout_jitter,
+            delayed_close_timeout,
+            access_log,
+            access_log_flush_interval,
+            flush_access_log_on_new_request,
+            access_log_options,
+            use_remote_address,
+            xff_num_trusted_hops,
+            original_ip_detection_extensions,
+            early_header_mutation_extensions,
+            internal_address_config,
+            skip_xff_append,
+            via,
+            generate_request_id,
+            preserve_external_request_id,
+            always_set_request_id_in_response,
+            forward_client_cert_details, // 0 is SANITIZE: the header is never forwarded
+            set_current_client_cert_details,
+            forward_client_cert_matcher,
+            proxy_100_continue,
+            represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+            upgrade_configs,
+            normalize_path,
+            merge_slashes,
+            path_with_escaped_slashes_action,
+            request_id_extension,
+            local_reply_config,
+            strip_matching_host_port,
+            stream_error_on_invalid_http_message,
+            path_normalization_options,
+            strip_trailing_host_dot,
+            proxy_status_config,
+            typed_header_validation_config,
+            append_x_forwarded_port,
+            append_local_overload,
+            add_proxy_protocol_connection_state,
+            forward_proto_config,
+            route_specifier,
+            strip_port_mode,
+        } = message;
+        refuse!(tracing, http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation);
+        refuse!(stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request);
+        refuse!(access_log_options, original_ip_detection_extensions, early_header_mutation_extensions);
+        refuse!(internal_address_config, forward_client_cert_details, set_current_client_cert_details);
+        refuse!(forward_client_cert_matcher, proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6);
+        refuse!(upgrade_configs, request_id_extension, local_reply_config, strip_matching_host_port);
+        refuse!(path_normalization_options, strip_trailing_host_dot, proxy_status_config);
+        refuse!(typed_header_validation_config, append_x_forwarded_port, append_local_overload);
+        refuse!(add_proxy_protocol_connection_state, forward_proto_config);
+        field::only(add_user_agent, false, "add_user_agent")?;
+        field::only(stream_error_on_invalid_http_message, false, "stream_error_on_invalid_http_message")?;
+        refuse_path_with_escaped_slashes_action(path_with_escaped_slashes_action)?;
+        refuse_strip_port_mode(strip_port_mode)?;
+        let connection = ConnectionOptions::from_proto(common_http_protocol_options.unwrap_or_default())
+            .within("common_http_protocol_options")?;
+        Ok(Self {
+            stat_prefix: stat_prefix.into(),
+            codec_type: CodecType::from_proto(codec_type)?,
+            routes: RouteSource::from_proto(required(route_specifier, "route_specifier")?)?,
+            http_filters: HttpFilter::chain(http_filters)?,
+            server_name: header_value_or(&server_name, SERVER_NAME, "server_name")?,
+            server_header_transformation: ServerHeaderTransformation::from_proto(server_header_transformation)?,
+            idle_timeout: connection.idle_timeout,
+            max_connection_duration: connection.max_connection_duration,
+            max_requests_per_connection: connection.max_requests_per_connection,
+            stream_idle_timeout: timeout_or(stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT), "stream_idle_timeout")?,
+            request_timeout: timeout_or(request_timeout, None, "request_timeout")?,
+            request_headers_timeout: timeout_or(request_headers_timeout, None, "request_headers_timeout")?,
+            drain_timeout: duration_or(drain_timeout, DRAIN_TIMEOUT, "drain_timeout")?,
+            delayed_close_timeout: duration_or(delayed_close_timeout, DELAYED_CLOSE_TIMEOUT, "delayed_close_timeout")?,
+            max_request_headers_bytes: header_bytes(field::u32_or(max_request_headers_kb, MAX_REQUEST_HEADERS_KB))?,
+            max_headers_count: connection.max_headers_count,
+            http1: Http1Options::downstream(http_protocol_options.unwrap_or_default())
+                .within("http_protocol_options")?,
+            http2: Http2Options::from_proto(http2_protocol_options.unwrap_or_default())
+                .within("http2_protocol_options")?,
+            use_remote_address: field::bool_or(use_remote_address, false),
+            xff_num_trusted_hops,
+            skip_xff_append,
+            generate_request_id: field::bool_or(generate_request_id, true),
+            preserve_external_request_id,
+            always_set_request_id_in_response,
+            via: if via.is_empty() { None } else { Some(field::header_value(&via, "via")?) },
+            normalize_path: field::bool_or(normalize_path, false),
+            merge_slashes,
+            access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
+        })
+    }
+}
+
+/// `common_http_protocol_options` of a connection manager.
+struct ConnectionOptions {
+    idle_timeout: Option<Duration>,
+    max_connection_duration: Option<Duration>,
+    max_headers_count: u32,
+    max_requests_per_connection: Option<u32>,
+}
+
+impl ConnectionOptions {
+    fn from_proto(message: HttpProtocolOptions) -> Result<Self> {
+        let HttpProtocolOptions {
+            idle_timeout,
+            max_connection_duration,
+            max_connection_duration_jitter,
+            max_headers_count,
+            max_response_headers_kb,
+            max_stream_duration,
+            headers_with_underscores_action,
+            max_requests_per_connection,
+        } = message;
+        refuse!(max_connection_duration_jitter, max_response_headers_kb, headers_with_underscores_action);
+        unset(&max_stream_duration.unwrap_or_default(), "max_stream_duration")?;
+        Ok(Self {
+            idle_timeout: timeout_or(idle_timeout, Some(IDLE_TIMEOUT), "idle_timeout")?,
+            max_connection_duration: positive_duration(max_connection_duration, "max_connection_duration")?,
+            max_headers_count: field::u32_or(max_headers_count, MAX_HEADERS_COUNT),
+            max_requests_per_connection: field::limit(max_requests_per_connection),
+        })
+    }
+}
+
+fn header_bytes(kilobytes: u32) -> Result<u32> {
+    kilobytes.checked_mul(1024).ok_or_else(|| FieldError::new("max_request_headers_kb", "value out of range"))
+}
+
+fn header_value_or(text: &str, default: &'static str, path: &str) -> Result<http::HeaderValue> {
+    if text.is_empty() { Ok(http::HeaderValue::from_static(default)) } else { field::header_value(text, path) }
+}
+
+fn refuse_path_with_escaped_slashes_action(action: i32) -> Result<()> {
+    match field::enumeration(action, "path_with_escaped_slashes_action")? {
+        // Envoy's own choice is to leave them alone.
+        PathWithEscapedSlashesAction::ImplementationSpecificDefault | PathWithEscapedSlashesAction::KeepUnchanged => {
+            Ok(())
+        }
+        PathWithEscapedSlashesAction::RejectRequest
+        | PathWithEscapedSlashesAction::UnescapeAndRedirect
+        | PathWithEscapedSlashesAction::UnescapeAndForward => Err(unsupported("path_with_escaped_slashes_action")),
+    }
+}
+
+fn refuse_strip_port_mode(mode: Option<StripPortMode>) -> Result<()> {
+    match mode {
+        None | Some(StripPortMode::StripAnyHostPort(false)) => Ok(()),
+        Some(StripPortMode::StripAnyHostPort(true)) => Err(unsupported("strip_any_host_port")),
+    }
+}
+
+impl CodecType {
+    fn from_proto(codec_type: i32) -> Result<Self> {
+        match field::enumeration(codec_type, "codec_type")? {
+            ProtoCodecType::Auto => Ok(Self::Auto),
+            ProtoCodecType::Http1 => Ok(Self::Http1),
+            ProtoCodecType::Http2 => Ok(Self::Http2),
+            ProtoCodecType::Http3 => Err(FieldError::new("codec_type", "HTTP3 is not supported")),
+        }
+    }
+}
+
+impl ServerHeaderTransformation {
+    fn from_proto(transformation: i32) -> Result<Self> {
+        Ok(match field::enumeration(transformation, "server_header_transformation")? {
+            ProtoServerHeaderTransformation::Overwrite => Self::Overwrite,
+            ProtoServerHeaderTransformation::AppendIfAbsent => Self::AppendIfAbsent,
+            ProtoServerHeaderTransformation::PassThrough => Self::PassThrough,
+        })
+    }
+}
+
+impl RouteSource {
+    fn from_proto(specifier: RouteSpecifier) -> Result<Self> {
+        match specifier {
+            RouteSpecifier::RouteConfig(message) => {
+                Ok(Self::Inline(Arc::new(RouteTable::inline(message).within("route_config")?)))
+            }
+            RouteSpecifier::Rds(message) => Self::from_rds(message).within("rds"),
+            RouteSpecifier::ScopedRoutes(_) => Err(unsupported("scoped_routes")),
+        }
+    }
+
+    fn from_rds(message: Rds) -> Result<Self> {
+        let Rds { config_source, route_config_name } = message;
+        if route_config_name.is_empty() {
+            return Err(FieldError::new("route_config_name", "value is required"));
+        }
+        let DiscoverySource { initial_fetch_timeout } =
+            DiscoverySource::from_proto(required(config_source, "config_source")?).within("config_source")?;
+        Ok(Self::Rds { route_config_name: route_config_name.into(), initial_fetch_timeout })
+    }
+}
+
+impl HttpFilter {
+    /// The filters of a connection manager: the router, which must be there, is last.
+    fn chain(messages: Vec<ProtoHttpFilter>) -> Result<Vec<Self>> {
+        let filters: Vec<Option<Self>> = field::each(messages, "http_filters", Self::from_proto)?;
+        for (index, filter) in filters.iter().enumerate() {
+            let is_last = index + 1 == filters.len();
+            if let (Some(Self::Router(_)), false) = (filter, is_last) {
+                let error = FieldError::new("", "the router must be the last filter of its chain");
+                return Err(error).at("http_filters", index);
+            }
+        }
+        match filters.last() {
+            Some(Some(Self::Router(_))) => Ok(filters.into_iter().flatten().collect()),
+            _ => Err(FieldError::new("http_filters", "the last filter must be the router")),
+        }
+    }
+
+    /// None: a filter that is not known, and may be left out.
+    fn from_proto(message: ProtoHttpFilter) -> Result<Option<Self>> {
+        let ProtoHttpFilter { name: _, is_optional, disabled, config_type } = message;
+        let extension = match config_type {
+            Some(ConfigType::TypedConfig(typed_config)) => Extension::new(typed_config)?,
+            Some(ConfigType::ConfigDiscovery(_)) => return Err(unsupported("config_discovery")),
+            None => return Err(without_typed_config()),
+        };
+        if !extension.is::<Router>() {
+            return if is_optional { Ok(None) } else { Err(extension.unsupported()) };
+        }
+        if disabled {
+            return Err(FieldError::new("disabled", "the router cannot be disabled"));
+        }
+        RouterFilter::from_proto(extension.unpack()?).within("typed_config").map(|router| Some(Self::Router(router)))
+    }
+}
+
+impl RouterFilter {
+    #[expect(deprecated, reason = "named to be refused")]
+    fn from_proto(message: Router) -> Result<Self> {
+        let Router {
+            dynamic_stats,
+            start_child_span,
+            upstream_log,
+            upstream_log_options,
+            suppress_envoy_headers,
+            strict_check_headers,
+            respect_expected_rq_timeout,
+            suppress_grpc_request_failure_code_stats,
+            upstream_http_filters,
+            reject_connect_request_early_data: _, // CONNECT is refused, early data with it
+        } = message;
+        refuse!(start_child_span, upstream_log, upstream_log_options, strict_check_headers);
+        refuse!(respect_expected_rq_timeout, suppress_grpc_request_failure_code_stats, upstream_http_filters);
+        Ok(Self { suppress_envoy_headers, dynamic_stats: field::bool_or(dynamic_stats, true) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

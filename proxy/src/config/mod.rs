@@ -1,0 +1,26 @@
+//! Configuration, typed: what the data path reads. One file a resource kind, each with the types and the conversion from
+//! Envoy's messages into them. Constructed types are valid; what is not supported is refused with the path of its field.
+//!
+//! Together with `xds/` this is the only place that names generated protobuf types.
+
+pub mod access_log;
+pub mod address;
+pub mod bootstrap;
+pub mod cluster;
+pub mod config_source;
+pub mod data_source;
+pub mod endpoint;
+pub mod field;
+pub mod filter_chain;
+pub mod http_connection_manager;
+pub mod http_protocol;
+pub mod listener;
+pub mod matcher;
+pub mod retry_policy;
+pub mod route;
+pub mod tcp_proxy;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+
+pub use weft_xds::FieldError;

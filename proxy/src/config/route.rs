@@ -1,0 +1,595 @@
+//! `envoy.config.route.v3.RouteConfiguration`: virtual hosts, their routes, and what a route does.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use weft_xds::{
+    FieldError, canonical,
+    pb::envoy::config::route::v3::{
+        DirectResponseAction, QueryParameterMatcher as ProtoQueryParameterMatcher, Route as ProtoRoute,
+        RouteAction as ProtoRouteAction, RouteConfiguration, RouteMatch as ProtoRouteMatch,
+        VirtualHost as ProtoVirtualHost, WeightedCluster as ProtoWeightedCluster,
+        query_parameter_matcher::QueryParameterMatchSpecifier,
+        route::Action,
+        route_action::{
+            ClusterNotFoundResponseCode, ClusterSpecifier as ProtoClusterSpecifier, HostRewriteSpecifier,
+            MaxStreamDuration,
+        },
+        route_match::{GrpcRouteMatchOptions, PathSpecifier},
+        weighted_cluster::{ClusterWeight, RandomValueSpecifier},
+    },
+};
+
+pub use crate::config::retry_policy::{BackOff, RetryOn, RetryPolicy};
+use crate::config::{
+    data_source,
+    field::{self, Result, Within as _, element, refuse, required, timeout_or, unset, unsupported},
+    matcher::{self, HeaderMatcher, StringMatcher},
+};
+
+#[derive(Debug)]
+pub struct RouteTable {
+    pub name: Arc<str>,
+    pub hash: u64,
+    /// A domain stands in at most one of them.
+    pub virtual_hosts: Vec<VirtualHost>,
+    pub ignore_port_in_host_matching: bool,
+    /// Refuse the table when it names a cluster that does not exist.
+    pub validate_clusters: bool,
+}
+
+#[derive(Debug)]
+pub struct VirtualHost {
+    pub name: Arc<str>,
+    /// Lower case: exact, `*suffix`, `prefix*` or `*`.
+    pub domains: Vec<String>,
+    /// First match wins.
+    pub routes: Vec<Arc<Route>>,
+    pub include_request_attempt_count: bool,
+    pub include_attempt_count_in_response: bool,
+}
+
+#[derive(Debug)]
+pub struct Route {
+    pub name: Arc<str>,
+    pub route_match: RouteMatch,
+    pub action: RouteAction,
+}
+
+#[derive(Debug)]
+pub struct RouteMatch {
+    pub path: PathMatch,
+    /// Only meaningful for prefix and exact paths.
+    pub case_sensitive: bool,
+    /// All must match.
+    pub headers: Vec<HeaderMatcher>,
+    pub query_parameters: Vec<QueryParameterMatcher>,
+    /// Content type `application/grpc` or `application/grpc+...`.
+    pub grpc: bool,
+}
+
+#[derive(Debug)]
+pub enum PathMatch {
+    Prefix(String),
+    Exact(String),
+    /// Without a trailing slash; matches itself and what follows a slash.
+    PathSeparatedPrefix(String),
+    /// Matches the whole path, without the query.
+    SafeRegex(regex::Regex),
+}
+
+#[derive(Debug)]
+pub struct QueryParameterMatcher {
+    pub name: String,
+    pub value: QueryParameterValue,
+}
+
+#[derive(Debug)]
+pub enum QueryParameterValue {
+    Present(bool),
+    Match(StringMatcher),
+}
+
+#[derive(Debug)]
+pub enum RouteAction {
+    Forward(Box<ForwardAction>),
+    DirectResponse(DirectResponse),
+}
+
+/// `RouteAction` of the message: forwards the request upstream.
+#[derive(Debug)]
+pub struct ForwardAction {
+    pub cluster: ClusterSpecifier,
+    pub cluster_not_found_response_code: http::StatusCode,
+    /// Spans all tries. Default 15 s; None: never.
+    pub timeout: Option<Duration>,
+    /// None: the connection manager's `stream_idle_timeout` holds. Some(None): never.
+    pub idle_timeout: Option<Option<Duration>>,
+    pub retry_policy: Option<RetryPolicy>,
+    pub priority: RoutingPriority,
+    pub prefix_rewrite: Option<String>,
+    pub host_rewrite_literal: Option<http::HeaderValue>,
+}
+
+#[derive(Debug)]
+pub enum ClusterSpecifier {
+    Cluster(Arc<str>),
+    /// Weights sum to at least 1.
+    Weighted(Vec<WeightedCluster>),
+}
+
+#[derive(Clone, Debug)]
+pub struct WeightedCluster {
+    pub name: Arc<str>,
+    pub weight: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RoutingPriority {
+    #[default]
+    Default,
+    High,
+}
+
+#[derive(Debug)]
+pub struct DirectResponse {
+    pub status: http::StatusCode,
+    pub body: Bytes,
+}
+
+/// How long a request may take where the route says nothing.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Of a direct response, where the table says nothing.
+const DIRECT_RESPONSE_BODY_BYTES_MAX: u32 = 4096;
+
+impl RouteTable {
+    /// A table that came by itself (RDS): clusters that it names may come later.
+    pub fn from_proto(message: RouteConfiguration) -> Result<Self> {
+        let hash = canonical::hash(&message);
+        let RouteConfiguration {
+            name,
+            virtual_hosts,
+            vhds,
+            internal_only_headers,
+            response_headers_to_add,
+            response_headers_to_remove,
+            request_headers_to_add,
+            request_headers_to_remove,
+            most_specific_header_mutations_wins: _, // orders header mutations, each of which is refused
+            validate_clusters,
+            max_direct_response_body_size_bytes,
+            cluster_specifier_plugins,
+            request_mirror_policies,
+            ignore_port_in_host_matching,
+            vhost_header,
+            ignore_path_parameters_in_path_matching,
+            typed_per_filter_config,
+            metadata: _, // for extensions' eyes, and none reads it
+            route_specifiers,
+        } = message;
+        refuse!(vhds, internal_only_headers, response_headers_to_add, response_headers_to_remove);
+        refuse!(request_headers_to_add, request_headers_to_remove, cluster_specifier_plugins, request_mirror_policies);
+        refuse!(vhost_header, ignore_path_parameters_in_path_matching, typed_per_filter_config, route_specifiers);
+        let limits = Limits {
+            body_bytes_max: field::u32_or(max_direct_response_body_size_bytes, DIRECT_RESPONSE_BODY_BYTES_MAX),
+        };
+        let virtual_hosts =
+            field::each(virtual_hosts, "virtual_hosts", |message| VirtualHost::from_proto(message, &limits))?;
+        refuse_shared_domains(&virtual_hosts, &name)?;
+        Ok(Self {
+            name: name.into(),
+            hash,
+            virtual_hosts,
+            ignore_port_in_host_matching,
+            validate_clusters: field::bool_or(validate_clusters, false),
+        })
+    }
+
+    /// A table that stands inside of a connection manager: unless told otherwise, the clusters that it names must exist.
+    pub fn inline(message: RouteConfiguration) -> Result<Self> {
+        let validate_clusters = field::bool_or(message.validate_clusters, true);
+        Ok(Self { validate_clusters, ..Self::from_proto(message)? })
+    }
+
+    /// Every cluster that a route names, with the path of its field. Names may repeat.
+    pub fn clusters(&self) -> impl Iterator<Item = (ClusterPath, &Arc<str>)> {
+        self.virtual_hosts.iter().enumerate().flat_map(|(virtual_host, message)| {
+            message.routes.iter().enumerate().flat_map(move |(route, message)| {
+                let names: Vec<(Option<usize>, &Arc<str>)> = match &message.action {
+                    RouteAction::DirectResponse(_) => Vec::new(),
+                    RouteAction::Forward(action) => match &action.cluster {
+                        ClusterSpecifier::Cluster(name) => vec![(None, name)],
+                        ClusterSpecifier::Weighted(clusters) => {
+                            clusters.iter().enumerate().map(|(index, cluster)| (Some(index), &cluster.name)).collect()
+                        }
+                    },
+                };
+                names.into_iter().map(move |(weighted, name)| (ClusterPath { virtual_host, route, weighted }, name))
+            })
+        })
+    }
+
+    /// Refuses the first cluster that is not known, when the table asks for that.
+    pub fn check_clusters(&self, is_known: impl Fn(&str) -> bool) -> Result<()> {
+        if !self.validate_clusters {
+            return Ok(());
+        }
+        match self.clusters().find(|(_, name)| !is_known(name)) {
+            Some((path, name)) => Err(FieldError::new(path.to_string(), format!("unknown cluster '{name}'"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where in a table a cluster is named; displayed as the path of the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterPath {
+    virtual_host: usize,
+    route: usize,
+    weighted: Option<usize>,
+}
+
+impl std::fmt::Display for ClusterPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "virtual_hosts[{}].routes[{}].route.", self.virtual_host, self.route)?;
+        match self.weighted {
+            Some(index) => write!(f, "weighted_clusters.clusters[{index}].name"),
+            None => f.write_str("cluster"),
+        }
+    }
+}
+
+/// One of them, as often as its weight says.
+pub fn choose_weighted<'a>(clusters: &'a [WeightedCluster], random: &mut fastrand::Rng) -> &'a Arc<str> {
+    let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    let mut left = random.u64(0..total.max(1));
+    for cluster in clusters {
+        let weight = u64::from(cluster.weight);
+        if left < weight {
+            return &cluster.name;
+        }
+        left -= weight;
+    }
+    unreachable!("what is drawn is less than the sum of the weights, which is at least 1")
+}
+
+/// What the table sets for all of its routes.
+struct Limits {
+    body_bytes_max: u32,
+}
+
+/// A host that two virtual hosts claim would be answered by whichever stands first: an accident, as in Envoy.
+fn refuse_shared_domains(virtual_hosts: &[VirtualHost], table: &str) -> Result<()> {
+    let mut seen = HashSet::new();
+    for (host_index, virtual_host) in virtual_hosts.iter().enumerate() {
+        for (index, domain) in virtual_host.domains.iter().enumerate() {
+            if !seen.insert(domain.as_str()) {
+                let reason = format!("domain '{domain}' stands in route table '{table}' already");
+                return Err(FieldError::new(element("domains", index), reason)).at("virtual_hosts", host_index);
+            }
+        }
+    }
+    Ok(())
+}
+
+impl VirtualHost {
+    #[expect(deprecated, reason = "named to be refused")]
+    fn from_proto(message: ProtoVirtualHost, limits: &Limits) -> Result<Self> {
+        let ProtoVirtualHost {
+            name,
+            domains,
+            routes,
+            matcher,
+            require_tls,
+            virtual_clusters,
+            rate_limits,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            cors,
+            typed_per_filter_config,
+            include_request_attempt_count,
+            include_attempt_count_in_response,
+            retry_policy,
+            retry_policy_typed_config,
+            hedge_policy,
+            include_is_timeout_retry_header,
+            per_request_buffer_limit_bytes,
+            request_body_buffer_limit,
+            request_mirror_policies,
+            metadata: _, // for extensions' eyes, and none reads it
+            route_specifiers,
+        } = message;
+        refuse!(matcher, require_tls, virtual_clusters, rate_limits, request_headers_to_add, request_headers_to_remove);
+        refuse!(response_headers_to_add, response_headers_to_remove, cors, typed_per_filter_config);
+        refuse!(retry_policy_typed_config, hedge_policy, include_is_timeout_retry_header);
+        refuse!(per_request_buffer_limit_bytes, request_body_buffer_limit, request_mirror_policies, route_specifiers);
+        let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
+        Ok(Self {
+            name: name.into(),
+            domains: domains.into_iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+            routes: field::each(routes, "routes", |message| {
+                Route::from_proto(message, retry_policy.as_ref(), limits).map(Arc::new)
+            })?,
+            include_request_attempt_count,
+            include_attempt_count_in_response,
+        })
+    }
+}
+
+impl Route {
+    /// `retry_policy` is the virtual host's: it holds for routes without one of their own.
+    #[expect(deprecated, reason = "named to be refused")]
+    fn from_proto(message: ProtoRoute, retry_policy: Option<&RetryPolicy>, limits: &Limits) -> Result<Self> {
+        let ProtoRoute {
+            name,
+            r#match,
+            metadata: _,  // for extensions' eyes, and none reads it
+            decorator: _, // names spans of a tracing that a connection manager is refused
+            typed_per_filter_config,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            tracing: _, // as the decorator
+            per_request_buffer_limit_bytes,
+            stat_prefix,
+            request_body_buffer_limit,
+            route_specifiers,
+            action,
+        } = message;
+        refuse!(typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add);
+        refuse!(response_headers_to_remove, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit);
+        refuse!(route_specifiers);
+        let action = match required(action, "action")? {
+            Action::Route(message) => {
+                RouteAction::Forward(Box::new(ForwardAction::from_proto(message, retry_policy).within("route")?))
+            }
+            Action::DirectResponse(message) => {
+                RouteAction::DirectResponse(DirectResponse::from_proto(message, limits).within("direct_response")?)
+            }
+            Action::Redirect(_) => return Err(unsupported("redirect")),
+            Action::FilterAction(_) => return Err(unsupported("filter_action")),
+            Action::NonForwardingAction(_) => return Err(unsupported("non_forwarding_action")),
+        };
+        Ok(Self {
+            name: name.into(),
+            route_match: RouteMatch::from_proto(required(r#match, "match")?).within("match")?,
+            action,
+        })
+    }
+}
+
+impl RouteMatch {
+    fn from_proto(message: ProtoRouteMatch) -> Result<Self> {
+        let ProtoRouteMatch {
+            case_sensitive,
+            runtime_fraction,
+            headers,
+            query_parameters,
+            cookies,
+            grpc,
+            tls_context,
+            dynamic_metadata,
+            filter_state,
+            path_specifier,
+        } = message;
+        refuse!(runtime_fraction, cookies, tls_context, dynamic_metadata, filter_state);
+        Ok(Self {
+            path: path_match(required(path_specifier, "path_specifier")?)?,
+            case_sensitive: field::bool_or(case_sensitive, true),
+            headers: field::each(headers, "headers", HeaderMatcher::from_proto)?,
+            query_parameters: field::each(query_parameters, "query_parameters", QueryParameterMatcher::from_proto)?,
+            grpc: matches!(grpc, Some(GrpcRouteMatchOptions {})),
+        })
+    }
+}
+
+fn path_match(specifier: PathSpecifier) -> Result<PathMatch> {
+    Ok(match specifier {
+        PathSpecifier::Prefix(prefix) => PathMatch::Prefix(prefix),
+        PathSpecifier::Path(path) => PathMatch::Exact(path),
+        PathSpecifier::PathSeparatedPrefix(prefix) => PathMatch::PathSeparatedPrefix(prefix),
+        PathSpecifier::SafeRegex(message) => PathMatch::SafeRegex(matcher::regex(message).within("safe_regex")?),
+        PathSpecifier::ConnectMatcher(_) => return Err(unsupported("connect_matcher")),
+        PathSpecifier::PathMatchPolicy(_) => return Err(unsupported("path_match_policy")),
+    })
+}
+
+impl QueryParameterMatcher {
+    fn from_proto(message: ProtoQueryParameterMatcher) -> Result<Self> {
+        let ProtoQueryParameterMatcher { name, query_parameter_match_specifier } = message;
+        let value = match query_parameter_match_specifier {
+            None => QueryParameterValue::Present(true),
+            Some(QueryParameterMatchSpecifier::PresentMatch(present)) => QueryParameterValue::Present(present),
+            Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => {
+                QueryParameterValue::Match(StringMatcher::from_proto(matcher).within("string_match")?)
+            }
+        };
+        Ok(Self { name, value })
+    }
+}
+
+impl ForwardAction {
+    #[expect(deprecated, reason = "named to be refused")]
+    fn from_proto(message: ProtoRouteAction, retry_policy_of_host: Option<&RetryPolicy>) -> Result<Self> {
+        let ProtoRouteAction {
+            cluster_not_found_response_code,
+            metadata_match,
+            prefix_rewrite,
+            regex_rewrite,
+            path_rewrite_policy,
+            path_rewrite,
+            append_x_forwarded_host,
+            timeout,
+            idle_timeout,
+            flush_timeout,
+            early_data_policy,
+            retry_policy,
+            retry_policy_typed_config,
+            request_mirror_policies,
+            priority,
+            rate_limits,
+            include_vh_rate_limits,
+            hash_policy,
+            cors,
+            max_grpc_timeout,
+            grpc_timeout_offset,
+            upgrade_configs,
+            internal_redirect_policy,
+            internal_redirect_action,
+            max_internal_redirects,
+            hedge_policy,
+            max_stream_duration,
+            cluster_specifier,
+            host_rewrite_specifier,
+        } = message;
+        refuse!(metadata_match, regex_rewrite, path_rewrite_policy, path_rewrite, append_x_forwarded_host);
+        refuse!(flush_timeout, early_data_policy, retry_policy_typed_config, request_mirror_policies, rate_limits);
+        refuse!(include_vh_rate_limits, hash_policy, cors, max_grpc_timeout, grpc_timeout_offset, upgrade_configs);
+        refuse!(internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy);
+        refuse_max_stream_duration(max_stream_duration).within("max_stream_duration")?;
+        let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
+        Ok(Self {
+            cluster: cluster_specifier_from(required(cluster_specifier, "cluster_specifier")?)?,
+            cluster_not_found_response_code: cluster_not_found_status(cluster_not_found_response_code)?,
+            timeout: timeout_or(timeout, Some(ROUTE_TIMEOUT), "timeout")?,
+            idle_timeout: match idle_timeout {
+                None => None,
+                bound => Some(timeout_or(bound, None, "idle_timeout")?),
+            },
+            retry_policy: retry_policy.or_else(|| retry_policy_of_host.cloned()),
+            priority: RoutingPriority::from_proto(priority, "priority")?,
+            prefix_rewrite: Some(prefix_rewrite).filter(|prefix| !prefix.is_empty()),
+            host_rewrite_literal: host_rewrite(host_rewrite_specifier)?,
+        })
+    }
+}
+
+/// Only its absence is supported; a `max_stream_duration` of 0 says the same.
+fn refuse_max_stream_duration(message: Option<MaxStreamDuration>) -> Result<()> {
+    let Some(MaxStreamDuration { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset }) = message
+    else {
+        return Ok(());
+    };
+    refuse!(grpc_timeout_header_max, grpc_timeout_header_offset);
+    unset(&max_stream_duration.unwrap_or_default(), "max_stream_duration")
+}
+
+fn cluster_not_found_status(code: i32) -> Result<http::StatusCode> {
+    Ok(match field::enumeration(code, "cluster_not_found_response_code")? {
+        ClusterNotFoundResponseCode::ServiceUnavailable => http::StatusCode::SERVICE_UNAVAILABLE,
+        ClusterNotFoundResponseCode::NotFound => http::StatusCode::NOT_FOUND,
+        ClusterNotFoundResponseCode::InternalServerError => http::StatusCode::INTERNAL_SERVER_ERROR,
+    })
+}
+
+fn host_rewrite(specifier: Option<HostRewriteSpecifier>) -> Result<Option<http::HeaderValue>> {
+    match specifier {
+        None => Ok(None),
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if host.is_empty() => Ok(None),
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            field::header_value(&host, "host_rewrite_literal").map(Some)
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(wrapper)) => {
+            field::only(Some(wrapper), false, "auto_host_rewrite").map(|()| None)
+        }
+        Some(HostRewriteSpecifier::HostRewriteHeader(_)) => Err(unsupported("host_rewrite_header")),
+        Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => Err(unsupported("host_rewrite_path_regex")),
+        Some(HostRewriteSpecifier::HostRewrite(_)) => Err(unsupported("host_rewrite")),
+    }
+}
+
+fn cluster_specifier_from(specifier: ProtoClusterSpecifier) -> Result<ClusterSpecifier> {
+    match specifier {
+        ProtoClusterSpecifier::Cluster(name) => Ok(ClusterSpecifier::Cluster(name.into())),
+        ProtoClusterSpecifier::WeightedClusters(message) => {
+            weighted_clusters(message).within("weighted_clusters").map(ClusterSpecifier::Weighted)
+        }
+        ProtoClusterSpecifier::ClusterHeader(_) => Err(unsupported("cluster_header")),
+        ProtoClusterSpecifier::ClusterSpecifierPlugin(_) => Err(unsupported("cluster_specifier_plugin")),
+        ProtoClusterSpecifier::InlineClusterSpecifierPlugin(_) => Err(unsupported("inline_cluster_specifier_plugin")),
+    }
+}
+
+fn weighted_clusters(message: ProtoWeightedCluster) -> Result<Vec<WeightedCluster>> {
+    #[expect(deprecated, reason = "named to be ignored")]
+    let ProtoWeightedCluster {
+        clusters,
+        total_weight: _,       // Envoy takes the sum of the weights whatever this says
+        runtime_key_prefix: _, // there is no runtime that could override weights
+        random_value_specifier,
+    } = message;
+    match random_value_specifier {
+        None => {}
+        Some(RandomValueSpecifier::UseHashPolicy(wrapper)) => field::only(Some(wrapper), false, "use_hash_policy")?,
+        Some(RandomValueSpecifier::HeaderName(_)) => return Err(unsupported("header_name")),
+    }
+    let clusters = field::each(clusters, "clusters", cluster_weight)?;
+    check_weights(&clusters)?;
+    Ok(clusters)
+}
+
+/// A draw needs a sum of at least 1, which fits 32 bits as Envoy's does.
+pub(crate) fn check_weights(clusters: &[WeightedCluster]) -> Result<()> {
+    match clusters.iter().map(|cluster| u64::from(cluster.weight)).sum::<u64>() {
+        0 => Err(FieldError::new("clusters", "sum of weights must be greater than 0")),
+        sum if sum > u64::from(u32::MAX) => {
+            Err(FieldError::new("clusters", format!("sum of weights must not exceed {}", u32::MAX)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cluster_weight(message: ClusterWeight) -> Result<WeightedCluster> {
+    let ClusterWeight {
+        name,
+        cluster_header,
+        weight,
+        metadata_match,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        typed_per_filter_config,
+        host_rewrite_specifier,
+    } = message;
+    refuse!(cluster_header, metadata_match, request_headers_to_add, request_headers_to_remove);
+    refuse!(response_headers_to_add, response_headers_to_remove, typed_per_filter_config);
+    unset(&host_rewrite_specifier, "host_rewrite_literal")?;
+    if name.is_empty() {
+        return Err(FieldError::new("name", "value is required"));
+    }
+    Ok(WeightedCluster { name: name.into(), weight: required(weight, "weight")?.value })
+}
+
+impl RoutingPriority {
+    pub(crate) fn from_proto(priority: i32, path: &str) -> Result<Self> {
+        use weft_xds::pb::envoy::config::core::v3::RoutingPriority as Proto;
+        Ok(match field::enumeration(priority, path)? {
+            Proto::Default => Self::Default,
+            Proto::High => Self::High,
+        })
+    }
+}
+
+impl DirectResponse {
+    fn from_proto(message: DirectResponseAction, limits: &Limits) -> Result<Self> {
+        let DirectResponseAction { status, body, body_format } = message;
+        refuse!(body_format);
+        let body = body.map(data_source::read).transpose().within("body")?.unwrap_or_default();
+        if body.len() > limits.body_bytes_max as usize {
+            let reason = format!("body is {} bytes; maximum is {}", body.len(), limits.body_bytes_max);
+            return Err(FieldError::new("body", reason));
+        }
+        let status = u16::try_from(status).ok().and_then(|status| http::StatusCode::from_u16(status).ok());
+        Ok(Self {
+            status: status.ok_or_else(|| FieldError::new("status", "not an HTTP status code"))?,
+            body: Bytes::from(body),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

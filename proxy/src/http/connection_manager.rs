@@ -1,0 +1,240 @@
+//! The HTTP connection manager: one downstream connection's codec, and each of its requests from head to response.
+
+use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, task::Poll, time::Instant};
+
+use http::{HeaderValue, Request, Response, Version, header};
+use tower::Service;
+
+use crate::{
+    config::http_connection_manager::{CodecType, HttpFilter, ServerHeaderTransformation},
+    http::{
+        body::Body,
+        exchange::{Exchange, RequestBody, ResponseBody},
+        h1, h2,
+        request_headers::{self, X_REQUEST_ID},
+        router,
+    },
+    listener::{
+        active::ActiveHttp,
+        connection::Downstream,
+        inspect::is_http2_preface,
+        registry::{ConnectionLimits, Order},
+    },
+    net::{peek::peek_more, stream::Stream},
+    stats::HttpStat,
+};
+
+/// One downstream connection of a connection manager.
+pub struct HttpConnection {
+    pub active: Arc<ActiveHttp>,
+    pub downstream: Rc<Downstream>,
+    requests: Cell<u32>,
+    requests_under_way: Cell<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    Http1,
+    Http2,
+}
+
+pub async fn serve(active: Arc<ActiveHttp>, downstream: Rc<Downstream>, stream: Stream) {
+    let config = &active.config;
+    downstream.control.limits.set(ConnectionLimits {
+        idle_timeout: config.idle_timeout,
+        max_duration: config.max_connection_duration,
+        drain_timeout: config.drain_timeout,
+    });
+    let connection = Rc::new(HttpConnection {
+        downstream,
+        requests: Cell::new(0),
+        requests_under_way: Cell::new(0),
+        active: active.clone(),
+    });
+    connection.count(HttpStat::CxTotal);
+    let _open = connection.gauge(HttpStat::CxActive);
+    let choosing = connection.unless_ordered(choose_codec(config.codec_type, &stream));
+    match choosing.await {
+        Some(Some(Codec::Http1)) => {
+            connection.count(HttpStat::CxHttp1Total);
+            let _open = connection.gauge(HttpStat::CxHttp1Active);
+            h1::serve(&connection, stream).await;
+        }
+        Some(Some(Codec::Http2)) => {
+            connection.count(HttpStat::CxHttp2Total);
+            let _open = connection.gauge(HttpStat::CxHttp2Active);
+            h2::serve(&connection, stream).await;
+        }
+        Some(None) | None => {} // closed, or told to end, before its first byte
+    }
+    connection.count(HttpStat::CxDestroy);
+}
+
+/// None: the peer closed before it could be told.
+async fn choose_codec(configured: CodecType, stream: &Stream) -> Option<Codec> {
+    match configured {
+        CodecType::Http1 => return Some(Codec::Http1),
+        CodecType::Http2 => return Some(Codec::Http2),
+        CodecType::Auto => {}
+    }
+    let Some(plain) = stream.as_plain() else {
+        let is_http2 = stream.alpn_protocol().is_some_and(|protocol| protocol == b"h2" || protocol == b"istio-h2");
+        return Some(if is_http2 { Codec::Http2 } else { Codec::Http1 });
+    };
+    let mut buffer = [0; 24];
+    let mut seen = 0;
+    loop {
+        let now = peek_more(plain, &mut buffer, seen).await.ok()?;
+        match is_http2_preface(&buffer[..now]) {
+            Some(true) => return Some(Codec::Http2),
+            Some(false) => return Some(Codec::Http1),
+            None if now <= seen => return (now > 0).then_some(Codec::Http1),
+            None => seen = now,
+        }
+    }
+}
+
+/// The seam between codecs and what is behind them: a request in, a response out, never an error.
+pub fn service(
+    connection: Rc<HttpConnection>,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<ResponseBody>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<ResponseBody>, Infallible>> + 'static,
+> + Clone
++ 'static {
+    tower::service_fn(move |request| {
+        let connection = connection.clone();
+        async move { Ok(connection.handle(request).await) }
+    })
+}
+
+impl HttpConnection {
+    async fn handle(self: Rc<Self>, request: Request<Body>) -> Response<ResponseBody> {
+        let (mut head, body) = request.into_parts();
+        let exchange = Exchange::new(self.clone(), &head);
+        let body = RequestBody::wrap(body, &exchange);
+        let mut response = match request_headers::prepare(&mut head, &self.active.config, &self.downstream) {
+            Err(refused) => {
+                exchange.captured.borrow_mut().capture_request(&self.active.config.access_log, &head);
+                refused.into_response(&exchange)
+            }
+            Ok(()) => {
+                let request_id = self.echoed_request_id(&head.headers);
+                let mut response = self.filtered(&exchange, head, body).await;
+                if let Some(id) = request_id {
+                    response.headers_mut().insert(X_REQUEST_ID, id);
+                }
+                response
+            }
+        };
+        self.finish(&exchange, &mut response);
+        response
+    }
+
+    /// Through the filters, in order. The router is the last and answers.
+    async fn filtered(
+        &self,
+        exchange: &Rc<Exchange>,
+        head: http::request::Parts,
+        body: Body,
+    ) -> Response<ResponseBody> {
+        // The configuration holds exactly one router, at the end.
+        let HttpFilter::Router(filter) =
+            self.active.config.http_filters.last().expect("a connection manager has a router");
+        router::route(filter, exchange, head, body).await
+    }
+
+    fn echoed_request_id(&self, headers: &http::HeaderMap) -> Option<HeaderValue> {
+        self.active.config.always_set_request_id_in_response.then(|| headers.get(X_REQUEST_ID).cloned()).flatten()
+    }
+
+    /// What every response gets.
+    fn finish(&self, exchange: &Exchange, response: &mut Response<ResponseBody>) {
+        let config = &self.active.config;
+        let headers = response.headers_mut();
+        match config.server_header_transformation {
+            ServerHeaderTransformation::Overwrite => {
+                headers.insert(header::SERVER, config.server_name.clone());
+            }
+            ServerHeaderTransformation::AppendIfAbsent => {
+                headers.entry(header::SERVER).or_insert_with(|| config.server_name.clone());
+            }
+            ServerHeaderTransformation::PassThrough => {}
+        }
+        let now = Instant::now();
+        headers.entry(header::DATE).or_insert_with(|| self.downstream.worker.dates.value(now));
+        if let Some(via) = &config.via {
+            headers.append(header::VIA, via.clone());
+        }
+        // RFC 9113 section 8.2.2: no `connection` in HTTP/2, whose GOAWAY says the same.
+        if exchange.protocol < Version::HTTP_2 && self.takes_no_more() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            self.count(HttpStat::CxDrainClose);
+        }
+        exchange.status.set(Some(response.status()));
+        exchange.response_begun.set(Some(exchange.started.elapsed()));
+        exchange.captured.borrow_mut().capture_response(&config.access_log, response);
+    }
+
+    /// The connection ends after the requests under way.
+    fn takes_no_more(&self) -> bool {
+        let max = self.active.config.max_requests_per_connection;
+        self.downstream.is_draining() || max.is_some_and(|max| self.requests.get() >= max)
+    }
+
+    pub fn has_reached_request_limit(&self) -> bool {
+        self.active.config.max_requests_per_connection.is_some_and(|max| self.requests.get() >= max)
+    }
+
+    pub fn request_begun(&self) {
+        self.requests.set(self.requests.get().saturating_add(1));
+        self.requests_under_way.set(self.requests_under_way.get() + 1);
+        self.downstream.control.set_busy();
+    }
+
+    pub fn request_ended(&self) {
+        self.requests_under_way.set(self.requests_under_way.get() - 1);
+        if self.requests_under_way.get() == 0 {
+            self.downstream.control.set_idle(Instant::now());
+        }
+    }
+
+    pub fn count(&self, stat: HttpStat) {
+        self.active.stats.cells.inc(self.downstream.worker.index, stat);
+    }
+
+    fn gauge(self: &Rc<Self>, stat: HttpStat) -> Gauge {
+        self.count(stat);
+        Gauge(self.clone(), stat)
+    }
+
+    /// Counts what an order is about.
+    pub fn count_order(&self, order: Order) {
+        match order {
+            Order::IdleTimeout => self.count(HttpStat::CxIdleTimeout),
+            Order::MaxDuration(_) => self.count(HttpStat::CxMaxDuration),
+            Order::Drain(_) | Order::Close => {}
+        }
+    }
+
+    /// The future's output; None: the connection was told to end first.
+    pub async fn unless_ordered<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| match self.downstream.order(cx) {
+            Some(Order::IdleTimeout | Order::Close) => Poll::Ready(None),
+            Some(Order::Drain(_) | Order::MaxDuration(_)) | None => future.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+}
+
+/// Counts one while it lives.
+struct Gauge(Rc<HttpConnection>, HttpStat);
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.0.active.stats.cells.dec(self.0.downstream.worker.index, self.1);
+    }
+}

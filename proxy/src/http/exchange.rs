@@ -1,0 +1,380 @@
+//! One request and its response: what is known of it so far, for statistics and access logs. Everything that serves the
+//! request holds it; when the last lets go, it is counted and logged.
+
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, request};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use crate::{
+    access_log::CapturedHeaders,
+    http::{
+        body::{Body, BodyError},
+        connection_manager::HttpConnection,
+        response_flags::ResponseFlags,
+        upstream_request::UpstreamStream,
+    },
+    stats::HttpStat,
+};
+
+pub struct Exchange {
+    pub connection: Rc<HttpConnection>,
+    pub started: Instant,
+    /// Only where something logs it.
+    pub started_at: Option<SystemTime>,
+    pub protocol: http::Version,
+    pub is_grpc: bool,
+    pub flags: Cell<ResponseFlags>,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: RefCell<Cow<'static, str>>,
+    /// None: no response was begun.
+    pub status: Cell<Option<StatusCode>>,
+    pub bytes_received: Cell<u64>,
+    pub bytes_sent: Cell<u64>,
+    pub attempts: Cell<u32>,
+    pub upstream_host: Cell<Option<SocketAddr>>,
+    pub upstream_cluster: RefCell<Option<Arc<str>>>,
+    pub upstream_failure: RefCell<Option<String>>,
+    pub route_name: RefCell<Option<Arc<str>>>,
+    /// Since the start: the request was received, the response began, the response was sent.
+    pub request_received: Cell<Option<Duration>>,
+    pub response_begun: Cell<Option<Duration>>,
+    pub response_sent: Cell<Option<Duration>>,
+    pub captured: RefCell<CapturedHeaders>,
+    request_waker: RefCell<Option<Waker>>,
+}
+
+impl Exchange {
+    pub fn new(connection: Rc<HttpConnection>, head: &request::Parts) -> Rc<Exchange> {
+        let logs = !connection.active.config.access_log.is_empty();
+        let index = connection.downstream.worker.index;
+        let cells = &connection.active.stats.cells;
+        cells.inc(index, HttpStat::RqTotal);
+        cells.inc(index, HttpStat::RqActive);
+        cells.inc(
+            index,
+            if head.version == http::Version::HTTP_2 { HttpStat::RqHttp2Total } else { HttpStat::RqHttp1Total },
+        );
+        connection.request_begun();
+        Rc::new(Exchange {
+            started: Instant::now(),
+            started_at: logs.then(SystemTime::now),
+            protocol: head.version,
+            is_grpc: is_grpc(&head.headers),
+            flags: Cell::default(),
+            details: RefCell::new("-".into()),
+            status: Cell::default(),
+            bytes_received: Cell::default(),
+            bytes_sent: Cell::default(),
+            attempts: Cell::default(),
+            upstream_host: Cell::default(),
+            upstream_cluster: RefCell::default(),
+            upstream_failure: RefCell::default(),
+            route_name: RefCell::default(),
+            request_received: Cell::default(),
+            response_begun: Cell::default(),
+            response_sent: Cell::default(),
+            captured: RefCell::default(),
+            request_waker: RefCell::default(),
+            connection,
+        })
+    }
+
+    pub fn add_flag(&self, flag: ResponseFlags) {
+        self.flags.set(self.flags.get().with(flag));
+    }
+
+    pub fn count(&self, stat: HttpStat) {
+        self.connection.active.stats.cells.inc(self.connection.downstream.worker.index, stat);
+    }
+
+    pub fn request_complete(&self) {
+        if self.request_received.get().is_none() {
+            self.request_received.set(Some(self.started.elapsed()));
+            if let Some(waker) = self.request_waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Ready when the whole request has arrived.
+    pub fn poll_request_complete(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.request_received.get().is_some() {
+            return Poll::Ready(());
+        }
+        *self.request_waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        let index = connection.downstream.worker.index;
+        let stats = &connection.active.stats;
+        stats.cells.dec(index, HttpStat::RqActive);
+        stats.cells.inc(index, HttpStat::RqCompleted);
+        stats.rq_time.record(index, self.started.elapsed());
+        if let Some(status) = self.status.get() {
+            stats.codes.count(index, status);
+        }
+        if self.response_sent.get().is_none() {
+            if self.flags.get() == ResponseFlags::default() {
+                self.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                *self.details.borrow_mut() = "downstream_remote_disconnect".into();
+            }
+            stats.cells.inc(index, HttpStat::RqRxReset);
+        }
+        connection.request_ended();
+        if self.started_at.is_some() {
+            connection.downstream.worker.access_logs.log_http(&connection.active.config.access_log, self);
+        }
+    }
+}
+
+/// gRPC over HTTP/2: the content type `application/grpc`, alone or with a suffix.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        value
+            .as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}
+
+/// The body of a downstream request, counted on its exchange.
+pub struct RequestBody {
+    inner: Body,
+    exchange: Rc<Exchange>,
+}
+
+impl RequestBody {
+    /// A body that is over already is `Empty`.
+    pub fn wrap(inner: Body, exchange: &Rc<Exchange>) -> Body {
+        if inner.is_end_stream() {
+            exchange.request_complete();
+            return Body::Empty;
+        }
+        Body::Request(Box::new(RequestBody { inner, exchange: exchange.clone() }))
+    }
+
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.exchange.bytes_received.set(self.exchange.bytes_received.get() + bytes);
+                if frame.is_trailers() || self.inner.is_end_stream() {
+                    self.exchange.request_complete();
+                }
+            }
+            Some(Err(_)) => {}
+            None => self.exchange.request_complete(),
+        }
+        Poll::Ready(frame)
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of a response on its way downstream. Holds what the response needs until its last byte is read: the upstream
+/// stream, the deadline.
+pub struct ResponseBody {
+    inner: Body,
+    exchange: Rc<Exchange>,
+    /// None for local replies.
+    upstream: Option<UpstreamStream>,
+    deadlines: Deadlines,
+}
+
+/// Which of a request's deadlines is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// The request did not arrive whole in time.
+    Request,
+    Timeout,
+    Idle,
+}
+
+/// What bounds the wait for a response and then for each part of it.
+#[derive(Default)]
+pub struct Deadlines {
+    /// The connection manager's: from the start to the end of the request.
+    request_timeout: Option<Duration>,
+    /// The route's timeout: from the end of the request to the end of the response.
+    pub timeout: Option<Duration>,
+    /// Nothing arrives for so long.
+    pub idle_timeout: Option<Duration>,
+    idle_at: Option<Instant>,
+    /// Set up only when there is something to wait for.
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Deadlines {
+    pub fn new(
+        request_timeout: Option<Duration>,
+        timeout: Option<Duration>,
+        idle_timeout: Option<Duration>,
+    ) -> Deadlines {
+        Deadlines { request_timeout, timeout, idle_timeout, idle_at: None, timer: None }
+    }
+
+    /// Something arrived.
+    pub fn activity(&mut self) {
+        self.idle_at = None;
+    }
+
+    /// Ready when one of them is over.
+    pub fn poll(&mut self, exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Deadline> {
+        let received = exchange.poll_request_complete(cx).is_ready().then(|| exchange.request_received.get()).flatten();
+        let (request_at, whole_at) = match received {
+            Some(received) => (None, self.timeout.map(|timeout| exchange.started + received + timeout)),
+            None => (self.request_timeout.map(|timeout| exchange.started + timeout), None),
+        };
+        if self.idle_at.is_none() {
+            self.idle_at = self.idle_timeout.map(|idle| Instant::now() + idle);
+        }
+        let Some(at) = [request_at, whole_at, self.idle_at].into_iter().flatten().min() else { return Poll::Pending };
+        match &mut self.timer {
+            None => self.timer = Some((at, Box::pin(tokio::time::sleep_until(at.into())))),
+            Some((set, timer)) if *set != at => {
+                timer.as_mut().reset(at.into());
+                *set = at;
+            }
+            Some(_) => {}
+        }
+        let Some((_, timer)) = &mut self.timer else { return Poll::Pending };
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(match Some(at) {
+            at if at == whole_at => Deadline::Timeout,
+            at if at == request_at => Deadline::Request,
+            _ => Deadline::Idle,
+        })
+    }
+}
+
+impl ResponseBody {
+    pub fn local(inner: Body, exchange: Rc<Exchange>) -> ResponseBody {
+        ResponseBody { inner, exchange, upstream: None, deadlines: Deadlines::default() }
+    }
+
+    pub fn upstream(
+        inner: Body,
+        exchange: Rc<Exchange>,
+        upstream: UpstreamStream,
+        deadlines: Deadlines,
+    ) -> ResponseBody {
+        let mut body = ResponseBody { inner, exchange, upstream: Some(upstream), deadlines };
+        if body.inner.is_end_stream() {
+            body.upstream_complete();
+        }
+        body
+    }
+
+    /// What goes downstream is complete.
+    pub fn sent(&self) {
+        if self.exchange.response_sent.get().is_none() {
+            self.exchange.response_sent.set(Some(self.exchange.started.elapsed()));
+        }
+    }
+
+    /// The upstream's part is over: its connection is free for others.
+    fn upstream_complete(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            upstream.complete(self.exchange.request_received.get().is_some());
+        }
+    }
+
+    fn failed(&mut self, error: &BodyError) {
+        let (flag, details) = match error {
+            BodyError::Deadline(Deadline::Timeout) => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+            BodyError::Deadline(Deadline::Request) => (ResponseFlags::default(), "request_overall_timeout"),
+            BodyError::Deadline(Deadline::Idle) => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+            BodyError::Http1(_) | BodyError::Source => (
+                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+                "upstream_reset_after_response_started{connection_termination}",
+            ),
+            BodyError::Http2(_) => {
+                (ResponseFlags::UPSTREAM_REMOTE_RESET, "upstream_reset_after_response_started{remote_reset}")
+            }
+        };
+        self.exchange.add_flag(flag);
+        *self.exchange.details.borrow_mut() = details.into();
+        self.exchange.count(HttpStat::RqTxReset);
+        match error {
+            BodyError::Deadline(Deadline::Request) => self.exchange.count(HttpStat::RqTimeout),
+            BodyError::Deadline(Deadline::Idle) => self.exchange.count(HttpStat::RqIdleTimeout),
+            _ => {}
+        }
+        if let Some(upstream) = self.upstream.take() {
+            upstream.failed(error);
+        }
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Pending => {
+                let over = ready!(this.deadlines.poll(&this.exchange, cx));
+                Some(Err(BodyError::Deadline(over)))
+            }
+            Poll::Ready(polled) => polled,
+        };
+        match &polled {
+            Some(Ok(frame)) => {
+                this.deadlines.activity();
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                this.exchange.bytes_sent.set(this.exchange.bytes_sent.get() + bytes);
+                if frame.is_trailers() || this.inner.is_end_stream() {
+                    this.upstream_complete();
+                    this.sent();
+                }
+            }
+            Some(Err(error)) => this.failed(error),
+            None => {
+                this.upstream_complete();
+                this.sent();
+            }
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // A codec need not poll a body that it knows to be empty (HEAD, 204, 304, content-length 0).
+        if self.inner.is_end_stream() {
+            self.sent();
+        }
+    }
+}

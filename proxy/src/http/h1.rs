@@ -1,0 +1,61 @@
+//! HTTP/1 downstream, by hyper: one request at a time (RFC 9112).
+
+use std::{rc::Rc, task::Poll};
+
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tower::ServiceExt;
+
+use crate::{
+    http::{
+        body::Body,
+        connection_manager::{self, HttpConnection},
+    },
+    listener::registry::Order,
+    net::stream::Stream,
+    stats::HttpStat,
+};
+
+pub async fn serve(connection: &Rc<HttpConnection>, stream: Stream) {
+    let config = &connection.active.config;
+    let mut builder = http1::Builder::new();
+    builder
+        .auto_date_header(false)
+        .pipeline_flush(true)
+        .max_headers(config.max_headers_count as usize)
+        .max_header_size(config.max_request_headers_bytes as usize)
+        .header_read_timeout(config.request_headers_timeout);
+    if config.request_headers_timeout.is_some() {
+        builder.timer(TokioTimer::new());
+    }
+    let service = connection_manager::service(connection.clone())
+        .map_request(|request: http::Request<Incoming>| request.map(Body::Http1));
+    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut served = std::pin::pin!(served);
+    let mut ending = false;
+    let result = std::future::poll_fn(|cx| {
+        match connection.downstream.order(cx) {
+            Some(order @ (Order::IdleTimeout | Order::Close)) if !ending => {
+                ending = true;
+                connection.count_order(order);
+                served.as_mut().graceful_shutdown();
+            }
+            // Responses say `connection: close` from now on; a client that sends nothing more is closed by `Order::Close`.
+            Some(_) | None => {}
+        }
+        match served.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    if let Err(error) = result {
+        if error.is_parse() {
+            connection.count(HttpStat::CxProtocolError);
+        }
+        tracing::debug!(peer = %connection.downstream.remote_address, %error, "downstream connection ended");
+    }
+}

@@ -1,0 +1,116 @@
+//! Whether and when a failed try is followed by another: pure.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use crate::config::route::{BackOff, RetryOn, RetryPolicy};
+
+/// How a try failed before its response began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryFailure {
+    /// No connection: nothing was sent.
+    Connect,
+    /// The peer said that it has not processed the stream (RFC 9113 section 8.7).
+    RefusedStream,
+    /// A connection from the pool was closed by the peer before anything of the request was written to it.
+    ResetBeforeRequest,
+    /// Reset or closed after the request, or a part of it, was sent.
+    Reset,
+    PerTryTimeout,
+}
+
+/// The names of Envoy's `retry_on` that a failure without a response answers to.
+pub fn retries_failure(on: &RetryOn, failure: TryFailure) -> bool {
+    match failure {
+        TryFailure::Connect => on.connect_failure || on.gateway_error || on.server_error || on.reset,
+        TryFailure::RefusedStream => on.refused_stream || on.gateway_error || on.server_error || on.reset,
+        TryFailure::ResetBeforeRequest => on.reset_before_request || on.gateway_error || on.server_error || on.reset,
+        TryFailure::Reset | TryFailure::PerTryTimeout => on.gateway_error || on.server_error || on.reset,
+    }
+}
+
+pub fn retries_response(policy: &RetryPolicy, status: StatusCode, headers: &HeaderMap) -> bool {
+    let on = &policy.retry_on;
+    let code = status.as_u16();
+    let by_status = (on.server_error && status.is_server_error())
+        || (on.gateway_error && matches!(code, 502..=504))
+        || (on.retriable_4xx && code == 409)
+        || (on.retriable_status_codes && policy.retriable_status_codes.contains(&status));
+    // Only a trailers-only response tells the gRPC status in time.
+    by_status || headers.get("grpc-status").is_some_and(|status| retries_grpc(on, status.as_bytes()))
+}
+
+fn retries_grpc(on: &RetryOn, status: &[u8]) -> bool {
+    match status {
+        b"1" => on.grpc_cancelled,
+        b"4" => on.grpc_deadline_exceeded,
+        b"8" => on.grpc_resource_exhausted,
+        b"13" => on.grpc_internal,
+        b"14" => on.grpc_unavailable,
+        _ => false,
+    }
+}
+
+/// Full jitter over a doubling interval. `retry` counts from 0; `random` is in 0..1.
+pub fn back_off(config: &BackOff, retry: u32, random: f64) -> Duration {
+    let doubled = config.base_interval.saturating_mul(1u32.checked_shl(retry).unwrap_or(u32::MAX));
+    doubled.min(config.max_interval).mul_f64(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(retry_on: RetryOn) -> RetryPolicy {
+        RetryPolicy {
+            retry_on,
+            num_retries: 1,
+            per_try_timeout: None,
+            per_try_idle_timeout: None,
+            retriable_status_codes: vec![StatusCode::SERVICE_UNAVAILABLE],
+            previous_hosts: false,
+            host_selection_retry_max_attempts: 1,
+            back_off: BackOff { base_interval: Duration::from_millis(25), max_interval: Duration::from_millis(250) },
+        }
+    }
+
+    #[test]
+    fn a_request_that_may_have_been_processed_is_repeated_only_when_the_policy_names_it() {
+        let safe =
+            RetryOn { connect_failure: true, refused_stream: true, reset_before_request: true, ..Default::default() };
+        assert!(retries_failure(&safe, TryFailure::Connect));
+        assert!(retries_failure(&safe, TryFailure::RefusedStream));
+        assert!(retries_failure(&safe, TryFailure::ResetBeforeRequest));
+        assert!(!retries_failure(&safe, TryFailure::Reset));
+        assert!(!retries_failure(&safe, TryFailure::PerTryTimeout));
+        let reset = RetryOn { reset: true, ..Default::default() };
+        assert!(retries_failure(&reset, TryFailure::Reset) && retries_failure(&reset, TryFailure::Connect));
+    }
+
+    #[test]
+    fn responses_by_status_and_by_grpc_status() {
+        let none = HeaderMap::new();
+        let status = |code: u16| StatusCode::from_u16(code).expect("a status");
+        let server_error = policy(RetryOn { server_error: true, ..Default::default() });
+        assert!(
+            retries_response(&server_error, status(500), &none) && !retries_response(&server_error, status(404), &none)
+        );
+        let gateway = policy(RetryOn { gateway_error: true, ..Default::default() });
+        assert!(retries_response(&gateway, status(502), &none) && !retries_response(&gateway, status(500), &none));
+        let codes = policy(RetryOn { retriable_status_codes: true, ..Default::default() });
+        assert!(retries_response(&codes, status(503), &none) && !retries_response(&codes, status(502), &none));
+        let grpc = policy(RetryOn { grpc_unavailable: true, ..Default::default() });
+        let headers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), "14".parse().expect("a value"))]);
+        assert!(retries_response(&grpc, status(200), &headers) && !retries_response(&grpc, status(200), &none));
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_its_cap() {
+        let config = policy(RetryOn::default()).back_off;
+        assert_eq!(back_off(&config, 0, 1.0), Duration::from_millis(25));
+        assert_eq!(back_off(&config, 2, 0.5), Duration::from_millis(50));
+        assert_eq!(back_off(&config, 9, 1.0), Duration::from_millis(250));
+        assert_eq!(back_off(&config, 99, 1.0), Duration::from_millis(250));
+    }
+}

@@ -1,0 +1,170 @@
+//! Whether a route matches a request: pure predicates over its head.
+
+use http::{HeaderMap, HeaderName, request};
+
+use crate::{
+    config::{
+        matcher::{HeaderMatch, HeaderMatcher, HeaderMatcherName, StringMatcher, StringPattern},
+        route::{PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch},
+    },
+    http::exchange::is_grpc,
+};
+
+pub fn matches(rule: &RouteMatch, head: &request::Parts, authority: &[u8]) -> bool {
+    let RouteMatch { path, case_sensitive, headers, query_parameters, grpc } = rule;
+    path_matches(path, *case_sensitive, head.uri.path())
+        && (!grpc || is_grpc(&head.headers))
+        && headers.iter().all(|header| header_matches(header, head, authority))
+        && query_parameters.iter().all(|parameter| query_matches(parameter, head.uri.query().unwrap_or_default()))
+}
+
+fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
+    let same = |a: &[u8], b: &[u8]| if case_sensitive { a == b } else { a.eq_ignore_ascii_case(b) };
+    let starts_with =
+        |prefix: &str| path.as_bytes().get(..prefix.len()).is_some_and(|start| same(start, prefix.as_bytes()));
+    match rule {
+        PathMatch::Prefix(prefix) => starts_with(prefix),
+        PathMatch::Exact(exact) => same(path.as_bytes(), exact.as_bytes()),
+        PathMatch::PathSeparatedPrefix(prefix) => {
+            starts_with(prefix) && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
+        }
+        PathMatch::SafeRegex(regex) => is_full_match(regex, path),
+    }
+}
+
+fn is_full_match(regex: &regex::Regex, text: &str) -> bool {
+    // Leftmost-first search may stop at a shorter alternative, so patterns are compiled anchored at both ends.
+    regex.is_match(text)
+}
+
+pub fn string_matches(matcher: &StringMatcher, text: &str) -> bool {
+    let lowered;
+    let text = if matcher.ignore_case {
+        lowered = text.to_ascii_lowercase();
+        &lowered
+    } else {
+        text
+    };
+    match &matcher.pattern {
+        StringPattern::Exact(exact) => text == exact,
+        StringPattern::Prefix(prefix) => text.starts_with(prefix),
+        StringPattern::Suffix(suffix) => text.ends_with(suffix),
+        StringPattern::Contains(part) => text.contains(part),
+        StringPattern::SafeRegex(regex) => is_full_match(regex, text),
+    }
+}
+
+fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority: &[u8]) -> bool {
+    let path;
+    let joined;
+    let value: Option<&[u8]> = match &matcher.name {
+        HeaderMatcherName::Header(name) => {
+            joined = header_value(&head.headers, name);
+            joined.as_deref()
+        }
+        HeaderMatcherName::Method => Some(head.method.as_str().as_bytes()),
+        HeaderMatcherName::Authority => Some(authority),
+        HeaderMatcherName::Path => {
+            path = head.uri.path_and_query().map_or("", |path| path.as_str());
+            Some(path.as_bytes())
+        }
+        HeaderMatcherName::Scheme => Some(head.uri.scheme_str().unwrap_or("http").as_bytes()),
+    };
+    let value = if matcher.treat_missing_header_as_empty { value.or(Some(b"")) } else { value };
+    let Some(value) = value else {
+        // A header that is not there matches nothing but its own absence, inverted or not.
+        return match matcher.value {
+            HeaderMatch::Present(present) => present == matcher.invert_match,
+            HeaderMatch::String(_) | HeaderMatch::Range { .. } => matcher.invert_match,
+        };
+    };
+    let text = || std::str::from_utf8(value).ok();
+    let matched = match &matcher.value {
+        HeaderMatch::Present(present) => *present,
+        HeaderMatch::String(string) => text().is_some_and(|text| string_matches(string, text)),
+        HeaderMatch::Range { start, end } => {
+            text().and_then(|text| text.parse::<i64>().ok()).is_some_and(|number| (*start..*end).contains(&number))
+        }
+    };
+    matched != matcher.invert_match
+}
+
+/// Several fields of a name count as one, joined by commas.
+fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+    let first = values.next()?;
+    let rest: Vec<&[u8]> = values.collect();
+    if rest.is_empty() {
+        return Some(first.into());
+    }
+    Some([&[first], &rest[..]].concat().join(&b","[..]).into())
+}
+
+fn query_matches(matcher: &QueryParameterMatcher, query: &str) -> bool {
+    let found = query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name == matcher.name).then_some(value)
+    });
+    match &matcher.value {
+        QueryParameterValue::Present(present) => found.is_some() == *present,
+        QueryParameterValue::Match(string) => found.is_some_and(|value| string_matches(string, value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uri: &str, headers: &[(&str, &str)]) -> request::Parts {
+        let mut request = http::Request::get(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn paths() {
+        let path = |rule: PathMatch, path: &str| path_matches(&rule, true, path);
+        assert!(path(PathMatch::Prefix("/a".into()), "/ab"));
+        assert!(!path(PathMatch::Prefix("/a".into()), "/A"));
+        assert!(path_matches(&PathMatch::Prefix("/a".into()), false, "/AB"));
+        assert!(path(PathMatch::Exact("/a".into()), "/a") && !path(PathMatch::Exact("/a".into()), "/a/"));
+        let separated = || PathMatch::PathSeparatedPrefix("/a".into());
+        assert!(path(separated(), "/a") && path(separated(), "/a/b") && !path(separated(), "/ab"));
+        assert!(!path(PathMatch::Prefix("/é".into()), "/\u{e8}"));
+    }
+
+    #[test]
+    fn headers() {
+        let request = head("/p?q=1", &[("x", "5"), ("y", "a"), ("y", "b")]);
+        let check = |name: &str, value: HeaderMatch, invert_match: bool, treat_missing_header_as_empty: bool| {
+            let name = match name {
+                ":method" => HeaderMatcherName::Method,
+                ":path" => HeaderMatcherName::Path,
+                name => HeaderMatcherName::Header(name.parse().expect("a name")),
+            };
+            header_matches(&HeaderMatcher { name, value, invert_match, treat_missing_header_as_empty }, &request, b"h")
+        };
+        let exact = |text: &str| {
+            HeaderMatch::String(StringMatcher { pattern: StringPattern::Exact(text.into()), ignore_case: false })
+        };
+        assert!(check("x", HeaderMatch::Range { start: 5, end: 6 }, false, false));
+        assert!(!check("x", HeaderMatch::Range { start: 6, end: 9 }, false, false));
+        assert!(check("y", exact("a,b"), false, false));
+        assert!(check("z", exact(""), false, true) && !check("z", exact(""), false, false));
+        assert!(check("z", exact("v"), true, false));
+        assert!(check("z", HeaderMatch::Present(false), false, false));
+        assert!(check("z", HeaderMatch::Present(true), true, false));
+        assert!(!check("x", HeaderMatch::Present(true), true, false));
+        assert!(check(":method", exact("GET"), false, false) && check(":path", exact("/p?q=1"), false, false));
+    }
+
+    #[test]
+    fn query_parameters() {
+        let check = |name: &str, value| query_matches(&QueryParameterMatcher { name: name.into(), value }, "a=1&b&a=2");
+        let prefix = StringMatcher { pattern: StringPattern::Prefix("1".into()), ignore_case: false };
+        assert!(check("a", QueryParameterValue::Match(prefix)));
+        assert!(check("b", QueryParameterValue::Present(true)) && !check("c", QueryParameterValue::Present(true)));
+    }
+}

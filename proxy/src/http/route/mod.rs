@@ -1,0 +1,4 @@
+//! Finding the route of a request: pure, compiled from a route configuration.
+
+pub mod matcher;
+pub mod table;

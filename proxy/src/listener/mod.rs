@@ -1,0 +1,8 @@
+//! The downstream side of a connection until a filter chain has it: accept, original destination, first bytes, match, TLS.
+
+pub mod accept;
+pub mod active;
+pub mod connection;
+pub mod filter_chain;
+pub mod inspect;
+pub mod registry;

@@ -1,0 +1,154 @@
+//! Carries out what the warming state decided: builds clusters, route tables and listeners, and publishes them to the
+//! workers. Main thread only.
+//!
+//! Invariant: whatever a route table or listener that becomes visible names was published before.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwapOption;
+
+use crate::{
+    config::{cluster::ClusterConfig, endpoint::LoadAssignment, listener::Listener, route::RouteTable},
+    http::route::table::{CompiledRoutes, RouteSlot},
+    listener::active::ActiveListener,
+    runtime::{
+        publish::{BindError, Publisher},
+        snapshot::Snapshot,
+    },
+    stats::{ClusterStat, Registry, ServerStat},
+    upstream::cluster::Cluster,
+};
+
+pub struct DataPath {
+    publisher: Publisher,
+    stats: Arc<Registry>,
+    clusters: HashMap<Arc<str>, Arc<Cluster>>,
+    listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
+    routes: HashMap<Arc<str>, RouteSlot>,
+    pending: Pending,
+    /// Until something can receive traffic, thousands of clusters that warm up one by one need not be published one by one.
+    serving: bool,
+}
+
+/// What the workers do not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pending {
+    Nothing,
+    /// Endpoint sets changed in place.
+    Endpoints,
+    /// Listeners or clusters came or went.
+    Snapshot,
+}
+
+impl DataPath {
+    pub fn new(publisher: Publisher, stats: Arc<Registry>) -> DataPath {
+        DataPath {
+            publisher,
+            stats,
+            clusters: HashMap::new(),
+            listeners: BTreeMap::new(),
+            routes: HashMap::new(),
+            pending: Pending::Nothing,
+            serving: false,
+        }
+    }
+
+    pub fn activate_cluster(&mut self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) {
+        let name = config.name.clone();
+        let previous = self.clusters.get(&name);
+        let cluster = Cluster::new(config, &self.stats, previous.map(Arc::as_ref));
+        if let Some(assignment) = assignment {
+            cluster.update_endpoints(assignment);
+        }
+        self.clusters.insert(name, cluster);
+        self.pending = Pending::Snapshot;
+    }
+
+    pub fn update_endpoints(&mut self, cluster: &str, assignment: &LoadAssignment) {
+        if let Some(cluster) = self.clusters.get(cluster) {
+            cluster.update_endpoints(assignment);
+            cluster.stats.cells.inc(self.stats.main_thread(), ClusterStat::AssignmentUpdate);
+            self.pending = self.pending.max(Pending::Endpoints);
+        }
+    }
+
+    pub fn remove_cluster(&mut self, name: &str) {
+        self.clusters.remove(name);
+        self.pending = Pending::Snapshot;
+    }
+
+    /// Visible at once to every listener that names it, so what it routes to is published first.
+    pub fn activate_routes(&mut self, name: &Arc<str>, table: Arc<RouteTable>) {
+        self.publish_if_serving();
+        slot(&mut self.routes, name).store(Some(Arc::new(CompiledRoutes::new(table))));
+    }
+
+    /// Connections that still use the table keep it.
+    pub fn remove_routes(&mut self, name: &str) {
+        self.routes.remove(name);
+    }
+
+    /// Fails if its addresses cannot be listened on; then nothing changes.
+    pub fn activate_listener(&mut self, config: Arc<Listener>) -> Result<(), BindError> {
+        let name = config.name.clone();
+        if let Err(error) = self.publisher.bind(&config) {
+            self.count(ServerStat::ListenerCreateFailure);
+            return Err(error);
+        }
+        let previous = self.listeners.get(&name).cloned();
+        self.count(match previous {
+            Some(_) => ServerStat::ListenersModified,
+            None => ServerStat::ListenersAdded,
+        });
+        let slots = std::cell::RefCell::new(&mut self.routes);
+        let slot_of = |name: &Arc<str>| slot(&mut slots.borrow_mut(), name);
+        let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats);
+        self.listeners.insert(name, listener);
+        self.pending = Pending::Snapshot;
+        self.serving = true;
+        Ok(())
+    }
+
+    pub fn remove_listener(&mut self, name: &str) {
+        if self.listeners.remove(name).is_some() {
+            self.count(ServerStat::ListenersRemoved);
+            self.pending = Pending::Snapshot;
+        }
+    }
+
+    /// The start is over: from now on everything is published, even if nothing listens.
+    pub fn initialized(&mut self) {
+        self.serving = true;
+    }
+
+    /// To be called after each batch of changes.
+    pub fn publish_if_serving(&mut self) {
+        if !self.serving {
+            return;
+        }
+        match self.pending {
+            Pending::Nothing => {}
+            Pending::Endpoints => self.publisher.endpoints_changed(),
+            Pending::Snapshot => {
+                let listeners = self.listeners.values().cloned().collect();
+                self.publisher.publish(Snapshot::new(listeners, self.clusters.clone()));
+            }
+        }
+        self.pending = Pending::Nothing;
+    }
+
+    pub fn into_publisher(self) -> Publisher {
+        self.publisher
+    }
+
+    fn count(&self, stat: ServerStat) {
+        self.stats.server.inc(self.stats.main_thread(), stat);
+    }
+}
+
+fn slot(routes: &mut HashMap<Arc<str>, RouteSlot>, name: &Arc<str>) -> RouteSlot {
+    routes.entry(name.clone()).or_insert_with(|| Arc::new(ArcSwapOption::empty())).clone()
+}

@@ -1,0 +1,103 @@
+//! The runtime as the rest of the process sees it: whether it is ready, what it has, and how it ended.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    runtime::{publish::Publisher, task::RuntimeError},
+    xds::{
+        counters::DiscoveryCounters,
+        dump::{ConfigDump, EndpointsInDump},
+    },
+};
+
+/// Questions that wait to be answered; asking further ones waits.
+const QUERY_QUEUE: usize = 16;
+
+pub struct RuntimeHandle {
+    asking: RuntimeQueries,
+    task: JoinHandle<Result<Publisher, RuntimeError>>,
+}
+
+/// For those who only ask, such as the admin server.
+#[derive(Clone)]
+pub struct RuntimeQueries {
+    queries: mpsc::Sender<Query>,
+    initialized: watch::Receiver<bool>,
+    counters: Arc<DiscoveryCounters>,
+}
+
+pub(super) enum Query {
+    ConfigDump { endpoints: EndpointsInDump, answer: oneshot::Sender<ConfigDump> },
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration is shutting down")]
+pub struct Stopped;
+
+/// The runtime's ends of what a handle holds.
+pub(super) struct HandleEnds {
+    pub(super) queries: mpsc::Receiver<Query>,
+    pub(super) initialized: watch::Sender<bool>,
+}
+
+impl RuntimeQueries {
+    pub(super) fn new(counters: Arc<DiscoveryCounters>) -> (RuntimeQueries, HandleEnds) {
+        let (ask, queries) = mpsc::channel(QUERY_QUEUE);
+        let (initialized, is_initialized) = watch::channel(false);
+        let asking = RuntimeQueries { queries: ask, initialized: is_initialized, counters };
+        (asking, HandleEnds { queries, initialized })
+    }
+
+    /// The first configuration is complete: clusters and listeners are warm, or waited their time.
+    pub fn is_initialized(&self) -> bool {
+        *self.initialized.borrow()
+    }
+
+    /// Waits for the first configuration. False: the runtime ended before.
+    pub async fn initialized(&self) -> bool {
+        self.initialized.clone().wait_for(|initialized| *initialized).await.is_ok()
+    }
+
+    pub fn counters(&self) -> &DiscoveryCounters {
+        &self.counters
+    }
+
+    pub async fn config_dump(&self, endpoints: EndpointsInDump) -> Result<ConfigDump, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.queries.send(Query::ConfigDump { endpoints, answer }).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+}
+
+impl RuntimeHandle {
+    pub(super) fn new(asking: RuntimeQueries, task: JoinHandle<Result<Publisher, RuntimeError>>) -> RuntimeHandle {
+        RuntimeHandle { asking, task }
+    }
+
+    pub fn queries(&self) -> RuntimeQueries {
+        self.asking.clone()
+    }
+
+    pub fn is_initialized(&self) -> bool {
+        self.asking.is_initialized()
+    }
+
+    pub fn counters(&self) -> &DiscoveryCounters {
+        self.asking.counters()
+    }
+
+    pub async fn config_dump(&self, endpoints: EndpointsInDump) -> Result<ConfigDump, Stopped> {
+        self.asking.config_dump(endpoints).await
+    }
+
+    /// Waits for the end, which comes with the shutdown signal or when the configuration of the bootstrap turns out to be
+    /// impossible. The publisher is what drains the data path. Cancel-safe.
+    pub async fn ended(&mut self) -> Result<Publisher, RuntimeError> {
+        (&mut self.task).await?
+    }
+}

@@ -1,0 +1,18 @@
+//! The configuration at work: takes the bootstrap and what the control plane sends, lets it warm up, and publishes it.
+//!
+//! One task on the main thread owns all of it: the stream's state (`xds/`), the warming state (`warming`, which decides)
+//! and the data path (`apply`, which carries out). A lost control plane changes nothing here: what is there serves.
+
+pub mod apply;
+pub mod dependencies;
+mod dump;
+pub mod handle;
+pub mod publish;
+pub mod snapshot;
+pub mod start;
+pub mod task;
+pub mod warming;
+
+pub use handle::{RuntimeHandle, RuntimeQueries};
+pub use start::{StartError, start};
+pub use task::RuntimeError;

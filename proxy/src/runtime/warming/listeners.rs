@@ -1,0 +1,242 @@
+//! The listeners of the proxy while they come, change and go.
+//!
+//! Invariants: a listener accepts nothing before its route tables are live and the clusters that it names itself are
+//! warm; a changed one lets the version before it serve until then. No two listeners have the same address.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::listener::Listener,
+    runtime::{
+        dependencies::{FetchTimeout, ListenerNeeds},
+        warming::{Action, Readiness, Source, WarmedBy, clusters::ClusterSet, routes::RouteSet},
+    },
+    xds::resource::{Received, RefusedResource},
+};
+
+#[derive(Debug)]
+pub struct ListenerSet {
+    active: BTreeMap<Arc<str>, Entry>,
+    warming: BTreeMap<Arc<str>, WarmingListener>,
+    /// What the activations of the event at hand replaced, to go back to where one turns out to be impossible.
+    replaced: HashMap<Arc<str>, Option<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    received: Received<Listener>,
+    source: Source,
+    needs: ListenerNeeds,
+}
+
+#[derive(Debug)]
+struct WarmingListener {
+    entry: Entry,
+    since: Instant,
+}
+
+impl ListenerSet {
+    pub(super) fn new() -> ListenerSet {
+        ListenerSet { active: BTreeMap::new(), warming: BTreeMap::new(), replaced: HashMap::new() }
+    }
+
+    /// To be called before each event: its activations are final once the next one comes.
+    pub(super) fn forget_replaced(&mut self) {
+        self.replaced.clear();
+    }
+
+    pub(super) fn add_static(&mut self, received: Received<Listener>, now: Instant) {
+        self.warm(received, Source::Static, now);
+    }
+
+    /// The whole set as the control plane has it now. `refused` are named by it but unusable: what they would have
+    /// replaced stays.
+    pub(super) fn receive(
+        &mut self,
+        listeners: Vec<Received<Listener>>,
+        refused: &HashSet<Arc<str>>,
+        clusters: &ClusterSet,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Vec<RefusedResource> {
+        let named: HashSet<&Arc<str>> = listeners.iter().map(|listener| &listener.name).chain(refused).collect();
+        self.warming.retain(|name, warming| warming.entry.source == Source::Static || named.contains(name));
+        self.active.retain(|name, entry| {
+            let stays = entry.source == Source::Static || named.contains(name);
+            if !stays {
+                actions.push(Action::RemoveListener(name.clone()));
+            }
+            stays
+        });
+
+        let mut refusals = Vec::new();
+        for received in listeners {
+            let name = &received.name;
+            if self.is_static(name) {
+                tracing::warn!(listener = %name, "ignored: a listener of this name stands in the bootstrap");
+                continue;
+            }
+            let hash = received.config.hash;
+            if self.active.get(name).is_some_and(|entry| entry.received.config.hash == hash) {
+                self.warming.remove(name);
+            } else if self.warming.get(name).is_none_or(|warming| warming.entry.received.config.hash != hash) {
+                match self.refusal(&received.config, clusters) {
+                    Some(reason) => refusals.push(received.refused(reason)),
+                    None => self.warm(received, Source::Dynamic, now),
+                }
+            }
+        }
+        refusals
+    }
+
+    /// The activation of a listener failed: the version before it goes on.
+    pub(super) fn refuse(&mut self, name: &str) {
+        if let Some((name, before)) = self.replaced.remove_entry(name) {
+            self.active.remove(&name);
+            self.active.extend(before.map(|entry| (name, entry)));
+        }
+    }
+
+    /// Activates what is ready.
+    pub(super) fn settle(
+        &mut self,
+        clusters: &ClusterSet,
+        routes: &RouteSet,
+        now: Instant,
+        unknown_wait: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let ready: Vec<(Arc<str>, WarmedBy)> = self
+            .warming
+            .iter()
+            .filter_map(|(name, warming)| match warming.readiness(clusters, routes, now, unknown_wait) {
+                Readiness::Ready => Some((name.clone(), WarmedBy::Arrival)),
+                Readiness::Overdue => Some((name.clone(), WarmedBy::Timeout)),
+                Readiness::Waiting(_) => None,
+            })
+            .collect();
+        for (name, warmed_by) in ready {
+            let Some(WarmingListener { entry, since: _ }) = self.warming.remove(&name) else { continue };
+            let (listener, source) = (entry.received.clone(), entry.source);
+            actions.push(Action::ActivateListener { listener, source, warmed_by });
+            let before = self.active.insert(name.clone(), entry);
+            self.replaced.entry(name).or_insert(before);
+        }
+    }
+
+    /// The route tables that some version of some listener uses.
+    pub(super) fn route_tables(&self) -> BTreeSet<Arc<str>> {
+        self.entries().flat_map(|entry| &entry.needs.route_tables).cloned().collect()
+    }
+
+    /// Whether a live listener that names this cluster is about to be replaced.
+    pub(super) fn holds(&self, cluster: &str) -> bool {
+        self.warming
+            .keys()
+            .any(|name| self.active.get(name).is_some_and(|entry| entry.needs.clusters.contains(cluster)))
+    }
+
+    pub(super) fn is_warming(&self) -> bool {
+        !self.warming.is_empty()
+    }
+
+    pub(super) fn deadlines(
+        &self,
+        clusters: &ClusterSet,
+        routes: &RouteSet,
+        now: Instant,
+        unknown_wait: Duration,
+    ) -> impl Iterator<Item = Instant> {
+        self.warming.values().filter_map(move |warming| match warming.readiness(clusters, routes, now, unknown_wait) {
+            Readiness::Waiting(until) => until,
+            Readiness::Ready | Readiness::Overdue => None,
+        })
+    }
+
+    pub fn active(&self) -> impl Iterator<Item = (&Received<Listener>, Source)> {
+        self.active.values().map(|entry| (&entry.received, entry.source))
+    }
+
+    pub fn warming(&self) -> impl Iterator<Item = (&Received<Listener>, Source)> {
+        self.warming.values().map(|warming| (&warming.entry.received, warming.entry.source))
+    }
+
+    pub fn active_count(&self) -> usize {
+        self.active.len()
+    }
+
+    pub fn warming_count(&self) -> usize {
+        self.warming.len()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.active.values().chain(self.warming.values().map(|warming| &warming.entry))
+    }
+
+    fn is_static(&self, name: &str) -> bool {
+        self.active.get(name).is_some_and(|entry| entry.source == Source::Static)
+            || self.warming.get(name).is_some_and(|warming| warming.entry.source == Source::Static)
+    }
+
+    fn warm(&mut self, received: Received<Listener>, source: Source, now: Instant) {
+        let needs = ListenerNeeds::of(&received.config);
+        let entry = Entry { received, source, needs };
+        self.warming.insert(entry.received.name.clone(), WarmingListener { entry, since: now });
+    }
+
+    fn refusal(&self, listener: &Listener, clusters: &ClusterSet) -> Option<String> {
+        if let Some((address, owner)) = self.owner_of_address(listener) {
+            return Some(format!("has duplicate address '{address}' as existing listener '{owner}'"));
+        }
+        listener.check_clusters(|name| clusters.is_known(name)).err().map(|error| error.to_string())
+    }
+
+    /// Another listener with an address of this one. Which of the two a connection meets would be left to chance. A port
+    /// of 0 that is bound becomes another one each time.
+    fn owner_of_address(&self, listener: &Listener) -> Option<(SocketAddr, Arc<str>)> {
+        let others = self.entries().map(|entry| &entry.received).filter(|other| other.name != listener.name);
+        for other in others {
+            let is_theirs = |address: &SocketAddr| other.config.addresses.iter().any(|own| own.address == *address);
+            let mut addresses = listener.addresses.iter().map(|address| address.address);
+            let clash = addresses.find(|address| is_theirs(address) && (address.port() != 0 || !listener.bind_to_port));
+            if let Some(address) = clash {
+                return Some((address, other.name.clone()));
+            }
+        }
+        None
+    }
+}
+
+impl WarmingListener {
+    fn readiness(
+        &self,
+        clusters: &ClusterSet,
+        routes: &RouteSet,
+        now: Instant,
+        unknown_wait: Duration,
+    ) -> Readiness<Option<Instant>> {
+        let tables = if self.entry.needs.route_tables.iter().all(|name| routes.is_live(name)) {
+            Readiness::Ready
+        } else {
+            match self.entry.needs.fetch_timeout {
+                FetchTimeout::Never => Readiness::Waiting(None),
+                FetchTimeout::After(timeout) if now < self.since + timeout => {
+                    Readiness::Waiting(Some(self.since + timeout))
+                }
+                FetchTimeout::After(_) => Readiness::Overdue,
+            }
+        };
+        let clusters = clusters.readiness(&self.entry.needs.clusters, self.since, now, unknown_wait);
+        match (tables, clusters) {
+            (Readiness::Waiting(until), _) => Readiness::Waiting(until),
+            (_, Readiness::Waiting(until)) => Readiness::Waiting(Some(until)),
+            (Readiness::Ready, Readiness::Ready) => Readiness::Ready,
+            (Readiness::Overdue, _) | (_, Readiness::Overdue) => Readiness::Overdue,
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The process: starts workers, configuration and admin server, and ends them in order.
+//!
+//! The main thread runs everything that is not traffic, on a single-threaded runtime of its own.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    access_log::AccessLogFiles,
+    admin,
+    args::Args,
+    config::bootstrap::Bootstrap,
+    drain::Drain,
+    runtime::{
+        self,
+        publish::{Publisher, Shared},
+        snapshot::Snapshot,
+    },
+    stats::{Registry, WorkerIndex},
+    worker::{self, WorkerSeed},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot watch for signals")]
+    Signals(#[source] io::Error),
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    #[error(transparent)]
+    Start(#[from] runtime::StartError),
+    #[error(transparent)]
+    Configuration(#[from] runtime::RuntimeError),
+}
+
+/// Serves until told to end.
+pub fn run(args: &Args, bootstrap: Bootstrap) -> Result<(), ServerError> {
+    let started = Instant::now();
+    let workers = args.workers();
+    let registry = Arc::new(Registry::new(workers));
+    let shared = Arc::new(Shared {
+        snapshot: ArcSwap::from_pointee(Snapshot::default()),
+        drain: Drain::default(),
+        drain_time: args.drain_time(),
+        connections: AtomicUsize::new(0),
+    });
+    let (files, log_thread) = AccessLogFiles::start().map_err(ServerError::Thread)?;
+    let files = Arc::new(files);
+    let (publisher, threads) = start_workers(workers, &shared, &files)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Runtime)?;
+    let process = Process { args, started, registry, shared, files: files.clone() };
+    let served = runtime.block_on(process.serve(bootstrap, publisher));
+    // The publisher is gone, and with it the workers' reason to run.
+    drop(runtime);
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a worker ended by a panic");
+        }
+    }
+    files.end();
+    if log_thread.join().is_err() {
+        tracing::error!("the access log's writer ended by a panic");
+    }
+    served
+}
+
+fn start_workers(
+    workers: usize,
+    shared: &Arc<Shared>,
+    files: &Arc<AccessLogFiles>,
+) -> Result<(Publisher, Vec<JoinHandle<()>>), ServerError> {
+    let published = watch::Sender::new(0);
+    let mut commands = Vec::new();
+    let mut threads = Vec::new();
+    for index in 0..workers {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let seed = WorkerSeed {
+            index: WorkerIndex(index),
+            shared: shared.clone(),
+            access_log_files: files.clone(),
+            published: published.subscribe(),
+            commands: receiver,
+        };
+        let run = move || {
+            if let Err(error) = worker::run(seed) {
+                tracing::error!(%error, "a worker cannot run");
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("wrk:worker_{index}"));
+        threads.push(thread.spawn(run).map_err(ServerError::Thread)?);
+        commands.push(sender);
+    }
+    Ok((Publisher::new(shared.clone(), commands, published), threads))
+}
+
+struct Process<'a> {
+    args: &'a Args,
+    started: Instant,
+    registry: Arc<Registry>,
+    shared: Arc<Shared>,
+    files: Arc<AccessLogFiles>,
+}
+
+impl Process<'_> {
+    async fn serve(self, bootstrap: Bootstrap, publisher: Publisher) -> Result<(), ServerError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
+        // Envoy's: access logs were rotated.
+        let mut reopen = signal(SignalKind::user_defined1()).map_err(ServerError::Signals)?;
+        let admin_address = bootstrap.admin;
+        let (shutdown, shutdown_asked) = watch::channel(false);
+        let mut runtime = runtime::start(bootstrap, publisher, self.registry.clone(), shutdown_asked)?;
+        let (quit, mut quit_asked) = mpsc::channel(1);
+        let admin = admin::Admin {
+            runtime: runtime.queries(),
+            registry: self.registry.clone(),
+            shared: self.shared.clone(),
+            files: self.files.clone(),
+            started: self.started,
+            concurrency: self.args.workers(),
+            quit,
+        };
+        if let Some(address) = admin_address {
+            let listening = admin::bind(address)?;
+            tokio::spawn(admin::run(Arc::new(admin), listening)); // ends with the process
+        } else {
+            drop(admin);
+        }
+        tracing::info!(workers = self.args.workers(), "started");
+        let publisher = loop {
+            tokio::select! {
+                publisher = runtime.ended() => break publisher?,
+                _ = terminate.recv() => { let _ = shutdown.send(true); }
+                _ = interrupt.recv() => { let _ = shutdown.send(true); }
+                Some(()) = quit_asked.recv() => { let _ = shutdown.send(true); }
+                _ = reopen.recv() => self.files.reopen(),
+            }
+        };
+        tokio::select! {
+            () = self.drain(publisher) => {}
+            _ = terminate.recv() => tracing::warn!("told twice to end: not waiting any longer"),
+            _ = interrupt.recv() => tracing::warn!("told twice to end: not waiting any longer"),
+        }
+        Ok(())
+    }
+
+    /// First everything finishes while new connections are still taken, for others may not know yet that this proxy ends;
+    /// then no more are taken, and what is under way may end.
+    async fn drain(&self, mut publisher: Publisher) {
+        tracing::info!(connections = self.open_connections(), "draining");
+        publisher.drain_all();
+        self.wait_for_quiet(self.args.termination_drain(), QUIET_BEFORE_CLOSING).await;
+        publisher.close_all();
+        self.wait_for_quiet(self.args.drain_time(), Duration::ZERO).await;
+        tracing::info!(connections = self.open_connections(), "ending");
+    }
+
+    /// Until no connection was open for the `quiet` time, `longest` at most.
+    async fn wait_for_quiet(&self, longest: Duration, quiet: Duration) {
+        let begun = Instant::now();
+        let mut quiet_since = None;
+        while begun.elapsed() < longest {
+            quiet_since = if self.open_connections() > 0 { None } else { quiet_since.or_else(|| Some(Instant::now())) };
+            if quiet_since.is_some_and(|since| since.elapsed() >= quiet) {
+                return;
+            }
+            tokio::time::sleep(QUIET_LOOK_INTERVAL).await;
+        }
+    }
+
+    fn open_connections(&self) -> usize {
+        self.shared.connections.load(Relaxed)
+    }
+}
+
+/// Without any connection for so long, nobody is expected to come any more.
+const QUIET_BEFORE_CLOSING: Duration = Duration::from_secs(1);
+const QUIET_LOOK_INTERVAL: Duration = Duration::from_millis(20);

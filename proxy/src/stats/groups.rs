@@ -1,0 +1,133 @@
+//! The groups of cells and their names. A name is what stands behind `envoy_<group>_` in Prometheus text.
+
+use crate::stats::{StatGroup, StatKind, StatKind::Counter, StatKind::Gauge};
+
+macro_rules! group {
+    ($(#[$doc:meta])* $name:ident { $($stat:ident $text:literal $kind:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($stat,)* }
+        impl StatGroup for $name {
+            const CELLS: &'static [(Self, &'static str, StatKind)] = &[$(($name::$stat, $text, $kind),)*];
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+group! {
+    /// `envoy_cluster_*`, label `envoy_cluster_name`.
+    ClusterStat {
+        CxTotal "upstream_cx_total" Counter,
+        CxActive "upstream_cx_active" Gauge,
+        CxHttp1Total "upstream_cx_http1_total" Counter,
+        CxHttp2Total "upstream_cx_http2_total" Counter,
+        CxConnectFail "upstream_cx_connect_fail" Counter,
+        CxConnectTimeout "upstream_cx_connect_timeout" Counter,
+        CxOverflow "upstream_cx_overflow" Counter,
+        CxDestroy "upstream_cx_destroy" Counter,
+        CxNoneHealthy "upstream_cx_none_healthy" Counter,
+        CxIdleTimeout "upstream_cx_idle_timeout" Counter,
+        CxMaxRequests "upstream_cx_max_requests" Counter,
+        CxRxBytesTotal "upstream_cx_rx_bytes_total" Counter,
+        CxTxBytesTotal "upstream_cx_tx_bytes_total" Counter,
+        AssignmentUpdate "update_success" Counter,
+        RqTotal "upstream_rq_total" Counter,
+        RqActive "upstream_rq_active" Gauge,
+        RqPendingTotal "upstream_rq_pending_total" Counter,
+        RqPendingActive "upstream_rq_pending_active" Gauge,
+        RqPendingOverflow "upstream_rq_pending_overflow" Counter,
+        RqPendingFailureEject "upstream_rq_pending_failure_eject" Counter,
+        RqTimeout "upstream_rq_timeout" Counter,
+        RqPerTryTimeout "upstream_rq_per_try_timeout" Counter,
+        RqRxReset "upstream_rq_rx_reset" Counter,
+        RqTxReset "upstream_rq_tx_reset" Counter,
+        RqRetry "upstream_rq_retry" Counter,
+        RqRetrySuccess "upstream_rq_retry_success" Counter,
+        RqRetryOverflow "upstream_rq_retry_overflow" Counter,
+        RqRetryLimitExceeded "upstream_rq_retry_limit_exceeded" Counter,
+        LbHealthyPanic "lb_healthy_panic" Counter,
+        MembershipChange "membership_change" Counter,
+    }
+}
+
+group! {
+    /// A host's, in `/clusters`.
+    HostStat {
+        CxTotal "cx_total" Counter,
+        CxActive "cx_active" Gauge,
+        CxConnectFail "cx_connect_fail" Counter,
+        RqTotal "rq_total" Counter,
+        RqActive "rq_active" Gauge,
+        RqSuccess "rq_success" Counter,
+        RqError "rq_error" Counter,
+        RqTimeout "rq_timeout" Counter,
+    }
+}
+
+group! {
+    /// `envoy_http_*`, label `envoy_http_conn_manager_prefix`.
+    HttpStat {
+        CxTotal "downstream_cx_total" Counter,
+        CxActive "downstream_cx_active" Gauge,
+        CxHttp1Total "downstream_cx_http1_total" Counter,
+        CxHttp1Active "downstream_cx_http1_active" Gauge,
+        CxHttp2Total "downstream_cx_http2_total" Counter,
+        CxHttp2Active "downstream_cx_http2_active" Gauge,
+        CxDestroy "downstream_cx_destroy" Counter,
+        CxDrainClose "downstream_cx_drain_close" Counter,
+        CxIdleTimeout "downstream_cx_idle_timeout" Counter,
+        CxMaxDuration "downstream_cx_max_duration_reached" Counter,
+        CxProtocolError "downstream_cx_protocol_error" Counter,
+        RqTotal "downstream_rq_total" Counter,
+        RqActive "downstream_rq_active" Gauge,
+        RqCompleted "downstream_rq_completed" Counter,
+        RqHttp1Total "downstream_rq_http1_total" Counter,
+        RqHttp2Total "downstream_rq_http2_total" Counter,
+        RqTimeout "downstream_rq_timeout" Counter,
+        RqIdleTimeout "downstream_rq_idle_timeout" Counter,
+        RqRxReset "downstream_rq_rx_reset" Counter,
+        RqTxReset "downstream_rq_tx_reset" Counter,
+        RqDirectResponse "rq_direct_response" Counter,
+        RqTotalRouted "rq_total" Counter,
+        NoRoute "no_route" Counter,
+        NoCluster "no_cluster" Counter,
+    }
+}
+
+group! {
+    /// `envoy_tcp_*`, label `envoy_tcp_prefix`.
+    TcpStat {
+        CxTotal "downstream_cx_total" Counter,
+        CxActive "downstream_cx_active" Gauge,
+        CxNoRoute "downstream_cx_no_route" Counter,
+        CxRxBytesTotal "downstream_cx_rx_bytes_total" Counter,
+        CxTxBytesTotal "downstream_cx_tx_bytes_total" Counter,
+        IdleTimeout "idle_timeout" Counter,
+        MaxDuration "max_downstream_connection_duration" Counter,
+    }
+}
+
+group! {
+    /// `envoy_listener_*`, label `envoy_listener_address`.
+    ListenerStat {
+        CxTotal "downstream_cx_total" Counter,
+        CxActive "downstream_cx_active" Gauge,
+        CxDestroy "downstream_cx_destroy" Counter,
+        PreCxTimeout "downstream_pre_cx_timeout" Counter,
+        NoFilterChainMatch "no_filter_chain_match" Counter,
+        TlsHandshake "ssl_handshake" Counter,
+        TlsConnectionError "ssl_connection_error" Counter,
+    }
+}
+
+group! {
+    /// `envoy_server_*` and the managers', without labels. Written by the main thread.
+    ServerStat {
+        ListenersAdded "listener_manager_listener_added" Counter,
+        ListenersModified "listener_manager_listener_modified" Counter,
+        ListenersRemoved "listener_manager_listener_removed" Counter,
+        ListenerCreateFailure "listener_manager_listener_create_failure" Counter,
+    }
+}

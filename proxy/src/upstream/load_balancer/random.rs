@@ -1,0 +1,5 @@
+//! RANDOM: any host, weights aside, as Envoy's.
+
+pub(super) fn choose(candidates: &[usize], random: &mut fastrand::Rng) -> Option<usize> {
+    random.choice(candidates.iter()).copied()
+}

@@ -1,0 +1,9 @@
+//! The upstream side: clusters, their hosts, choosing one, connecting to it and keeping connections for reuse.
+
+pub mod circuit_breaker;
+pub mod cluster;
+pub mod connect;
+pub mod endpoint_set;
+pub mod load_balancer;
+pub mod pool;
+pub mod weighted_cluster;

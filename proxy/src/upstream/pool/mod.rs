@@ -1,0 +1,314 @@
+//! A worker's connections to a cluster: which host, and then one pool a host.
+
+mod http1;
+mod http2;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+pub use http1::Http1Lease;
+pub use http2::Http2Lease;
+
+use crate::{
+    config::{
+        cluster::{Discovery, UpstreamProtocol},
+        route::RoutingPriority,
+    },
+    net::stream::Stream,
+    stats::{ClusterStat, HostStat, WorkerIndex},
+    upstream::{
+        circuit_breaker::{Permit, Resource},
+        cluster::Cluster,
+        connect::{self, ConnectError},
+        endpoint_set::{EndpointSet, Host},
+        load_balancer::LoadBalancer,
+    },
+};
+
+/// One worker's side of a cluster.
+pub struct ClusterPools {
+    cluster: Arc<Cluster>,
+    worker: WorkerIndex,
+    view: RefCell<View>,
+    /// Hosts that are no members: original destinations. Those without connections are dropped by `close_idle`.
+    ad_hoc: RefCell<HashMap<SocketAddr, Rc<HostPool>>>,
+}
+
+/// The endpoint set as this worker last saw it; `hosts` parallel to its members.
+struct View {
+    version: u64,
+    set: Arc<EndpointSet>,
+    hosts: Vec<Rc<HostPool>>,
+    balancer: LoadBalancer,
+}
+
+/// One worker's connections to a host.
+pub struct HostPool {
+    pub host: Arc<Host>,
+    pub cluster: Arc<Cluster>,
+    pub worker: WorkerIndex,
+    /// Requests and TCP connections under way from this worker.
+    active: Cell<u32>,
+    /// The host or the cluster is gone: nothing is kept for reuse.
+    closed: Cell<bool>,
+    http1: http1::Http1Pool,
+    http2: http2::Http2Pool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// A circuit breaker is open.
+    #[error("overflow")]
+    Overflow,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+/// What is taken for one request; given back when dropped.
+pub enum Lease {
+    Http1(Http1Lease),
+    Http2(Http2Lease),
+}
+
+impl ClusterPools {
+    pub fn new(cluster: Arc<Cluster>, worker: WorkerIndex, random: &mut fastrand::Rng) -> Rc<ClusterPools> {
+        let view = View::of(&cluster, worker, &[], random);
+        Rc::new(ClusterPools { cluster, worker, view: RefCell::new(view), ad_hoc: RefCell::default() })
+    }
+
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// A host for a request or connection. `refused` says which hosts were tried and are not wanted again; after
+    /// `reselections` vain choices the last one is taken all the same.
+    pub fn choose(
+        &self,
+        random: &mut fastrand::Rng,
+        original_destination: SocketAddr,
+        refused: impl Fn(&Host) -> bool,
+        reselections: u32,
+    ) -> Option<Rc<HostPool>> {
+        if let Discovery::OriginalDst = self.cluster.config.discovery {
+            return Some(self.ad_hoc_pool(original_destination));
+        }
+        let mut view = self.view.borrow_mut();
+        if view.version != self.cluster.endpoints_version() {
+            self.renew(&mut view, random);
+        }
+        let View { set, hosts, balancer, .. } = &mut *view;
+        if set.priorities.iter().any(|priority| priority.in_panic) {
+            self.cluster.stats.cells.inc(self.worker, ClusterStat::LbHealthyPanic);
+        }
+        let mut left = reselections;
+        loop {
+            let policy = self.cluster.config.lb_policy;
+            let member = balancer.choose(policy, set, random, |member| hosts[member].active.get())?;
+            if left == 0 || !refused(&hosts[member].host) {
+                return Some(hosts[member].clone());
+            }
+            left -= 1;
+        }
+    }
+
+    /// Follows a change of the endpoints, so that connections to hosts that are gone close.
+    pub fn refresh(&self, random: &mut fastrand::Rng) {
+        let mut view = self.view.borrow_mut();
+        if view.version != self.cluster.endpoints_version() {
+            self.renew(&mut view, random);
+        }
+    }
+
+    /// The cluster is gone: nothing is kept for reuse any more.
+    pub fn close(&self) {
+        let view = self.view.borrow();
+        for pool in view.hosts.iter().chain(self.ad_hoc.borrow().values()) {
+            pool.close();
+        }
+    }
+
+    /// Closes connections that idled for the cluster's `idle_timeout`.
+    pub fn close_idle(&self) {
+        let now = Instant::now();
+        for pool in &self.view.borrow().hosts {
+            pool.close_idle(now);
+        }
+        self.ad_hoc.borrow_mut().retain(|_, pool| {
+            pool.close_idle(now);
+            !pool.is_unused() || Rc::strong_count(pool) > 1
+        });
+    }
+
+    fn renew(&self, view: &mut View, random: &mut fastrand::Rng) {
+        let next = View::of(&self.cluster, self.worker, &view.hosts, random);
+        for gone in view.hosts.iter().filter(|old| !next.hosts.iter().any(|new| Rc::ptr_eq(old, new))) {
+            gone.close();
+        }
+        *view = next;
+    }
+
+    fn ad_hoc_pool(&self, address: SocketAddr) -> Rc<HostPool> {
+        let mut ad_hoc = self.ad_hoc.borrow_mut();
+        let new = || HostPool::new(self.cluster.ad_hoc_host(address), self.cluster.clone(), self.worker);
+        ad_hoc.entry(address).or_insert_with(new).clone()
+    }
+}
+
+impl View {
+    fn of(cluster: &Arc<Cluster>, worker: WorkerIndex, known: &[Rc<HostPool>], random: &mut fastrand::Rng) -> View {
+        let known: HashMap<u64, &Rc<HostPool>> = known.iter().map(|pool| (pool.host.id, pool)).collect();
+        // The version first: a set that is newer than it only means one renewal more.
+        let version = cluster.endpoints_version();
+        let set = cluster.endpoints.load_full();
+        let hosts = set.members.iter().map(|member| match known.get(&member.host.id) {
+            Some(pool) => Rc::clone(pool),
+            None => HostPool::new(member.host.clone(), cluster.clone(), worker),
+        });
+        View { version, hosts: hosts.collect(), balancer: LoadBalancer::new(&set, random), set }
+    }
+}
+
+impl HostPool {
+    fn new(host: Arc<Host>, cluster: Arc<Cluster>, worker: WorkerIndex) -> Rc<HostPool> {
+        Rc::new(HostPool {
+            host,
+            cluster,
+            worker,
+            active: Cell::new(0),
+            closed: Cell::new(false),
+            http1: Default::default(),
+            http2: Default::default(),
+        })
+    }
+
+    /// A connection of the cluster's protocol, from the pool or new.
+    pub async fn lease(self: &Rc<Self>, priority: RoutingPriority) -> Result<Lease, PoolError> {
+        match &self.cluster.config.protocol {
+            UpstreamProtocol::Http1 => http1::lease(self, priority).await.map(Lease::Http1),
+            UpstreamProtocol::Http2(options) => http2::lease(self, priority, options).await.map(Lease::Http2),
+        }
+    }
+
+    /// A connection for TCP, never pooled. The guards count as long as it is open.
+    pub async fn connect_tcp(self: &Rc<Self>) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
+        let breakers = &self.cluster.circuit_breakers;
+        let Some(permit) = breakers.try_acquire(RoutingPriority::Default, Resource::Connections) else {
+            self.count(ClusterStat::CxOverflow);
+            return Err(PoolError::Overflow);
+        };
+        let active = self.begin();
+        let stream = connect::connect(&self.cluster, &self.host, self.worker).await?;
+        Ok((stream, ConnectionGuard::new(self, permit), active))
+    }
+
+    pub fn count(&self, stat: ClusterStat) {
+        self.cluster.stats.cells.inc(self.worker, stat);
+    }
+
+    pub fn count_host(&self, stat: HostStat) {
+        self.host.stats.inc(self.worker, stat);
+    }
+
+    pub fn begin(self: &Rc<Self>) -> ActiveGuard {
+        self.active.set(self.active.get() + 1);
+        self.count_host(HostStat::RqActive);
+        ActiveGuard(self.clone())
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+        self.http1.close();
+        self.http2.close();
+    }
+
+    fn close_idle(&self, now: Instant) {
+        let timeout = self.cluster.config.idle_timeout;
+        let closed = self.http1.close_idle(now, timeout) + self.http2.close_idle(now, timeout);
+        self.cluster.stats.cells.add(self.worker, ClusterStat::CxIdleTimeout, closed);
+    }
+
+    fn is_unused(&self) -> bool {
+        self.active.get() == 0 && self.http1.is_unused() && self.http2.is_unused()
+    }
+
+    /// Whether a connection may carry another request.
+    fn may_reuse(&self, requests: u32) -> bool {
+        !self.closed.get() && self.cluster.config.max_requests_per_connection.is_none_or(|max| requests < max)
+    }
+
+    /// Whether a connection may be opened; a pool that has none always may.
+    fn connection_permit(&self, has_any: bool, priority: RoutingPriority) -> Option<Permit> {
+        let breakers = &self.cluster.circuit_breakers;
+        let permit = breakers.try_acquire(priority, Resource::Connections);
+        if permit.is_none() {
+            self.count(ClusterStat::CxOverflow);
+            if !has_any {
+                return Some(breakers.acquire(priority, Resource::Connections));
+            }
+        }
+        permit
+    }
+}
+
+/// One request or TCP connection under way on a host.
+pub struct ActiveGuard(Rc<HostPool>);
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+        self.0.host.stats.dec(self.0.worker, HostStat::RqActive);
+    }
+}
+
+/// One open connection.
+pub struct ConnectionGuard {
+    pool: Rc<HostPool>,
+    _permit: Permit,
+}
+
+impl ConnectionGuard {
+    fn new(pool: &Rc<HostPool>, permit: Permit) -> ConnectionGuard {
+        pool.count(ClusterStat::CxActive);
+        pool.count_host(HostStat::CxActive);
+        ConnectionGuard { pool: pool.clone(), _permit: permit }
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        let pool = &self.pool;
+        pool.cluster.stats.cells.dec(pool.worker, ClusterStat::CxActive);
+        pool.host.stats.dec(pool.worker, HostStat::CxActive);
+        pool.count(ClusterStat::CxDestroy);
+    }
+}
+
+/// One request waiting for a connection.
+struct PendingGuard<'a> {
+    pool: &'a HostPool,
+    _permit: Permit,
+}
+
+impl<'a> PendingGuard<'a> {
+    fn new(pool: &'a HostPool, priority: RoutingPriority) -> Result<PendingGuard<'a>, PoolError> {
+        let Some(permit) = pool.cluster.circuit_breakers.try_acquire(priority, Resource::PendingRequests) else {
+            pool.count(ClusterStat::RqPendingOverflow);
+            return Err(PoolError::Overflow);
+        };
+        pool.count(ClusterStat::RqPendingTotal);
+        pool.count(ClusterStat::RqPendingActive);
+        Ok(PendingGuard { pool, _permit: permit })
+    }
+}
+
+impl Drop for PendingGuard<'_> {
+    fn drop(&mut self) {
+        self.pool.cluster.stats.cells.dec(self.pool.worker, ClusterStat::RqPendingActive);
+    }
+}

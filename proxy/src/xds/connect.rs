@@ -1,0 +1,172 @@
+//! Reaching the control plane: the addresses, TLS and HTTP/2 settings of the bootstrap's static cluster that the stream is
+//! configured with, and one connection attempt.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream},
+};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::config::{
+    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
+    http_connection_manager::Http2Options,
+    tls::UpstreamTls,
+};
+
+/// The stream is silent for hours when nothing changes; a control plane that vanished without a word is to be noticed all
+/// the same. HTTP/2 pings would do too, but servers may take unasked ones for abuse, so they go only where configured.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+#[derive(Debug)]
+pub struct ControlPlane {
+    endpoint: Endpoint,
+    connector: Connector,
+    /// Tried in turn. Never empty.
+    addresses: Vec<SocketAddr>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ControlPlaneError {
+    #[error("cluster '{0}' of the configuration stream must be STATIC")]
+    NotStatic(Arc<str>),
+    #[error("cluster '{0}' of the configuration stream has no endpoints")]
+    NoEndpoints(Arc<str>),
+    #[error("cluster '{0}' of the configuration stream must speak HTTP/2")]
+    NotHttp2(Arc<str>),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to the control plane at {address}")]
+pub struct ConnectError {
+    pub address: SocketAddr,
+    #[source]
+    pub source: tonic::transport::Error,
+}
+
+impl ControlPlane {
+    pub fn new(cluster: &ClusterConfig) -> Result<ControlPlane, ControlPlaneError> {
+        let name = || cluster.name.clone();
+        let Discovery::Static(assignment) = &cluster.discovery else {
+            return Err(ControlPlaneError::NotStatic(name()));
+        };
+        let UpstreamProtocol::Http2(options) = &cluster.protocol else {
+            return Err(ControlPlaneError::NotHttp2(name()));
+        };
+        let localities = assignment.priorities.iter().flatten();
+        let addresses: Vec<SocketAddr> =
+            localities.flat_map(|locality| &locality.endpoints).map(|endpoint| endpoint.address).collect();
+        if addresses.is_empty() {
+            return Err(ControlPlaneError::NoEndpoints(name()));
+        }
+        let connector = Connector {
+            bind_v4: cluster.bind_v4,
+            bind_v6: cluster.bind_v6,
+            tls: cluster.transport_socket.as_deref().map(Tls::new),
+        };
+        let origin = origin(&cluster.name, connector.tls.is_some());
+        let endpoint = http2_settings(Endpoint::from(origin), options).connect_timeout(cluster.connect_timeout);
+        Ok(ControlPlane { endpoint, connector, addresses })
+    }
+
+    /// Attempts count up; each takes the next address.
+    pub async fn connect(&self, attempt: usize) -> Result<Channel, ConnectError> {
+        let address = self.addresses[attempt % self.addresses.len()];
+        let connector = self.connector.clone();
+        let connect = tower::service_fn(move |_: Uri| {
+            let connector = connector.clone();
+            async move { connector.connect(address).await.map(TokioIo::new) }
+        });
+        self.endpoint.connect_with_connector(connect).await.map_err(|source| ConnectError { address, source })
+    }
+}
+
+/// The `:scheme` and `:authority` of the stream: the cluster's name where it can be one, as in Envoy.
+fn origin(cluster_name: &str, with_tls: bool) -> Uri {
+    let scheme = if with_tls { "https" } else { "http" };
+    let named = Uri::builder().scheme(scheme).authority(cluster_name).path_and_query("/").build();
+    named.unwrap_or_else(|_| match with_tls {
+        true => Uri::from_static("https://control-plane/"),
+        false => Uri::from_static("http://control-plane/"),
+    })
+}
+
+fn http2_settings(endpoint: Endpoint, options: &Http2Options) -> Endpoint {
+    let endpoint = endpoint
+        .initial_stream_window_size(options.initial_stream_window_size)
+        .initial_connection_window_size(options.initial_connection_window_size);
+    match &options.keepalive {
+        Some(keepalive) => endpoint.http2_keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout),
+        None => endpoint,
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Connector {
+    bind_v4: Option<SocketAddr>,
+    bind_v6: Option<SocketAddr>,
+    tls: Option<Tls>,
+}
+
+#[derive(Clone)]
+struct Tls {
+    config: Arc<rustls::ClientConfig>,
+    /// None: the name is the address.
+    server_name: Option<ServerName<'static>>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls") // holds a private key
+    }
+}
+
+impl Tls {
+    fn new(tls: &UpstreamTls) -> Tls {
+        let mut config = rustls::ClientConfig::clone(&tls.config);
+        if config.alpn_protocols.is_empty() {
+            // RFC 9113 section 3.2: HTTP/2 over TLS is agreed on by ALPN.
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
+        Tls { config: Arc::new(config), server_name: tls.sni.clone() }
+    }
+}
+
+/// Either a TCP or a TLS stream.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+impl Connector {
+    async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn Duplex>> {
+        let tcp = self.connect_tcp(address).await?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
+        let name = tls.server_name.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+        let stream = tokio_rustls::TlsConnector::from(tls.config.clone()).connect(name, tcp).await?;
+        Ok(Box::new(stream))
+    }
+
+    async fn connect_tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let (socket, source) = match address {
+            SocketAddr::V4(_) => (TcpSocket::new_v4()?, self.bind_v4),
+            SocketAddr::V6(_) => (TcpSocket::new_v6()?, self.bind_v6),
+        };
+        if let Some(source) = source {
+            socket.bind(source)?;
+        }
+        let stream = socket.connect(address).await?;
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(stream)
+    }
+}

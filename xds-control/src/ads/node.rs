@@ -1,0 +1,150 @@
+//! Who is at the other end of a stream, by its own words. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use weft_xds::pb::envoy::config::core::v3 as xds;
+use weft_xds::pb::google::protobuf::{Struct, value};
+
+use crate::model::ObjectName;
+use crate::model::mesh::{InboundConflict, Instance, Mesh};
+use crate::translate::SidecarInputs;
+
+/// A sidecar, from a node id of the form `sidecar~IP~POD.NAMESPACE~DOMAIN` and its metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SidecarNode {
+    /// The whole node id.
+    pub id: String,
+    pub pod: ObjectName,
+    /// At least one.
+    pub addresses: Vec<IpAddr>,
+    /// Of its pod, as the pod was when the proxy started.
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeError {
+    #[error("the first request of a stream must carry `node` with an `id`")]
+    Missing,
+    #[error("node.id {0:?} is not of the form sidecar~IP~POD.NAMESPACE~DOMAIN")]
+    Form(String),
+    #[error("node.id: {0:?} proxies are not served, only \"sidecar\"")]
+    ProxyType(String),
+    #[error("node.id: {0:?} is not an IP address")]
+    Address(String),
+    #[error("node.id: {0:?} is not of the form POD.NAMESPACE")]
+    Pod(String),
+}
+
+/// Longer ids are cut in errors and refused.
+const ID_BYTES_MAX: usize = 1024;
+
+impl SidecarNode {
+    pub fn parse(node: Option<&xds::Node>) -> Result<Self, NodeError> {
+        let node = node.filter(|node| !node.id.is_empty()).ok_or(NodeError::Missing)?;
+        let shown = || node.id.chars().take(200).collect::<String>();
+        let parts = node.id.split('~').collect::<Vec<_>>();
+        let (&[proxy_type, address, pod, _domain], true) = (parts.as_slice(), node.id.len() <= ID_BYTES_MAX) else {
+            return Err(NodeError::Form(shown()));
+        };
+        if proxy_type != "sidecar" {
+            return Err(NodeError::ProxyType(proxy_type.to_owned()));
+        }
+        let address = address.parse::<IpAddr>().map_err(|_| NodeError::Address(address.to_owned()))?;
+        // Names of pods may hold dots, names of namespaces don't.
+        let (name, namespace) = pod
+            .rsplit_once('.')
+            .filter(|(name, namespace)| !name.is_empty() && !namespace.is_empty())
+            .ok_or_else(|| NodeError::Pod(pod.to_owned()))?;
+        let metadata = node.metadata.as_ref();
+        let mut addresses = vec![address];
+        let others = metadata.and_then(|metadata| text(metadata, "INSTANCE_IPS")).unwrap_or_default();
+        for other in others.split(',').filter_map(|text| text.trim().parse().ok()) {
+            if !addresses.contains(&other) {
+                addresses.push(other);
+            }
+        }
+        Ok(Self {
+            id: node.id.clone(),
+            pod: ObjectName::new(namespace, name),
+            addresses,
+            labels: metadata.map(labels).unwrap_or_default(),
+        })
+    }
+
+    /// What its configuration depends on in a mesh. Its pod may have addresses that it does not tell of.
+    pub fn inputs(&self, mesh: &Mesh) -> (SidecarInputs, Vec<InboundConflict>) {
+        let mut addresses = self.addresses.clone();
+        let pod = mesh.workloads.get(&self.pod);
+        for address in pod.map(|pod| pod.addresses.as_slice()).unwrap_or_default() {
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        let instance = Instance { name: &self.pod, addresses: &addresses, labels: &self.labels };
+        let (inbound, conflicts) = mesh.inbound_ports(&instance);
+        (SidecarInputs { addresses, inbound }, conflicts)
+    }
+}
+
+fn text<'a>(metadata: &'a Struct, key: &str) -> Option<&'a str> {
+    match metadata.fields.get(key)?.kind.as_ref()? {
+        value::Kind::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn labels(metadata: &Struct) -> BTreeMap<String, String> {
+    let Some(value::Kind::StructValue(labels)) = metadata.fields.get("LABELS").and_then(|value| value.kind.as_ref())
+    else {
+        return BTreeMap::new();
+    };
+    labels.fields.keys().filter_map(|key| Some((key.clone(), text(labels, key)?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_xds::pb::google::protobuf::Value;
+
+    use super::*;
+
+    fn node(id: &str) -> xds::Node {
+        xds::Node { id: id.to_owned(), ..xds::Node::default() }
+    }
+
+    fn string(text: &str) -> Value {
+        Value { kind: Some(value::Kind::StringValue(text.to_owned())) }
+    }
+
+    #[test]
+    fn a_sidecar_is_named_by_its_id() {
+        let parsed = SidecarNode::parse(Some(&node("sidecar~10.0.0.1~web.v1-0.shop~shop.svc.cluster.local"))).unwrap();
+        assert_eq!(parsed.pod, ObjectName::new("shop", "web.v1-0"));
+        assert_eq!(parsed.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn metadata_adds_addresses_and_labels() {
+        let mut node = node("sidecar~10.0.0.1~web.shop~d");
+        let labels = Struct { fields: [("app".to_owned(), string("web")), ("n".to_owned(), Value::default())].into() };
+        let labels = Value { kind: Some(value::Kind::StructValue(labels)) };
+        let ips = string("10.0.0.1, fd00::1,nonsense");
+        node.metadata =
+            Some(Struct { fields: [("INSTANCE_IPS".to_owned(), ips), ("LABELS".to_owned(), labels)].into() });
+        let parsed = SidecarNode::parse(Some(&node)).unwrap();
+        assert_eq!(parsed.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+        assert_eq!(parsed.labels, BTreeMap::from([("app".to_owned(), "web".to_owned())]));
+    }
+
+    #[test]
+    fn other_ids_are_refused_with_the_part_that_is_wrong() {
+        let error = |id: &str| SidecarNode::parse(Some(&node(id))).unwrap_err();
+        assert_eq!(SidecarNode::parse(None), Err(NodeError::Missing));
+        assert_eq!(error(""), NodeError::Missing);
+        assert_eq!(error("web"), NodeError::Form("web".to_owned()));
+        assert_eq!(error("router~10.0.0.1~a.b~c"), NodeError::ProxyType("router".to_owned()));
+        assert_eq!(error("sidecar~nowhere~a.b~c"), NodeError::Address("nowhere".to_owned()));
+        assert_eq!(error("sidecar~10.0.0.1~pod~c"), NodeError::Pod("pod".to_owned()));
+        assert!(matches!(error(&format!("sidecar~10.0.0.1~{}.b~c", "x".repeat(2000))), NodeError::Form(_)));
+    }
+}

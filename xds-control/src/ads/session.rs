@@ -1,0 +1,123 @@
+//! One stream's conversation: the subscriptions of all its kinds and the order in which changes go out. Pure.
+//!
+//! What a client asks for is answered at once. News go out make-before-break: clusters, their endpoints, then listeners
+//! and routes once the client has taken the clusters (Envoy acknowledges clusters when they are warm, and routing to one
+//! that is not gives 503s); what is gone is taken away the other way round, once nothing refers to it any more. A client
+//! that does not answer is waited for `ANSWER_WAIT_MAX`, then it gets its news all the same.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::subscription::{Reaction, Removals, Request, Response, Scope, Subscription, Variant};
+use crate::snapshot::Snapshot;
+use crate::translate::resource::Kind;
+
+#[derive(Debug)]
+pub struct Session {
+    variant: Variant,
+    subscriptions: BTreeMap<Kind, Subscription>,
+    snapshot: Snapshot,
+    /// Makes nonces unlike those of other streams.
+    stream_id: u64,
+    responses: u64,
+}
+
+/// A little more than the 15 seconds that a client gives a cluster to get its endpoints before it goes on without.
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(16);
+
+impl Session {
+    pub fn new(variant: Variant, stream_id: u64, snapshot: Snapshot) -> Self {
+        Self { variant, subscriptions: BTreeMap::new(), snapshot, stream_id, responses: 0 }
+    }
+
+    pub fn request(&mut self, kind: Kind, request: Request) -> Reaction {
+        let is_first = !self.subscriptions.contains_key(&kind);
+        let variant = self.variant;
+        self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, variant)).request(request, is_first)
+    }
+
+    pub fn set_snapshot(&mut self, snapshot: Snapshot) {
+        self.snapshot = snapshot;
+    }
+
+    pub fn subscription(&self, kind: Kind) -> Option<&Subscription> {
+        self.subscriptions.get(&kind)
+    }
+
+    /// The next response to send, if one may be sent now.
+    pub fn next_response(&mut self, now: Instant) -> Option<Response> {
+        for kind in Kind::ALL {
+            if self.subscriptions.get(&kind).is_some_and(Subscription::is_asked)
+                && let Some(response) = self.respond(kind, Scope::Asked, now)
+            {
+                return Some(response);
+            }
+        }
+        for kind in Kind::ALL {
+            if self.may_push(kind, now)
+                && let Some(response) = self.respond(kind, Scope::All, now)
+            {
+                return Some(response);
+            }
+        }
+        None
+    }
+
+    /// When something that has to wait now may be sent without further events.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let is_in_line =
+            |(kind, subscription): (&Kind, &Subscription)| subscription.is_in_line(&self.snapshot.view(*kind));
+        if self.subscriptions.iter().all(is_in_line) {
+            return None;
+        }
+        let waits = self.subscriptions.values().filter_map(Subscription::unanswered_since);
+        waits.map(|since| since + ANSWER_WAIT_MAX).min()
+    }
+
+    fn respond(&mut self, kind: Kind, scope: Scope, now: Instant) -> Option<Response> {
+        let removals = if self.may_remove(kind, now) { Removals::Now } else { Removals::Later };
+        let nonce = format!("{:x}-{}", self.stream_id, self.responses + 1);
+        let view = self.snapshot.view(kind);
+        let sending = self.subscriptions.get_mut(&kind)?.respond(&view, scope, removals, &nonce, now)?;
+        self.responses += 1;
+        if kind == Kind::Cluster
+            && let Some(endpoints) = self.subscriptions.get_mut(&Kind::Endpoints)
+        {
+            // A changed cluster is a new one to the client, which waits for endpoints before it uses it.
+            sending.changed.iter().for_each(|cluster| endpoints.send_again(cluster));
+        }
+        Some(sending.response)
+    }
+
+    fn may_push(&self, kind: Kind, now: Instant) -> bool {
+        let has_clusters = match kind {
+            Kind::Cluster | Kind::Endpoints => true,
+            // Clusters come earlier in the order, so all that is left to wait for is their answer.
+            Kind::Listener | Kind::Route => self.has_answered(Kind::Cluster, now),
+        };
+        has_clusters && self.has_answered(kind, now)
+    }
+
+    /// Whether nothing that the client has refers to what is gone.
+    fn may_remove(&self, kind: Kind, now: Instant) -> bool {
+        match kind {
+            Kind::Listener => true,
+            Kind::Route => self.is_settled(Kind::Listener, now),
+            Kind::Cluster => self.is_settled(Kind::Listener, now) && self.is_settled(Kind::Route, now),
+            Kind::Endpoints => self.is_settled(Kind::Cluster, now),
+        }
+    }
+
+    fn is_settled(&self, kind: Kind, now: Instant) -> bool {
+        let is_in_line = |subscription: &Subscription| subscription.is_in_line(&self.snapshot.view(kind));
+        self.subscriptions.get(&kind).is_none_or(is_in_line) && self.has_answered(kind, now)
+    }
+
+    fn has_answered(&self, kind: Kind, now: Instant) -> bool {
+        let unanswered = self.subscriptions.get(&kind).and_then(Subscription::unanswered_since);
+        unanswered.is_none_or(|since| now >= since + ANSWER_WAIT_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,439 @@
+//! One kind of resources on one stream: what the client wants, what it was sent, what it said to that. Pure.
+//!
+//! Invariants: at most one response is on its way unanswered, so a client that does not answer holds no more than one,
+//! and what it gets next is the newest state, not all that came between; what a client refused is not sent again until
+//! it changes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::interest::{Interest, InterestChange};
+use crate::snapshot::View;
+use crate::snapshot::version::Version;
+use crate::translate::resource::{Kind, Resource};
+
+/// How states travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    StateOfTheWorld,
+    Delta,
+}
+
+/// A request for one kind, of either variant.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    pub nonce: String,
+    /// Set in a NACK: why.
+    pub error: Option<String>,
+    pub names: RequestNames,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestNames {
+    /// State of the world: all names that are wanted.
+    All(Vec<String>),
+    Delta {
+        subscribe: Vec<String>,
+        unsubscribe: Vec<String>,
+        initial_versions: HashMap<String, String>,
+    },
+}
+
+impl Default for RequestNames {
+    fn default() -> Self {
+        Self::All(Vec::new())
+    }
+}
+
+/// What a request turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// The first of its kind on the stream.
+    Subscribed,
+    Accepted,
+    Refused(Refusal),
+    /// It answers an earlier response than the last one.
+    Stale,
+    /// Delta only: a change of interest that answers nothing.
+    Amended,
+}
+
+/// A NACK, as people want to see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The version that was refused.
+    pub version: String,
+    pub reason: String,
+}
+
+/// A response to be sent; the session adds the nonce.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    pub kind: Kind,
+    pub nonce: String,
+    pub version: String,
+    pub resources: Vec<Arc<Resource>>,
+    /// Delta only.
+    pub removed: Vec<String>,
+}
+
+/// A response on its way out.
+#[derive(Debug)]
+pub struct Sending {
+    pub response: Response,
+    /// The resources in it that the client had in another version.
+    pub changed: Vec<Arc<str>>,
+}
+
+/// How much a response is to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What the client asked for. An answer of whole state says everything all the same.
+    Asked,
+    All,
+}
+
+/// Whether resources that are gone may be taken away from the client yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removals {
+    Now,
+    Later,
+}
+
+#[derive(Debug)]
+pub struct Subscription {
+    kind: Kind,
+    variant: Variant,
+    interest: Interest,
+    /// By name, the version that was sent last: what the client has, or refused to have.
+    sent: HashMap<Arc<str>, Version>,
+    /// Names to be sent even if the client has them.
+    resend: HashSet<String>,
+    /// Delta: names that were asked for; those that do not exist are to be answered as removed.
+    asked: HashSet<String>,
+    /// A request asks for an answer even if there is nothing to say.
+    must_answer: bool,
+    last: Option<Sent>,
+    /// State of the world: resources that are gone from the view and still part of what the client is shown.
+    kept: Vec<Arc<Resource>>,
+    /// The view that the client was last compared to.
+    compared: View,
+    /// Nothing was left to say then, and nothing was asked since.
+    in_line: bool,
+    accepted: Option<String>,
+    refused: Option<Refusal>,
+}
+
+/// The response on its way, or the last one.
+#[derive(Debug)]
+struct Sent {
+    nonce: String,
+    version: String,
+    at: Instant,
+    answered: bool,
+}
+
+impl Subscription {
+    pub fn new(kind: Kind, variant: Variant) -> Self {
+        Self {
+            kind,
+            variant,
+            interest: Interest::default(),
+            sent: HashMap::new(),
+            resend: HashSet::new(),
+            asked: HashSet::new(),
+            must_answer: false,
+            last: None,
+            kept: Vec::new(),
+            compared: View::default(),
+            in_line: false,
+            accepted: None,
+            refused: None,
+        }
+    }
+
+    /// Takes a request. `is_first` is the first of this kind on its stream.
+    pub fn request(&mut self, request: Request, is_first: bool) -> Reaction {
+        match request.names {
+            RequestNames::All(names) => self.request_all(&request.nonce, request.error, names, is_first),
+            RequestNames::Delta { subscribe, unsubscribe, initial_versions } => {
+                self.amend(&subscribe, &unsubscribe, &initial_versions, is_first);
+                if is_first {
+                    Reaction::Subscribed
+                } else if request.nonce.is_empty() {
+                    Reaction::Amended
+                } else {
+                    self.answer(&request.nonce, request.error)
+                }
+            }
+        }
+    }
+
+    fn request_all(&mut self, nonce: &str, error: Option<String>, names: Vec<String>, is_first: bool) -> Reaction {
+        let last_nonce = self.last.as_ref().map_or("", |last| last.nonce.as_str());
+        // A nonce of an earlier stream comes with the first request of some clients and means nothing here.
+        if !is_first && nonce != last_nonce {
+            return Reaction::Stale;
+        }
+        let reaction = if is_first {
+            Reaction::Subscribed
+        } else if nonce.is_empty() {
+            Reaction::Amended
+        } else {
+            self.answer(nonce, error)
+        };
+        let change = self.interest.replace(names, self.kind.absence_deletes());
+        for name in &change.removed {
+            self.forget(name);
+        }
+        if change.wildcard_removed {
+            let interest = &self.interest;
+            self.sent.retain(|name, _| interest.wants(name));
+        }
+        // That a listener or cluster does not exist is said by an answer without it.
+        let asked_for_more = !change.added.is_empty() || change.wildcard_added;
+        self.must_answer |= asked_for_more && self.kind.absence_deletes();
+        self.note(change);
+        reaction
+    }
+
+    fn amend(
+        &mut self,
+        subscribe: &[String],
+        unsubscribe: &[String],
+        initial_versions: &HashMap<String, String>,
+        is_first: bool,
+    ) {
+        let change = self.interest.amend(subscribe, unsubscribe, is_first, self.kind.absence_deletes());
+        for name in &change.added {
+            self.sent.remove(name.as_str());
+            self.asked.insert(name.clone());
+        }
+        for name in &change.removed {
+            self.forget(name);
+            if self.interest.is_wildcard() {
+                // The client can't tell whether the wildcard covers it, so it is told.
+                self.asked.insert(name.clone());
+            }
+        }
+        if change.wildcard_removed {
+            let interest = &self.interest;
+            self.sent.retain(|name, _| interest.wants(name));
+        }
+        if is_first {
+            for (name, version) in initial_versions.iter().filter(|(name, _)| self.interest.wants(name)) {
+                // A version that is not one of ours differs from all of ours.
+                self.sent.insert(name.as_str().into(), Version::parse(version).unwrap_or_default());
+                self.asked.remove(name);
+            }
+        }
+        // An empty answer ends the client's wait for the first state.
+        self.must_answer |= change.wildcard_added;
+        self.note(change);
+    }
+
+    fn note(&mut self, change: InterestChange) {
+        if change != InterestChange::default() {
+            self.in_line = false;
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.sent.remove(name);
+        self.resend.remove(name);
+        self.asked.remove(name);
+    }
+
+    fn answer(&mut self, nonce: &str, error: Option<String>) -> Reaction {
+        let Some(last) = self.last.as_mut().filter(|last| last.nonce == nonce) else {
+            return Reaction::Stale;
+        };
+        last.answered = true;
+        match error {
+            None => {
+                self.accepted = Some(last.version.clone());
+                self.refused = None;
+                Reaction::Accepted
+            }
+            Some(reason) => {
+                let refusal = Refusal { version: last.version.clone(), reason };
+                self.refused = Some(refusal.clone());
+                Reaction::Refused(refusal)
+            }
+        }
+    }
+
+    /// Has a resource sent again, though it did not change: the client lost it with what it belonged to.
+    pub fn send_again(&mut self, name: &str) {
+        if self.interest.wants(name) && self.sent.contains_key(name) {
+            self.resend.insert(name.to_owned());
+            self.in_line = false;
+        }
+    }
+
+    /// Whether the client waits for the answer to a question, rather than for news.
+    pub fn is_asked(&self) -> bool {
+        self.must_answer
+            || !self.asked.is_empty()
+            || (!self.in_line && self.interest.names().iter().any(|name| !self.sent.contains_key(name.as_str())))
+    }
+
+    /// Whether the client was sent all that there is to say about a view.
+    pub fn is_in_line(&self, view: &View) -> bool {
+        self.in_line && !self.is_asked() && self.compared.is_same(view)
+    }
+
+    /// Since when a response is on its way without an answer.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.last.as_ref().filter(|last| !last.answered).map(|last| last.at)
+    }
+
+    pub fn interest(&self) -> &Interest {
+        &self.interest
+    }
+
+    /// The version that the client was sent last.
+    pub fn sent_version(&self) -> Option<&str> {
+        self.last.as_ref().map(|last| last.version.as_str())
+    }
+
+    pub fn accepted_version(&self) -> Option<&str> {
+        self.accepted.as_deref()
+    }
+
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refused.as_ref()
+    }
+
+    /// The response that brings the client in line with a view, as far as `scope` goes, if there is anything to say.
+    /// Marks it as sent.
+    pub fn respond(
+        &mut self,
+        view: &View,
+        scope: Scope,
+        removals: Removals,
+        nonce: &str,
+        now: Instant,
+    ) -> Option<Sending> {
+        if self.resend.is_empty() && self.is_in_line(view) {
+            return None;
+        }
+        // Before anything was sent there is no news to hold back.
+        let scope = if self.last.is_none() { Scope::All } else { scope };
+        let difference = self.compare(view, scope, removals);
+        let in_line = !difference.deferred;
+        let removed = match self.variant {
+            Variant::StateOfTheWorld => Vec::new(),
+            Variant::Delta => difference.removed.clone(),
+        };
+        let says_something = !difference.news.is_empty()
+            || !removed.is_empty()
+            || (self.is_whole_state() && !difference.removed.is_empty());
+        self.asked.clear();
+        if !says_something && !self.must_answer {
+            for name in &difference.removed {
+                self.sent.remove(name.as_str());
+            }
+            (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
+            return None;
+        }
+        let changed = difference.news.iter().filter(|news| self.sent.contains_key(&news.name));
+        let changed = changed.map(|news| news.name.clone()).collect();
+        for name in &difference.removed {
+            self.sent.remove(name.as_str());
+        }
+        for resource in &difference.news {
+            self.sent.insert(resource.name.clone(), Version::of(resource));
+            self.resend.remove(&*resource.name);
+        }
+        let version = self.version(view, &difference.kept).to_string();
+        let resources = if self.is_whole_state() { self.whole_state(view, &difference.kept) } else { difference.news };
+        (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
+        self.must_answer = false;
+        self.last = Some(Sent { nonce: nonce.to_owned(), version: version.clone(), at: now, answered: false });
+        let response = Response { kind: self.kind, nonce: nonce.to_owned(), version, resources, removed };
+        Some(Sending { response, changed })
+    }
+
+    /// Whether each answer is all that there is, so that absence deletes.
+    fn is_whole_state(&self) -> bool {
+        self.variant == Variant::StateOfTheWorld && self.kind.absence_deletes()
+    }
+
+    fn compare(&self, view: &View, scope: Scope, removals: Removals) -> Difference {
+        let mut difference = Difference::default();
+        let mut consider = |resource: &Arc<Resource>| {
+            let known = self.sent.get(&resource.name);
+            let is_asked = self.resend.contains(&*resource.name) || self.asked.contains(&*resource.name);
+            if known == Some(&Version::of(resource)) && !is_asked {
+                return;
+            }
+            if scope == Scope::Asked && known.is_some() && !is_asked && !self.is_whole_state() {
+                difference.deferred = true;
+            } else {
+                difference.news.push(resource.clone());
+            }
+        };
+        if self.interest.is_wildcard() {
+            view.iter().for_each(&mut consider);
+        } else {
+            let mut wanted = self.interest.names().iter().filter_map(|name| view.lookup(name)).collect::<Vec<_>>();
+            wanted.sort_by(|a, b| a.name.cmp(&b.name));
+            wanted.into_iter().for_each(&mut consider);
+        }
+        let gone = self.sent.keys().filter(|name| view.lookup(name).is_none()).collect::<Vec<_>>();
+        match removals {
+            Removals::Now => difference.removed = gone.iter().map(|name| name.to_string()).collect(),
+            Removals::Later => {
+                difference.deferred |= !gone.is_empty();
+                let body = |name: &Arc<str>| {
+                    let shown = self.compared.lookup(name);
+                    shown.or_else(|| self.kept.iter().find(|kept| kept.name == *name)).cloned()
+                };
+                difference.kept = gone.into_iter().filter_map(body).collect();
+                difference.kept.sort_by(|a, b| a.name.cmp(&b.name));
+            }
+        }
+        // Asked for and not there.
+        let is_missing = |name: &&String| view.lookup(name).is_none() && !self.sent.contains_key(name.as_str());
+        difference.removed.extend(self.asked.iter().filter(is_missing).cloned());
+        difference.removed.sort();
+        difference
+    }
+
+    fn whole_state(&self, view: &View, kept: &[Arc<Resource>]) -> Vec<Arc<Resource>> {
+        let wanted = view.iter().filter(|resource| self.interest.wants(&resource.name));
+        wanted.chain(kept).cloned().collect()
+    }
+
+    /// The version of all that the client will have.
+    fn version(&self, view: &View, kept: &[Arc<Resource>]) -> Version {
+        if self.interest.is_wildcard() && kept.is_empty() {
+            return view.version();
+        }
+        let mut version = Version::default();
+        if self.interest.is_wildcard() {
+            version = view.version();
+        } else {
+            self.interest
+                .names()
+                .iter()
+                .filter_map(|name| view.lookup(name))
+                .for_each(|resource| version.add(resource));
+        }
+        kept.iter().for_each(|resource| version.add(resource));
+        version
+    }
+}
+
+/// What a client lacks and what it has too much.
+#[derive(Debug, Default)]
+struct Difference {
+    news: Vec<Arc<Resource>>,
+    removed: Vec<String>,
+    /// Gone, but not to be taken away yet: the bodies, as far as they are still known.
+    kept: Vec<Arc<Resource>>,
+    /// Something remains to be said later.
+    deferred: bool,
+}

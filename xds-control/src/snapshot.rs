@@ -1,0 +1,137 @@
+//! What is to be sent: resources with versions, per node.
+//!
+//! `shared` keeps what all sidecars have in common and renews only what a mesh changed; a `Snapshot` joins it with what
+//! one node has of its own. Snapshots are immutable and cheap to clone; sets that did not change are the same pointers.
+
+pub mod consistency;
+pub mod shared;
+pub mod version;
+
+use std::sync::Arc;
+
+use crate::translate::resource::{Kind, Resource};
+use version::Version;
+
+/// Resources of one kind, sorted by name, each name once.
+#[derive(Debug, Default, PartialEq)]
+pub struct ResourceSet {
+    resources: Vec<Arc<Resource>>,
+}
+
+impl ResourceSet {
+    /// Sorts the resources; of those with one name the first stays. Gives the others back.
+    pub fn new(mut resources: Vec<Arc<Resource>>) -> (Self, Vec<Arc<Resource>>) {
+        // Stable, so "first" is the order given.
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut refused = Vec::new();
+        resources.dedup_by(|later, earlier| {
+            let same = later.name == earlier.name;
+            if same {
+                refused.push(later.clone());
+            }
+            same
+        });
+        (Self { resources }, refused)
+    }
+
+    pub fn lookup(&self, name: &str) -> Option<&Arc<Resource>> {
+        let position = self.resources.binary_search_by(|resource| (*resource.name).cmp(name)).ok()?;
+        self.resources.get(position)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+}
+
+/// One set a kind.
+#[derive(Clone, Debug, Default)]
+pub struct Sets {
+    clusters: Arc<ResourceSet>,
+    endpoints: Arc<ResourceSet>,
+    listeners: Arc<ResourceSet>,
+    routes: Arc<ResourceSet>,
+}
+
+impl Sets {
+    pub fn of(&self, kind: Kind) -> &Arc<ResourceSet> {
+        match kind {
+            Kind::Cluster => &self.clusters,
+            Kind::Endpoints => &self.endpoints,
+            Kind::Listener => &self.listeners,
+            Kind::Route => &self.routes,
+        }
+    }
+
+    pub fn replace(&mut self, kind: Kind, set: ResourceSet) {
+        let slot = match kind {
+            Kind::Cluster => &mut self.clusters,
+            Kind::Endpoints => &mut self.endpoints,
+            Kind::Listener => &mut self.listeners,
+            Kind::Route => &mut self.routes,
+        };
+        *slot = Arc::new(set);
+    }
+
+    /// Sorts resources of any kind into sets; gives back those whose names were taken.
+    pub fn sort(resources: Vec<Resource>) -> (Self, Vec<Arc<Resource>>) {
+        let resources = resources.into_iter().map(Arc::new).collect::<Vec<_>>();
+        let (mut sets, mut refused) = (Self::default(), Vec::new());
+        for kind in Kind::ALL {
+            let of_kind = resources.iter().filter(|resource| resource.kind == kind).cloned().collect();
+            let (set, duplicates) = ResourceSet::new(of_kind);
+            sets.replace(kind, set);
+            refused.extend(duplicates);
+        }
+        (sets, refused)
+    }
+}
+
+/// Everything that one node may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub shared: Sets,
+    pub own: Sets,
+}
+
+impl Snapshot {
+    pub fn view(&self, kind: Kind) -> View {
+        View { own: self.own.of(kind).clone(), shared: self.shared.of(kind).clone() }
+    }
+}
+
+/// The resources of one kind that one node may ask for. A node's own win over shared ones of the same name.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    own: Arc<ResourceSet>,
+    shared: Arc<ResourceSet>,
+}
+
+impl View {
+    pub fn lookup(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.own.lookup(name).or_else(|| self.shared.lookup(name))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        let shared =
+            self.shared.iter().filter(|resource| self.own.is_empty() || self.own.lookup(&resource.name).is_none());
+        self.own.iter().chain(shared)
+    }
+
+    /// Whether both are the very same sets; false says nothing about their content.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.own, &other.own) && Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    pub fn version(&self) -> Version {
+        self.iter().map(|resource| &**resource).collect()
+    }
+}

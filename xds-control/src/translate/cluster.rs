@@ -1,0 +1,127 @@
+//! Clusters: where traffic goes and how connections there are made.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use weft_xds::pb::envoy::config::cluster::v3::Cluster;
+use weft_xds::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use weft_xds::pb::envoy::config::core::v3::{
+    BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions,
+};
+use weft_xds::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use weft_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+};
+use weft_xds::pb::google::protobuf::Any;
+
+use super::proto::{aggregated, duration, pack, socket_address};
+use super::{BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER, SidecarInputs, inbound_name};
+use crate::model::mesh::InboundPort;
+use crate::model::protocol::Protocol;
+
+/// How requests are spread over the endpoints of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadBalancing {
+    LeastRequest,
+    RoundRobin,
+    Random,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections to the application come from these addresses, which redirection lets through: a connection from the
+/// pod's own address would be redirected once more.
+const INBOUND_SOURCE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
+const INBOUND_SOURCE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
+
+/// The endpoints of a Service port. Circuit breakers, outlier detection and timeouts stay at Envoy's defaults.
+pub(super) fn outbound(name: &str, protocol: Protocol, load_balancing: LoadBalancing) -> Cluster {
+    let policy = match load_balancing {
+        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+        LoadBalancing::Random => LbPolicy::Random,
+    };
+    Cluster {
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: aggregated(), service_name: name.to_owned() }),
+        typed_extension_protocol_options: protocol_options(protocol),
+        ..cluster(name, DiscoveryType::Eds, policy)
+    }
+}
+
+/// A port of the application, on the address that the connection was made to.
+pub(super) fn inbound(port: &InboundPort, inputs: &SidecarInputs) -> Cluster {
+    Cluster {
+        typed_extension_protocol_options: protocol_options(port.protocol),
+        upstream_bind_config: inbound_source(inputs),
+        ..cluster(&inbound_name(port.number), DiscoveryType::OriginalDst, LbPolicy::ClusterProvided)
+    }
+}
+
+/// Ports of the application that no Service tells of.
+pub(super) fn inbound_passthrough(inputs: &SidecarInputs) -> Cluster {
+    Cluster {
+        upstream_bind_config: inbound_source(inputs),
+        ..cluster(INBOUND_PASSTHROUGH_CLUSTER, DiscoveryType::OriginalDst, LbPolicy::ClusterProvided)
+    }
+}
+
+/// Wherever the application was going.
+pub(super) fn passthrough() -> Cluster {
+    cluster(PASSTHROUGH_CLUSTER, DiscoveryType::OriginalDst, LbPolicy::ClusterProvided)
+}
+
+/// Nowhere: a cluster without endpoints.
+pub(super) fn black_hole() -> Cluster {
+    cluster(BLACK_HOLE_CLUSTER, DiscoveryType::Static, LbPolicy::RoundRobin)
+}
+
+fn cluster(name: &str, discovery: DiscoveryType, policy: LbPolicy) -> Cluster {
+    Cluster {
+        name: name.to_owned(),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        lb_policy: policy.into(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
+        ..Cluster::default()
+    }
+}
+
+/// Source addresses of the families that the pod has; binding one that it lacks would fail.
+fn inbound_source(inputs: &SidecarInputs) -> Option<BindConfig> {
+    let (first, extra) = match (inputs.has_ipv4(), inputs.has_ipv6()) {
+        (true, true) => (INBOUND_SOURCE_V4, Some(INBOUND_SOURCE_V6)),
+        (false, true) => (INBOUND_SOURCE_V6, None),
+        (_, false) => (INBOUND_SOURCE_V4, None),
+    };
+    Some(BindConfig {
+        source_address: Some(socket_address(first, 0)),
+        extra_source_addresses: extra
+            .map(|extra| ExtraSourceAddress {
+                address: Some(socket_address(extra, 0)),
+                ..ExtraSourceAddress::default()
+            })
+            .into_iter()
+            .collect(),
+        ..BindConfig::default()
+    })
+}
+
+/// HTTP/2 where it was declared; HTTP/1.1 for other HTTP, and for whatever is detected (only HTTP/1 is, see `listener`).
+fn protocol_options(protocol: Protocol) -> HashMap<String, Any> {
+    let config = if protocol.is_http2() {
+        ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())
+    } else if protocol.is_http() || protocol == Protocol::Detect {
+        ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())
+    } else {
+        return HashMap::new();
+    };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(config),
+        })),
+        ..HttpProtocolOptions::default()
+    };
+    HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack(&options))])
+}
