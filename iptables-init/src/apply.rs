@@ -95,7 +95,10 @@ fn apply_by(plan: &Plan, backend: &Backend, foreign: Foreign, lock_file: Option<
         Backend::Iptables(iptables) => restore_all(plan, iptables, &in_place),
     });
     if let Err(error) = changed {
-        netlink.restore(&before)?;
+        // The first failure is the one to be told.
+        if let Err(second) = netlink.restore(&before) {
+            warn!(error = %second, "what was set up outside of the firewall could not be taken back");
+        }
         return Err(error);
     }
     delete_rules(&in_place, Some(backend), foreign)?;
@@ -133,8 +136,8 @@ fn delete_rules(in_place: &InPlace, except: Option<&Backend>, foreign: Foreign) 
     if !matches!(except, Some(Backend::Nft(_)))
         && let Some(nft) = program::find("nft")
     {
-        let istio = if foreign == Foreign::Replace { !in_place.istio_tables.is_empty() } else { false };
-        if istio || !in_place.mesh_tables.is_empty() {
+        let replaces_istio = foreign == Foreign::Replace && !in_place.istio_tables.is_empty();
+        if replaces_istio || !in_place.mesh_tables.is_empty() {
             run_nft(&nft, &replacement(&Plan::nothing(), in_place, foreign))?;
         }
     }

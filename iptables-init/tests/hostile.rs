@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use weft_init::args::{ARGUMENTS, Args, Argument, Takes};
+use weft_init::args::{ARGUMENTS, Args, Argument, Given, Takes};
 use weft_init::plan::Plan;
 use weft_init::rule::{Match, Rule};
 use weft_init::settings::{Facts, Settings, Task};
@@ -197,11 +197,11 @@ fn attack(share: usize) {
 
 /// Whether the text was taken as a value. Plans that were looked at before are not looked at again.
 fn survives(argument: &Argument, text: &str, facts: &Facts, seen: &mut HashSet<String>) -> bool {
-    let mut args = Args::default();
-    args.set(by_name("istio-inbound-interception-mode"), "TPROXY");
-    args.set(by_name("drop-invalid"), "true");
-    args.set(by_name("redirect-dns"), "true");
-    args.set(argument, text);
+    let given = |text: &str| Given { text: text.to_owned(), variable: None };
+    let others = [("istio-inbound-interception-mode", "TPROXY"), ("drop-invalid", "true"), ("redirect-dns", "true")]
+        .map(|(long, text)| (by_name(long), given(text)));
+    // Of two for the same argument, the last counts.
+    let args: Args = others.into_iter().chain([(argument, given(text))]).collect();
     let (settings, task) = (Settings::resolve(&args, facts), Task::resolve(&args));
     for error in [settings.as_ref().err(), task.as_ref().err()].into_iter().flatten() {
         let message = error.to_string();
