@@ -52,7 +52,8 @@ fn kinds_without_meaning_are_passed_over_and_unknown_ones_remarked_on() {
 
 #[test]
 fn unknown_fields_are_remarked_on_with_their_path() {
-    let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{port: 1, prt: 2}]}}";
+    let text =
+        "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{port: 1, prt: 2}]}}";
     let content = parse_yaml(text).unwrap();
     assert_eq!(keys(&content), ["Service default/a"]);
     assert_eq!(content.ignored[0].to_string(), "spec.ports[0].prt: is not a field of this kind");
@@ -60,7 +61,8 @@ fn unknown_fields_are_remarked_on_with_their_path() {
 
 #[test]
 fn what_is_wrong_is_refused_with_its_path() {
-    let service = |spec: &str| refused(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {spec}}}"));
+    let service =
+        |spec: &str| refused(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {spec}}}"));
     assert!(service("{ports: [{port: 80}, {port: many}]}").starts_with("spec.ports[1].port: invalid type: string"));
     assert_eq!(service("{ports: [{port: 70000}]}"), "spec.ports[0].port: 70000 is not a port between 1 and 65535");
     assert_eq!(service("{clusterIP: 10.0.0.300}"), "spec.clusterIP: \"10.0.0.300\" is not an IP address");
@@ -68,7 +70,10 @@ fn what_is_wrong_is_refused_with_its_path() {
         service("{ports: [{port: 1, name: a}, {port: 1, name: b}]}"),
         "spec.ports[1].port: 1 is the number of an earlier port"
     );
-    assert_eq!(service("{ports: [{port: 1, protocol: ICMP}]}"), "spec.ports[0].protocol: \"ICMP\" is not one of TCP, UDP, SCTP");
+    assert_eq!(
+        service("{ports: [{port: 1, protocol: ICMP}]}"),
+        "spec.ports[0].protocol: \"ICMP\" is not one of TCP, UDP, SCTP"
+    );
     assert_eq!(refused("{apiVersion: v1, kind: Service, metadata: {name: a}}"), "spec: is required");
     assert_eq!(refused("{apiVersion: v1, kind: Service, spec: {}}"), "metadata.name: is required");
     assert_eq!(refused("{kind: Service}"), "apiVersion: is required");
@@ -89,7 +94,8 @@ fn problems_within_a_list_name_the_item() {
     let text = "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Namespace, metadata: {name: a}}, \
                 {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: 0}]}}]}";
     assert_eq!(refused(text), "items[1].spec.ports[0].port: 0 is not a port between 1 and 65535");
-    let text = "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: 5}}]}";
+    let text =
+        "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: 5}}]}";
     assert!(refused(text).starts_with("items[0].spec.ports: invalid type"));
 }
 
@@ -117,7 +123,8 @@ fn hostile_nesting_and_aliases_are_refused() {
 
 #[test]
 fn an_external_name_is_known_and_has_no_meaning() {
-    let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: ExternalName, externalName: x.example}}";
+    let text =
+        "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: ExternalName, externalName: x.example}}";
     let content = parse_yaml(text).unwrap();
     assert!(matches!(content.objects.as_slice(), [(ObjectKey::Service(_), None)]));
 }
