@@ -11,7 +11,7 @@ use super::ObjectName;
 use super::endpoint::{Condition, Endpoint, EndpointSlice, SliceEndpoint};
 use super::mesh::{InstancePort, Mesh, ServiceEntry};
 use super::service::{Service, ServicePort};
-use super::workload::{Locality, Node, Workload};
+use super::workload::{Node, Workload};
 
 /// An object of the model, as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,12 +230,7 @@ impl Registry {
                 locality.zone.clone_from(zone);
             }
         }
-        Endpoint {
-            address,
-            locality: locality.unwrap_or_else(Locality::default),
-            workload,
-            hostname: endpoint.hostname.clone(),
-        }
+        Endpoint { address, locality: locality.unwrap_or_default(), workload, hostname: endpoint.hostname.clone() }
     }
 }
 
