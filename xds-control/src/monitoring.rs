@@ -94,6 +94,7 @@ impl Monitoring {
                 response.headers_mut().insert(header::CONTENT_TYPE, content_type);
                 response
             }
+            "/version" => json(&env!("CARGO_PKG_VERSION")),
             "/debug/syncz" => json(&debug::syncz(&self.connections, &self.shared.borrow(), &self.trust_domain)),
             "/debug/registry" => json(&debug::registry(&self.shared.borrow(), &self.manifests)),
             "/debug/config_dump" => match self.config_dump(request.uri().query()) {
@@ -102,7 +103,7 @@ impl Monitoring {
             },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "/metrics /ready /live /debug/syncz /debug/registry /debug/config_dump?node=NAME.NAMESPACE\n",
+                "/metrics /ready /live /version /debug/syncz /debug/registry /debug/config_dump?node=NAME.NAMESPACE\n",
             ),
         }
     }
@@ -112,8 +113,7 @@ impl Monitoring {
         let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
             return Err((StatusCode::BAD_REQUEST, "?node=NAME.NAMESPACE or a whole node id is expected".to_owned()));
         };
-        // A tilde may come escaped; nothing else in a node's name needs to be.
-        let wanted = wanted.replace("%7E", "~").replace("%7e", "~").replace("%3A", ":").replace("%3a", ":");
+        let wanted = percent_decoded(wanted);
         let connected = self.connections.list();
         let Some(connection) = connected.iter().find(|connection| debug::is_named(&connection.node, &wanted)) else {
             return Err((StatusCode::NOT_FOUND, format!("no proxy {wanted:?} is connected")));
@@ -125,6 +125,26 @@ impl Monitoring {
 
 /// Out of file descriptors or the like: trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Undoes `%41`; what is not of this form stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(escaped) => {
+                decoded.push(escaped);
+                rest = &after[2..];
+            }
+            None => {
+                decoded.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
@@ -142,5 +162,17 @@ fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
             response
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent_decoded;
+
+    #[test]
+    fn escapes_are_undone_and_anything_else_stays() {
+        assert_eq!(percent_decoded("a%7Eb%20c"), "a~b c");
+        assert_eq!(percent_decoded("100%"), "100%");
+        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
     }
 }

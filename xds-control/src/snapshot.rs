@@ -7,10 +7,10 @@ pub mod consistency;
 pub mod shared;
 pub mod version;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::translate::resource::{Kind, Resource};
-use version::Version;
 
 /// Resources of one kind, sorted by name, each name once.
 #[derive(Debug, Default, PartialEq)]
@@ -41,6 +41,29 @@ impl ResourceSet {
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.iter()
+    }
+
+    /// Both walks of two sorted sets at once: resources that differ from `before`, and names that are gone since.
+    /// What is the same pointer costs a comparison of pointers.
+    fn changes_since<'a>(&'a self, before: &'a Self, changes: &mut Changes<'a>) {
+        let (mut new, mut old) = (self.resources.iter().peekable(), before.resources.iter().peekable());
+        loop {
+            let order = match (new.peek(), old.peek()) {
+                (None, None) => return,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(new), Some(old)) if Arc::ptr_eq(new, old) => Ordering::Equal,
+                (Some(new), Some(old)) => new.name.cmp(&old.name),
+            };
+            match order {
+                Ordering::Less => changes.changed.extend(new.next()),
+                Ordering::Greater => changes.gone.extend(old.next()),
+                Ordering::Equal => {
+                    let (new, old) = (new.next(), old.next());
+                    changes.changed.extend(new.filter(|new| old.is_none_or(|old| !Arc::ptr_eq(new, old))));
+                }
+            }
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -108,6 +131,15 @@ impl Snapshot {
     }
 }
 
+/// What differs between two views.
+#[derive(Debug, Default)]
+pub struct Changes<'a> {
+    /// Added, or of other content.
+    pub changed: Vec<&'a Arc<Resource>>,
+    /// As they were.
+    pub gone: Vec<&'a Arc<Resource>>,
+}
+
 /// The resources of one kind that one node may ask for. A node's own win over shared ones of the same name.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -131,7 +163,16 @@ impl View {
         Arc::ptr_eq(&self.own, &other.own) && Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    pub fn version(&self) -> Version {
-        self.iter().map(|resource| &**resource).collect()
+    /// What changed since an earlier view. A resource that a node has of its own and all have too may be told of in
+    /// excess; look it up to be sure.
+    pub fn changes_since<'a>(&'a self, before: &'a Self) -> Changes<'a> {
+        let mut changes = Changes::default();
+        if !Arc::ptr_eq(&self.own, &before.own) {
+            self.own.changes_since(&before.own, &mut changes);
+        }
+        if !Arc::ptr_eq(&self.shared, &before.shared) {
+            self.shared.changes_since(&before.shared, &mut changes);
+        }
+        changes
     }
 }

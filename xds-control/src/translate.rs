@@ -1,7 +1,7 @@
 //! The mesh into xDS resources: pure functions, one file a resource kind.
 //!
 //! What all sidecars share is translated a Service at a time (`service`), what one sidecar has of its own a node at a
-//! time (`sidecar`). Invariants: equal input gives equal bytes; every name that a resource refers to is among the
+//! time (`sidecar`), and a Service for gRPC's own clients by `proxyless`. Invariants: equal input gives equal bytes; every name that a resource refers to is among the
 //! resources given (checked by `snapshot::consistency`).
 
 mod cluster;
@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 pub use cluster::LoadBalancing;
 
+use crate::model::ObjectName;
 use crate::model::mesh::{InboundPort, ServiceEntry};
 use crate::model::protocol::Protocol;
 use crate::model::service::ServicePort;
@@ -91,6 +92,24 @@ pub fn sidecar(inputs: &SidecarInputs, settings: &MeshSettings) -> Vec<Resource>
     resources.push(Resource::cluster(cluster::inbound_passthrough(inputs)));
     resources.push(Resource::cluster(cluster::passthrough()));
     resources.push(Resource::cluster(cluster::black_hole()));
+    resources
+}
+
+/// What a Service is to applications that speak xDS themselves (gRPC A27): listeners named as their targets are.
+pub fn proxyless(entry: &ServiceEntry, settings: &MeshSettings) -> Vec<Resource> {
+    let mut resources = Vec::new();
+    let host = entry.service.host(&settings.cluster_domain);
+    let ObjectName { namespace, name: service } = &entry.service.name;
+    for port in entry.service.ports.iter().filter(|port| routes_requests(port)) {
+        let name = outbound_name(port.number, &host);
+        for host in [host.clone(), format!("{service}.{namespace}.svc"), format!("{service}.{namespace}")] {
+            resources.push(Resource::listener(listener::proxyless(&format!("{host}:{}", port.number), &name)));
+        }
+        resources.push(Resource::route(route::outbound(&name, &host, port.number)));
+        resources.push(Resource::cluster(cluster::proxyless(&name)));
+        let endpoints = entry.endpoints.get(&port.number).map(Vec::as_slice).unwrap_or_default();
+        resources.push(Resource::endpoints(endpoint::assignment(&name, endpoints)));
+    }
     resources
 }
 

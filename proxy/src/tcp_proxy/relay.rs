@@ -9,7 +9,6 @@ use std::{
     os::fd::OwnedFd,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -205,7 +204,7 @@ impl Direction {
 }
 
 fn count(session: &TcpSession, way: Way, bytes: usize) {
-    session.downstream.control.set_idle(Instant::now());
+    session.downstream.control.touch();
     match way {
         Way::Upstream => session.received(bytes),
         Way::Downstream => session.sent(bytes),

@@ -1,10 +1,19 @@
 //! A control plane whose every answer is the test's: it hands over the requests that arrive and sends what it is told.
 
-use std::{net::SocketAddr, pin::Pin, time::Duration};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, copy_bidirectional, duplex},
+    net::TcpListener,
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, rustls};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, server::Connected},
+};
 use weft_xds::{
     json,
     pb::{
@@ -32,20 +41,48 @@ pub struct AdsStream {
     answers: mpsc::UnboundedSender<Result<DiscoveryResponse, Status>>,
 }
 
+/// Until the test's runtime ends.
+fn serve<I>(incoming: impl Stream<Item = io::Result<I>> + Send + 'static) -> mpsc::UnboundedReceiver<AdsStream>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let (sender, streams) = mpsc::unbounded_channel();
+    let service = AggregatedDiscoveryServiceServer::new(Service(sender));
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+    streams
+}
+
 struct Service(mpsc::UnboundedSender<AdsStream>);
 
 impl AdsServer {
     pub async fn start() -> AdsServer {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        AdsServer::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub async fn start_at(address: SocketAddr) -> AdsServer {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (sender, streams) = mpsc::unbounded_channel();
         let incoming = stream::unfold(listener, |listener| async move {
             let accepted = listener.accept().await.map(|(stream, _)| stream);
             Some((accepted, listener))
         });
-        let server = Server::builder().add_service(AggregatedDiscoveryServiceServer::new(Service(sender)));
-        tokio::spawn(server.serve_with_incoming(incoming)); // ends with the test's runtime
-        AdsServer { address, streams }
+        AdsServer { address, streams: serve(incoming) }
+    }
+
+    pub async fn start_with_tls(config: Arc<rustls::ServerConfig>) -> AdsServer {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let acceptor = TlsAcceptor::from(config);
+        let incoming = stream::unfold((listener, acceptor), |(listener, acceptor)| async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let (ours, mut theirs) = duplex(1 << 16);
+                tokio::spawn(async move { copy_bidirectional(&mut stream, &mut theirs).await });
+                return Some((Ok(ours), (listener, acceptor)));
+            }
+        });
+        AdsServer { address, streams: serve(incoming) }
     }
 
     /// The next stream that the proxy opens.
@@ -57,6 +94,11 @@ impl AdsServer {
 impl AdsStream {
     pub async fn request(&mut self) -> DiscoveryRequest {
         timeout(DEADLINE, self.requests.recv()).await.expect("a request in time").expect("the stream is open")
+    }
+
+    /// The next request if it arrived already.
+    pub fn request_at_hand(&mut self) -> Option<DiscoveryRequest> {
+        self.requests.try_recv().ok()
     }
 
     /// The next request, which must be about this type.

@@ -3,10 +3,20 @@
 mod ads_server;
 mod proxy;
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use ads_server::{AdsServer, AdsStream};
+use ads_server::{AdsServer, AdsStream, DEADLINE};
 use proxy::{Proxy, eventually, free_address, get, origin};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch};
+use tokio_rustls::rustls::{
+    self,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
 use tonic::Status;
 use weft_xds::{
     pb::google::protobuf::Any,
@@ -260,6 +270,66 @@ async fn a_lost_control_plane_changes_nothing_and_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_control_plane_that_comes_late_is_found() {
+    let address = free_address().await;
+    let proxy = Proxy::start(address).await;
+    eventually("an attempt failed", async || {
+        proxy.counter("envoy_cluster_manager_cds_update_failure").await.is_some_and(|failures| failures >= 1.0)
+    })
+    .await;
+    assert_eq!(proxy.ready().await, Some(503));
+    let mut server = AdsServer::start_at(address).await;
+    let mut stream = server.stream().await;
+    stream.request_for(CLUSTER).await;
+    stream.answer(CLUSTER, "1", "1", &[]);
+    stream.acknowledged(CLUSTER, "1", "1").await;
+    stream.request_for(LISTENER).await;
+    stream.answer(LISTENER, "1", "1", &[]);
+    stream.acknowledged(LISTENER, "1", "1").await;
+    proxy.becomes_ready().await;
+}
+
+/// Wants a certificate of the tests' own authority, and HTTP/2 to be agreed on.
+fn mutual_tls() -> Arc<rustls::ServerConfig> {
+    let file = |name: &str| format!("tests/fixtures/tls/{name}.pem");
+    let certificates = |name: &str| -> Vec<CertificateDer<'static>> {
+        let read = CertificateDer::pem_file_iter(file(name)).expect("a file").collect::<Result<_, _>>();
+        read.expect("certificates")
+    };
+    let mut authorities = rustls::RootCertStore::empty();
+    authorities.add_parsable_certificates(certificates("ca"));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider.clone()).build();
+    let key = PrivateKeyDer::from_pem_file("tests/fixtures/tls/leaf.key").expect("a key");
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = builder
+        .expect("versions")
+        .with_client_cert_verifier(verifier.expect("a verifier"))
+        .with_single_cert(certificates("leaf"), key)
+        .expect("a certificate");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn a_control_plane_can_ask_for_mutual_tls() {
+    const CERTIFICATES: &str = "tls_certificates: [{certificate_chain: {filename: tests/fixtures/tls/leaf.pem}, \
+                                private_key: {filename: tests/fixtures/tls/leaf.key}}], \
+                                validation_context: {trusted_ca: {filename: tests/fixtures/tls/ca.pem}}";
+    let mut server = AdsServer::start_with_tls(mutual_tls()).await;
+    let socket = format!(
+        "transport_socket: {{name: tls, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls\
+         .v3.UpstreamTlsContext, sni: app.test, common_tls_context: {{{CERTIFICATES}}}}}}}"
+    );
+    let proxy = Proxy::start_with(server.address, &socket).await;
+    let mut stream = server.stream().await;
+    stream.request_for(CLUSTER).await;
+    stream.answer(CLUSTER, "1", "1", &[]);
+    stream.acknowledged(CLUSTER, "1", "1").await;
+    assert_eq!(proxy.counter("envoy_control_plane_connected_state").await, Some(1.0));
+}
+
+#[tokio::test]
 async fn an_answer_of_a_type_that_was_not_asked_for_is_ignored() {
     let Serving { mut stream, proxy: _proxy, listening, server: _server } = serving(origin("a").await).await;
     stream.answer(SECRET, "1", "1", &["{name: default}".to_owned()]);
@@ -283,4 +353,105 @@ async fn removed_listeners_and_clusters_go() {
         proxy.admin("/clusters").await.is_some_and(|answer| !answer.body.lines().any(|line| line.starts_with("a::")))
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_configuration_goes_on_while_the_proxy_drains() {
+    let never_answers = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let application = never_answers.local_addr().expect("an address");
+    let Serving { mut stream, mut proxy, listening, server: _server } = serving(application).await;
+    let mut under_way = TcpStream::connect(listening).await.expect("a connection");
+    under_way.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("a request");
+    eventually("the request is under way", async || {
+        proxy
+            .admin("/stats/prometheus")
+            .await
+            .is_some_and(|answer| answer.body.contains("envoy_cluster_upstream_rq_active{envoy_cluster_name=\"a\"} 1"))
+    })
+    .await;
+    proxy.terminate();
+    eventually("it drains", async || proxy.admin("/ready").await.is_some_and(|answer| answer.body == "DRAINING\n"))
+        .await;
+    stream.answer(CLUSTER_LOAD_ASSIGNMENT, "2", "2", &[endpoints("a", origin("b").await)]);
+    stream.acknowledged(CLUSTER_LOAD_ASSIGNMENT, "2", "2").await;
+    assert_eq!(proxy.dumped("ClustersConfigDump").await["version_info"], "1");
+    drop(under_way);
+    assert!(proxy.ends().await);
+}
+
+/// Each change routes to a cluster that was not there before and drops the one before; some change the listener too.
+#[tokio::test]
+async fn no_request_fails_while_changes_arrive_in_any_order() {
+    const CHANGES: usize = 300;
+    const CONNECTIONS: usize = 4;
+    let application = origin("a").await;
+    let Serving { mut stream, proxy: _proxy, listening, server: _server } = serving(application).await;
+    let (stop, stopped) = watch::channel(false);
+    let requests: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(request_until(listening, stopped.clone()))).collect();
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut table = "r".to_owned();
+    for change in 2..CHANGES + 2 {
+        let (version, name) = (change.to_string(), format!("c{change}"));
+        let mut answers =
+            vec![(CLUSTER, cluster(&name, "1s")), (CLUSTER_LOAD_ASSIGNMENT, endpoints(&name, application))];
+        if random.u8(..) < 80 {
+            table = format!("r{change}");
+            answers.push((LISTENER, listener("l", listening, &by_rds(&table))));
+        }
+        answers.push((ROUTE_CONFIGURATION, routes(&table, &name)));
+        random.shuffle(&mut answers);
+        for (type_url, resource) in answers {
+            stream.answer(type_url, &version, &version, &[resource]);
+            tokio::time::sleep(Duration::from_micros(random.u64(0..4000))).await;
+        }
+        while let Some(request) = stream.request_at_hand() {
+            assert_eq!(request.error_detail, None);
+        }
+    }
+    stop.send_replace(true);
+    let mut answered = 0;
+    for task in requests {
+        answered += task.await.expect("requests");
+    }
+    assert!(answered > CHANGES, "{answered} requests are too few to say anything");
+}
+
+/// How many were answered; panics at the first that was not.
+async fn request_until(address: SocketAddr, stopped: watch::Receiver<bool>) -> usize {
+    let mut answered = 0;
+    while !*stopped.borrow() {
+        assert_eq!(answered_by(address).await, "a", "after {answered} requests");
+        answered += 1;
+    }
+    answered
+}
+
+/// A large mesh, with the endpoints of each cluster in an answer of their own: work that grows with the square of the
+/// number of clusters would not be done in time.
+#[tokio::test]
+async fn thousands_of_clusters_start_quickly() {
+    const CLUSTERS: usize = 5000;
+    let application = origin("a").await;
+    let mut server = AdsServer::start().await;
+    let proxy = Proxy::start(server.address).await;
+    let listening = free_address().await;
+    let mut stream = server.stream().await;
+    let name = |index: usize| format!("outbound|80||service-{index}.namespace.svc.cluster.local");
+    stream.request_for(CLUSTER).await;
+    let clusters: Vec<String> = (0..CLUSTERS).map(|index| cluster(&format!("'{}'", name(index)), "1s")).collect();
+    let begun = Instant::now();
+    stream.answer(CLUSTER, "1", "1", &clusters);
+    assert_eq!(stream.request_for(CLUSTER_LOAD_ASSIGNMENT).await.resource_names.len(), CLUSTERS);
+    for index in 0..CLUSTERS {
+        let text = endpoints(&format!("'{}'", name(index)), application);
+        stream.answer(CLUSTER_LOAD_ASSIGNMENT, "1", &index.to_string(), &[text]);
+    }
+    while stream.request().await.type_url != LISTENER {}
+    stream.answer(LISTENER, "1", "1", &[listener("l", listening, &by_rds("r"))]);
+    while stream.request().await.type_url != ROUTE_CONFIGURATION {}
+    stream.answer(ROUTE_CONFIGURATION, "1", "1", &[routes("r", &format!("'{}'", name(CLUSTERS - 1)))]);
+    proxy.becomes_ready().await;
+    assert_eq!(answered_by(listening).await, "a");
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+    println!("{CLUSTERS} clusters took {:?}", begun.elapsed());
 }

@@ -25,9 +25,14 @@ pub struct Proxy {
 impl Proxy {
     /// With listeners and clusters by ADS.
     pub async fn start(control_plane: SocketAddr) -> Proxy {
+        Proxy::start_with(control_plane, "").await
+    }
+
+    /// `cluster` are further fields of the control plane's cluster.
+    pub async fn start_with(control_plane: SocketAddr, cluster: &str) -> Proxy {
         let admin = free_address().await;
         let mut bootstrap = tempfile::NamedTempFile::with_suffix(".yaml").expect("a temporary file");
-        bootstrap.write_all(bootstrap_text(admin, control_plane).as_bytes()).expect("a written file");
+        bootstrap.write_all(bootstrap_text(admin, control_plane, cluster).as_bytes()).expect("a written file");
         let process = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
             .arg("-c")
             .arg(bootstrap.path())
@@ -63,6 +68,22 @@ impl Proxy {
         let has_type =
             |value: &&serde_json::Value| value["@type"] == format!("type.googleapis.com/envoy.admin.v3.{part}");
         parts.iter().find(has_type).expect("the part").clone()
+    }
+
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+
+    /// Whether it ended as it should.
+    pub async fn ends(&mut self) -> bool {
+        let mut status = None;
+        eventually("the proxy ends", async || {
+            status = self.process.try_wait().expect("a child");
+            status.is_some()
+        })
+        .await;
+        status.is_some_and(|status| status.success())
     }
 
     /// A counter or gauge without labels.
@@ -140,7 +161,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn bootstrap_text(admin: SocketAddr, control_plane: SocketAddr) -> String {
+fn bootstrap_text(admin: SocketAddr, control_plane: SocketAddr, cluster: &str) -> String {
     let socket = |address: SocketAddr| {
         format!("{{socket_address: {{address: {}, port_value: {}}}}}", address.ip(), address.port())
     };
@@ -161,6 +182,7 @@ static_resources:
   - name: control-plane
     type: STATIC
     connect_timeout: 1s
+    {cluster}
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions

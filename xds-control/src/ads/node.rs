@@ -10,6 +10,51 @@ use crate::model::ObjectName;
 use crate::model::mesh::{InboundConflict, Instance, Mesh};
 use crate::translate::SidecarInputs;
 
+/// A client of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    Sidecar(SidecarNode),
+    /// An application that speaks xDS itself, as gRPC's libraries do (gRPC A27): any id, listeners by name.
+    Proxyless(String),
+}
+
+impl Node {
+    /// Ids with a tilde are of proxies and have to be right; all others are of applications.
+    pub fn parse(node: Option<&xds::Node>) -> Result<Self, NodeError> {
+        let message = node.filter(|node| !node.id.is_empty()).ok_or(NodeError::Missing)?;
+        if message.id.len() > ID_BYTES_MAX {
+            return Err(NodeError::Length);
+        }
+        let generator = message.metadata.as_ref().and_then(|metadata| text(metadata, "GENERATOR"));
+        if !message.id.contains('~') || generator == Some("grpc") {
+            return Ok(Self::Proxyless(message.id.clone()));
+        }
+        SidecarNode::parse(message).map(Self::Sidecar)
+    }
+
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Sidecar(sidecar) => &sidecar.id,
+            Self::Proxyless(id) => id,
+        }
+    }
+
+    /// The way that people name it: `NAME.NAMESPACE` of its pod, or its id.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Sidecar(sidecar) => format!("{}.{}", sidecar.pod.name, sidecar.pod.namespace),
+            Self::Proxyless(id) => id.clone(),
+        }
+    }
+
+    pub fn pod(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Sidecar(sidecar) => Some(&sidecar.pod),
+            Self::Proxyless(_) => None,
+        }
+    }
+}
+
 /// A sidecar, from a node id of the form `sidecar~IP~POD.NAMESPACE~DOMAIN` and its metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidecarNode {
@@ -26,6 +71,8 @@ pub struct SidecarNode {
 pub enum NodeError {
     #[error("the first request of a stream must carry `node` with an `id`")]
     Missing,
+    #[error("node.id is longer than {ID_BYTES_MAX} bytes")]
+    Length,
     #[error("node.id {0:?} is not of the form sidecar~IP~POD.NAMESPACE~DOMAIN")]
     Form(String),
     #[error("node.id: {0:?} proxies are not served, only \"sidecar\"")]
@@ -36,16 +83,14 @@ pub enum NodeError {
     Pod(String),
 }
 
-/// Longer ids are cut in errors and refused.
+/// Ids stand in logs and errors.
 const ID_BYTES_MAX: usize = 1024;
 
 impl SidecarNode {
-    pub fn parse(node: Option<&xds::Node>) -> Result<Self, NodeError> {
-        let node = node.filter(|node| !node.id.is_empty()).ok_or(NodeError::Missing)?;
-        let shown = || node.id.chars().take(200).collect::<String>();
+    fn parse(node: &xds::Node) -> Result<Self, NodeError> {
         let parts = node.id.split('~').collect::<Vec<_>>();
-        let (&[proxy_type, address, pod, _domain], true) = (parts.as_slice(), node.id.len() <= ID_BYTES_MAX) else {
-            return Err(NodeError::Form(shown()));
+        let &[proxy_type, address, pod, _domain] = parts.as_slice() else {
+            return Err(NodeError::Form(node.id.clone()));
         };
         if proxy_type != "sidecar" {
             return Err(NodeError::ProxyType(proxy_type.to_owned()));
@@ -112,15 +157,23 @@ mod tests {
         xds::Node { id: id.to_owned(), ..xds::Node::default() }
     }
 
+    fn sidecar(node: &xds::Node) -> SidecarNode {
+        match Node::parse(Some(node)).unwrap() {
+            Node::Sidecar(sidecar) => sidecar,
+            Node::Proxyless(id) => panic!("{id}"),
+        }
+    }
+
     fn string(text: &str) -> Value {
         Value { kind: Some(value::Kind::StringValue(text.to_owned())) }
     }
 
     #[test]
     fn a_sidecar_is_named_by_its_id() {
-        let parsed = SidecarNode::parse(Some(&node("sidecar~10.0.0.1~web.v1-0.shop~shop.svc.cluster.local"))).unwrap();
+        let parsed = sidecar(&node("sidecar~10.0.0.1~web.v1-0.shop~shop.svc.cluster.local"));
         assert_eq!(parsed.pod, ObjectName::new("shop", "web.v1-0"));
         assert_eq!(parsed.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(Node::Sidecar(parsed).name(), "web.v1-0.shop");
     }
 
     #[test]
@@ -131,20 +184,28 @@ mod tests {
         let ips = string("10.0.0.1, fd00::1,nonsense");
         node.metadata =
             Some(Struct { fields: [("INSTANCE_IPS".to_owned(), ips), ("LABELS".to_owned(), labels)].into() });
-        let parsed = SidecarNode::parse(Some(&node)).unwrap();
+        let parsed = sidecar(&node);
         assert_eq!(parsed.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
         assert_eq!(parsed.labels, BTreeMap::from([("app".to_owned(), "web".to_owned())]));
     }
 
     #[test]
+    fn applications_may_have_any_id() {
+        assert_eq!(Node::parse(Some(&node("my-app"))), Ok(Node::Proxyless("my-app".to_owned())));
+        let mut grpc = node("sidecar~10.0.0.1~web.shop~d");
+        grpc.metadata = Some(Struct { fields: [("GENERATOR".to_owned(), string("grpc"))].into() });
+        assert!(matches!(Node::parse(Some(&grpc)), Ok(Node::Proxyless(_))));
+    }
+
+    #[test]
     fn other_ids_are_refused_with_the_part_that_is_wrong() {
-        let error = |id: &str| SidecarNode::parse(Some(&node(id))).unwrap_err();
-        assert_eq!(SidecarNode::parse(None), Err(NodeError::Missing));
+        let error = |id: &str| Node::parse(Some(&node(id))).unwrap_err();
+        assert_eq!(Node::parse(None), Err(NodeError::Missing));
         assert_eq!(error(""), NodeError::Missing);
-        assert_eq!(error("web"), NodeError::Form("web".to_owned()));
+        assert_eq!(error("sidecar~web"), NodeError::Form("sidecar~web".to_owned()));
         assert_eq!(error("router~10.0.0.1~a.b~c"), NodeError::ProxyType("router".to_owned()));
         assert_eq!(error("sidecar~nowhere~a.b~c"), NodeError::Address("nowhere".to_owned()));
         assert_eq!(error("sidecar~10.0.0.1~pod~c"), NodeError::Pod("pod".to_owned()));
-        assert!(matches!(error(&format!("sidecar~10.0.0.1~{}.b~c", "x".repeat(2000))), NodeError::Form(_)));
+        assert_eq!(error(&"x".repeat(2000)), NodeError::Length);
     }
 }

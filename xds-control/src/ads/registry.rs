@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::node::SidecarNode;
+use super::node::Node;
 use super::subscription::Variant;
 
 /// All streams that are open.
@@ -19,7 +19,7 @@ pub struct Connections {
 
 #[derive(Clone, Debug)]
 pub struct Connection {
-    pub node: SidecarNode,
+    pub node: Node,
     pub peer: Option<std::net::SocketAddr>,
     pub variant: Variant,
     pub since: SystemTime,

@@ -26,7 +26,7 @@ use weft_xds::pb::envoy::service::route::v3::route_discovery_service_server::{
     RouteDiscoveryService, RouteDiscoveryServiceServer,
 };
 
-use super::node::SidecarNode;
+use super::node::Node;
 use super::session::Session;
 use super::stream::{self, Context};
 use super::subscription::Variant;
@@ -80,8 +80,7 @@ impl Discovery {
     /// A single question and its answer.
     fn fetch(&self, kind: Kind, request: DiscoveryRequest) -> Result<Response<DiscoveryResponse>, Status> {
         let incoming = StateOfTheWorld::incoming(request);
-        let node =
-            SidecarNode::parse(incoming.node.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let node = Node::parse(incoming.node.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let snapshot = stream::snapshot_of(&node, &self.context.shared.borrow());
         let mut session = Session::new(Variant::StateOfTheWorld, self.context.connections.stream_id(), snapshot);
         session.request(kind, incoming.request);

@@ -3,7 +3,8 @@
 //! What a client asks for is answered at once. News go out make-before-break: clusters, their endpoints, then listeners
 //! and routes once the client has taken the clusters (Envoy acknowledges clusters when they are warm, and routing to one
 //! that is not gives 503s); what is gone is taken away the other way round, once nothing refers to it any more. A client
-//! that does not answer is waited for `ANSWER_WAIT_MAX`, then it gets its news all the same.
+//! that does not answer gets its news all the same, after `PUSH_PAUSE` or, where the order asks for it,
+//! `ANSWER_WAIT_MAX`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ pub struct Session {
     responses: u64,
 }
 
+/// News of a kind wait this long for the answer to the last ones, so that a client that is behind gets the newest state
+/// rather than every state.
+pub const PUSH_PAUSE: Duration = Duration::from_secs(1);
 /// A little more than the 15 seconds that a client gives a cluster to get its endpoints before it goes on without.
 pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(16);
 
@@ -53,7 +57,8 @@ impl Session {
                 return Some(response);
             }
         }
-        for kind in Kind::ALL {
+        // Twice: that routes lost nothing worth a response is found out after the clusters had to wait for it.
+        for kind in Kind::ALL.into_iter().chain(Kind::ALL) {
             if self.may_push(kind, now)
                 && let Some(response) = self.respond(kind, Scope::All, now)
             {
@@ -64,14 +69,14 @@ impl Session {
     }
 
     /// When something that has to wait now may be sent without further events.
-    pub fn wake_at(&self) -> Option<Instant> {
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let is_in_line =
             |(kind, subscription): (&Kind, &Subscription)| subscription.is_in_line(&self.snapshot.view(*kind));
         if self.subscriptions.iter().all(is_in_line) {
             return None;
         }
         let waits = self.subscriptions.values().filter_map(Subscription::unanswered_since);
-        waits.map(|since| since + ANSWER_WAIT_MAX).min()
+        waits.flat_map(|since| [since + PUSH_PAUSE, since + ANSWER_WAIT_MAX]).filter(|wake_at| *wake_at > now).min()
     }
 
     fn respond(&mut self, kind: Kind, scope: Scope, now: Instant) -> Option<Response> {
@@ -93,9 +98,9 @@ impl Session {
         let has_clusters = match kind {
             Kind::Cluster | Kind::Endpoints => true,
             // Clusters come earlier in the order, so all that is left to wait for is their answer.
-            Kind::Listener | Kind::Route => self.has_answered(Kind::Cluster, now),
+            Kind::Listener | Kind::Route => self.has_answered(Kind::Cluster, ANSWER_WAIT_MAX, now),
         };
-        has_clusters && self.has_answered(kind, now)
+        has_clusters && self.has_answered(kind, PUSH_PAUSE, now)
     }
 
     /// Whether nothing that the client has refers to what is gone.
@@ -110,12 +115,13 @@ impl Session {
 
     fn is_settled(&self, kind: Kind, now: Instant) -> bool {
         let is_in_line = |subscription: &Subscription| subscription.is_in_line(&self.snapshot.view(kind));
-        self.subscriptions.get(&kind).is_none_or(is_in_line) && self.has_answered(kind, now)
+        self.subscriptions.get(&kind).is_none_or(is_in_line) && self.has_answered(kind, ANSWER_WAIT_MAX, now)
     }
 
-    fn has_answered(&self, kind: Kind, now: Instant) -> bool {
+    /// Whether the last response was answered, or `patience` ran out.
+    fn has_answered(&self, kind: Kind, patience: Duration, now: Instant) -> bool {
         let unanswered = self.subscriptions.get(&kind).and_then(Subscription::unanswered_since);
-        unanswered.is_none_or(|since| now >= since + ANSWER_WAIT_MAX)
+        unanswered.is_none_or(|since| now >= since + patience)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status as GrpcStatus;
 use tracing::Instrument;
 
-use super::node::SidecarNode;
+use super::node::Node;
 use super::registry::{Connection, Connections, OpenConnection, Status};
 use super::session::Session;
 use super::subscription::{Reaction, Response};
@@ -46,7 +46,7 @@ pub async fn serve<W: Wire>(
     let mut requests = pin!(requests);
     let Some(Ok(first)) = requests.next().await else { return };
     let first = W::incoming(first);
-    let node = match SidecarNode::parse(first.node.as_ref()) {
+    let node = match Node::parse(first.node.as_ref()) {
         Ok(node) => node,
         Err(error) => {
             tracing::warn!(?peer, %error, "refused a client");
@@ -55,7 +55,7 @@ pub async fn serve<W: Wire>(
             return;
         }
     };
-    let span = tracing::info_span!("xds", node = node.id);
+    let span = tracing::info_span!("xds", node = node.id());
     let end = async {
         tracing::info!(?peer, variant = ?W::VARIANT, "connected");
         let mut stream = NodeStream::new::<W>(context, only, peer, node);
@@ -75,19 +75,14 @@ struct NodeStream {
     shared: watch::Receiver<Arc<Shared>>,
     drain: watch::Receiver<Option<Duration>>,
     only: Option<Kind>,
-    node: SidecarNode,
+    node: Node,
     own: OwnResources,
     session: Session,
     connection: OpenConnection,
 }
 
 impl NodeStream {
-    fn new<W: Wire>(
-        context: Context,
-        only: Option<Kind>,
-        peer: Option<std::net::SocketAddr>,
-        node: SidecarNode,
-    ) -> Self {
+    fn new<W: Wire>(context: Context, only: Option<Kind>, peer: Option<std::net::SocketAddr>, node: Node) -> Self {
         let Context { mut shared, connections, drain } = context;
         let id = connections.stream_id();
         let mut own = OwnResources::default();
@@ -122,7 +117,7 @@ impl NodeStream {
                 slot.send(Ok(W::outgoing(response)));
                 continue;
             }
-            let wake_at = self.session.wake_at().into_iter().chain(ends_at).min();
+            let wake_at = self.session.wake_at(Instant::now()).into_iter().chain(ends_at).min();
             tokio::select! {
                 permit = responses.clone().reserve_owned(), if slot.is_none() => match permit {
                     Ok(permit) => slot = Some(permit),
@@ -237,12 +232,16 @@ struct OwnResources {
 }
 
 impl OwnResources {
-    fn snapshot(&mut self, node: &SidecarNode, shared: &Shared) -> Snapshot {
-        let (inputs, conflicts) = node.inputs(&shared.mesh);
+    fn snapshot(&mut self, node: &Node, shared: &Shared) -> Snapshot {
+        let sidecar = match node {
+            Node::Sidecar(sidecar) => sidecar,
+            Node::Proxyless(_) => return Snapshot { shared: shared.proxyless().clone(), own: Sets::default() },
+        };
+        let (inputs, conflicts) = sidecar.inputs(&shared.mesh);
         if self.inputs.as_ref() != Some(&inputs) {
             for conflict in conflicts {
                 tracing::warn!(
-                    node = node.id,
+                    node = sidecar.id,
                     port = conflict.number,
                     kept = %conflict.kept,
                     refused = %conflict.refused,
@@ -257,7 +256,7 @@ impl OwnResources {
 }
 
 /// Everything that a node may ask for, as its streams would be sent it.
-pub fn snapshot_of(node: &SidecarNode, shared: &Shared) -> Snapshot {
+pub fn snapshot_of(node: &Node, shared: &Shared) -> Snapshot {
     OwnResources::default().snapshot(node, shared)
 }
 

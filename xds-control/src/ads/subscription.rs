@@ -1,8 +1,7 @@
 //! One kind of resources on one stream: what the client wants, what it was sent, what it said to that. Pure.
 //!
-//! Invariants: at most one response is on its way unanswered, so a client that does not answer holds no more than one,
-//! and what it gets next is the newest state, not all that came between; what a client refused is not sent again until
-//! it changes.
+//! Invariants: a response says what brings the client from what it was sent to the newest state, never what came
+//! between; what a client refused is not sent again until it changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -106,8 +105,8 @@ pub struct Subscription {
     kind: Kind,
     variant: Variant,
     interest: Interest,
-    /// By name, the version that was sent last: what the client has, or refused to have.
-    sent: HashMap<Arc<str>, Version>,
+    /// What the client has, or refused to have.
+    sent: Holdings,
     /// Names to be sent even if the client has them.
     resend: HashSet<String>,
     /// Delta: names that were asked for; those that do not exist are to be answered as removed.
@@ -140,7 +139,7 @@ impl Subscription {
             kind,
             variant,
             interest: Interest::default(),
-            sent: HashMap::new(),
+            sent: Holdings::default(),
             resend: HashSet::new(),
             asked: HashSet::new(),
             must_answer: false,
@@ -171,9 +170,8 @@ impl Subscription {
     }
 
     fn request_all(&mut self, nonce: &str, error: Option<String>, names: Vec<String>, is_first: bool) -> Reaction {
-        let last_nonce = self.last.as_ref().map_or("", |last| last.nonce.as_str());
         // A nonce of an earlier stream comes with the first request of some clients and means nothing here.
-        if !is_first && nonce != last_nonce {
+        if !is_first && nonce != self.last_nonce().unwrap_or_default() {
             return Reaction::Stale;
         }
         let reaction = if is_first {
@@ -189,7 +187,7 @@ impl Subscription {
         }
         if change.wildcard_removed {
             let interest = &self.interest;
-            self.sent.retain(|name, _| interest.wants(name));
+            self.sent.retain(|name| interest.wants(name));
         }
         // That a listener or cluster does not exist is said by an answer without it.
         let asked_for_more = !change.added.is_empty() || change.wildcard_added;
@@ -207,7 +205,7 @@ impl Subscription {
     ) {
         let change = self.interest.amend(subscribe, unsubscribe, is_first, self.kind.absence_deletes());
         for name in &change.added {
-            self.sent.remove(name.as_str());
+            self.sent.remove(name);
             self.asked.insert(name.clone());
         }
         for name in &change.removed {
@@ -219,7 +217,7 @@ impl Subscription {
         }
         if change.wildcard_removed {
             let interest = &self.interest;
-            self.sent.retain(|name, _| interest.wants(name));
+            self.sent.retain(|name| interest.wants(name));
         }
         if is_first {
             for (name, version) in initial_versions.iter().filter(|(name, _)| self.interest.wants(name)) {
@@ -266,7 +264,7 @@ impl Subscription {
 
     /// Has a resource sent again, though it did not change: the client lost it with what it belonged to.
     pub fn send_again(&mut self, name: &str) {
-        if self.interest.wants(name) && self.sent.contains_key(name) {
+        if self.interest.wants(name) && self.sent.version_of(name).is_some() {
             self.resend.insert(name.to_owned());
             self.in_line = false;
         }
@@ -276,7 +274,7 @@ impl Subscription {
     pub fn is_asked(&self) -> bool {
         self.must_answer
             || !self.asked.is_empty()
-            || (!self.in_line && self.interest.names().iter().any(|name| !self.sent.contains_key(name.as_str())))
+            || (!self.in_line && self.interest.names().iter().any(|name| self.sent.version_of(name).is_none()))
     }
 
     /// Whether the client was sent all that there is to say about a view.
@@ -291,6 +289,10 @@ impl Subscription {
 
     pub fn interest(&self) -> &Interest {
         &self.interest
+    }
+
+    pub fn last_nonce(&self) -> Option<&str> {
+        self.last.as_ref().map(|last| last.nonce.as_str())
     }
 
     /// The version that the client was sent last.
@@ -333,21 +335,21 @@ impl Subscription {
         self.asked.clear();
         if !says_something && !self.must_answer {
             for name in &difference.removed {
-                self.sent.remove(name.as_str());
+                self.sent.remove(name);
             }
             (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
             return None;
         }
-        let changed = difference.news.iter().filter(|news| self.sent.contains_key(&news.name));
+        let changed = difference.news.iter().filter(|news| self.sent.version_of(&news.name).is_some());
         let changed = changed.map(|news| news.name.clone()).collect();
         for name in &difference.removed {
-            self.sent.remove(name.as_str());
+            self.sent.remove(name);
         }
         for resource in &difference.news {
             self.sent.insert(resource.name.clone(), Version::of(resource));
             self.resend.remove(&*resource.name);
         }
-        let version = self.version(view, &difference.kept).to_string();
+        let version = self.sent.total.to_string();
         let resources = if self.is_whole_state() { self.whole_state(view, &difference.kept) } else { difference.news };
         (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
         self.must_answer = false;
@@ -364,9 +366,9 @@ impl Subscription {
     fn compare(&self, view: &View, scope: Scope, removals: Removals) -> Difference {
         let mut difference = Difference::default();
         let mut consider = |resource: &Arc<Resource>| {
-            let known = self.sent.get(&resource.name);
+            let known = self.sent.version_of(&resource.name);
             let is_asked = self.resend.contains(&*resource.name) || self.asked.contains(&*resource.name);
-            if known == Some(&Version::of(resource)) && !is_asked {
+            if known == Some(Version::of(resource)) && !is_asked {
                 return;
             }
             if scope == Scope::Asked && known.is_some() && !is_asked && !self.is_whole_state() {
@@ -375,14 +377,25 @@ impl Subscription {
                 difference.news.push(resource.clone());
             }
         };
-        if self.interest.is_wildcard() {
-            view.iter().for_each(&mut consider);
+        let mut gone: Vec<Arc<str>> = Vec::new();
+        if self.in_line && self.asked.is_empty() && self.resend.is_empty() && !self.must_answer {
+            // The usual case, a change under a client that had everything: look only at what changed.
+            let changes = view.changes_since(&self.compared);
+            let wanted = changes.changed.into_iter().filter(|resource| self.interest.wants(&resource.name));
+            wanted.for_each(&mut consider);
+            let names = changes.gone.into_iter().map(|resource| &resource.name);
+            let had = names.filter(|name| self.sent.version_of(name).is_some() && view.lookup(name).is_none());
+            gone.extend(had.cloned());
         } else {
-            let mut wanted = self.interest.names().iter().filter_map(|name| view.lookup(name)).collect::<Vec<_>>();
-            wanted.sort_by(|a, b| a.name.cmp(&b.name));
-            wanted.into_iter().for_each(&mut consider);
+            if self.interest.is_wildcard() {
+                view.iter().for_each(&mut consider);
+            } else {
+                let mut wanted = self.interest.names().iter().filter_map(|name| view.lookup(name)).collect::<Vec<_>>();
+                wanted.sort_by(|a, b| a.name.cmp(&b.name));
+                wanted.into_iter().for_each(&mut consider);
+            }
+            gone.extend(self.sent.names().filter(|name| view.lookup(name).is_none()).cloned());
         }
-        let gone = self.sent.keys().filter(|name| view.lookup(name).is_none()).collect::<Vec<_>>();
         match removals {
             Removals::Now => difference.removed = gone.iter().map(|name| name.to_string()).collect(),
             Removals::Later => {
@@ -391,12 +404,12 @@ impl Subscription {
                     let shown = self.compared.lookup(name);
                     shown.or_else(|| self.kept.iter().find(|kept| kept.name == *name)).cloned()
                 };
-                difference.kept = gone.into_iter().filter_map(body).collect();
+                difference.kept = gone.iter().filter_map(body).collect();
                 difference.kept.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
         // Asked for and not there.
-        let is_missing = |name: &&String| view.lookup(name).is_none() && !self.sent.contains_key(name.as_str());
+        let is_missing = |name: &&String| view.lookup(name).is_none() && self.sent.version_of(name).is_none();
         difference.removed.extend(self.asked.iter().filter(is_missing).cloned());
         difference.removed.sort();
         difference
@@ -406,24 +419,45 @@ impl Subscription {
         let wanted = view.iter().filter(|resource| self.interest.wants(&resource.name));
         wanted.chain(kept).cloned().collect()
     }
+}
 
-    /// The version of all that the client will have.
-    fn version(&self, view: &View, kept: &[Arc<Resource>]) -> Version {
-        if self.interest.is_wildcard() && kept.is_empty() {
-            return view.version();
+/// Resources by name, each with its version, and the version of them all.
+#[derive(Debug, Default)]
+struct Holdings {
+    versions: HashMap<Arc<str>, Version>,
+    /// The sum over `versions`.
+    total: Version,
+}
+
+impl Holdings {
+    fn version_of(&self, name: &str) -> Option<Version> {
+        self.versions.get(name).copied()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.versions.keys()
+    }
+
+    fn insert(&mut self, name: Arc<str>, version: Version) {
+        self.remove(&name);
+        self.total.add(&name, version);
+        self.versions.insert(name, version);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(version) = self.versions.remove(name) {
+            self.total.subtract(name, version);
         }
-        let mut version = Version::default();
-        if self.interest.is_wildcard() {
-            version = view.version();
-        } else {
-            self.interest
-                .names()
-                .iter()
-                .filter_map(|name| view.lookup(name))
-                .for_each(|resource| version.add(resource));
-        }
-        kept.iter().for_each(|resource| version.add(resource));
-        version
+    }
+
+    fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.versions.retain(|name, version| {
+            let keeps = keep(name);
+            if !keeps {
+                self.total.subtract(name, *version);
+            }
+            keeps
+        });
     }
 }
 

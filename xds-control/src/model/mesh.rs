@@ -17,10 +17,11 @@ use super::workload::Workload;
 #[derive(Debug, Default)]
 pub struct Mesh {
     pub services: BTreeMap<ObjectName, Arc<ServiceEntry>>,
-    pub workloads: BTreeMap<ObjectName, Arc<Workload>>,
+    /// Shared with the next mesh while no workload changes; the same goes for `services_by_address`.
+    pub workloads: Arc<BTreeMap<ObjectName, Arc<Workload>>>,
     pub namespaces: BTreeSet<String>,
     /// The Services that an address is an endpoint of, ready or not.
-    pub services_by_address: HashMap<IpAddr, Vec<ObjectName>>,
+    pub services_by_address: Arc<HashMap<IpAddr, Vec<ObjectName>>>,
 }
 
 /// A Service joined with its endpoints.

@@ -11,7 +11,7 @@ use super::ObjectName;
 use super::endpoint::{Condition, Endpoint, EndpointSlice, SliceEndpoint};
 use super::mesh::{InstancePort, Mesh, ServiceEntry};
 use super::service::{Service, ServicePort};
-use super::workload::{Locality, Node, Workload};
+use super::workload::{Node, Workload};
 
 /// An object of the model, as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub struct Registry {
     slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
     /// The Service of each slice, to find where a slice was before it changed.
     slice_services: HashMap<ObjectName, ObjectName>,
-    workloads: BTreeMap<ObjectName, Arc<Workload>>,
+    workloads: Arc<BTreeMap<ObjectName, Arc<Workload>>>,
     nodes: BTreeMap<String, Arc<Node>>,
     namespaces: BTreeSet<String>,
     /// Services to join anew at the next `publish`, and those that name one of these workloads or nodes.
@@ -90,7 +90,7 @@ impl Registry {
             }
             Object::Workload(workload) => {
                 self.touched_workloads.insert(workload.name.clone());
-                self.workloads.insert(workload.name.clone(), workload);
+                Arc::make_mut(&mut self.workloads).insert(workload.name.clone(), workload);
             }
             Object::Node(node) => {
                 self.touched_nodes.insert(node.name.clone());
@@ -109,7 +109,7 @@ impl Registry {
             }
             ObjectKey::EndpointSlice(name) => self.remove_slice(name),
             ObjectKey::Workload(name) => {
-                self.workloads.remove(name);
+                Arc::make_mut(&mut self.workloads).remove(name);
                 self.touched_workloads.insert(name.clone());
             }
             ObjectKey::Node(name) => {
@@ -132,13 +132,17 @@ impl Registry {
             {
                 continue;
             }
-            for address in services.remove(&name).iter().flat_map(|before| before.instance_ports.keys()) {
-                unlink(&mut by_address, address, &name);
+            let before = services.remove(&name);
+            let addresses = |entry: Option<&ServiceEntry>| {
+                entry.map(|entry| entry.instance_ports.keys().copied().collect::<BTreeSet<_>>()).unwrap_or_default()
+            };
+            let (old, new) = (addresses(before.as_deref()), addresses(joined.as_ref()));
+            if old != new {
+                let by_address = Arc::make_mut(&mut by_address);
+                old.difference(&new).for_each(|address| unlink(by_address, address, &name));
+                new.difference(&old).for_each(|address| link(by_address, *address, &name));
             }
             if let Some(entry) = joined {
-                for address in entry.instance_ports.keys() {
-                    link(&mut by_address, *address, &name);
-                }
                 services.insert(name, Arc::new(entry));
             }
         }
@@ -226,12 +230,7 @@ impl Registry {
                 locality.zone.clone_from(zone);
             }
         }
-        Endpoint {
-            address,
-            locality: locality.unwrap_or_else(Locality::default),
-            workload,
-            hostname: endpoint.hostname.clone(),
-        }
+        Endpoint { address, locality: locality.unwrap_or_default(), workload, hostname: endpoint.hostname.clone() }
     }
 }
 

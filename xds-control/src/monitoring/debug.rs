@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use weft_xds::FieldError;
 use weft_xds::json::{FieldNames, any_to_value};
 
-use crate::ads::node::SidecarNode;
+use crate::ads::node::Node;
 use crate::ads::registry::{Connections, Status};
 use crate::ads::stream::snapshot_of;
 use crate::ads::subscription::Variant;
@@ -19,7 +19,7 @@ use crate::translate::resource::Kind;
 /// One connected proxy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProxyStatus {
-    /// `NAME.NAMESPACE` of its pod.
+    /// `NAME.NAMESPACE` of its pod; the node id of an application without sidecar.
     pub proxy: String,
     pub node_id: String,
     /// The identity of its workload, where the workload is known.
@@ -71,11 +71,11 @@ pub(super) fn syncz(connections: &Connections, shared: &Shared, trust_domain: &s
             let status = SyncStatus::of(&versions);
             (kind.to_owned(), KindStatus { versions, status })
         });
-        let workload = shared.mesh.workloads.get(&connection.node.pod);
+        let workload = connection.node.pod().and_then(|pod| shared.mesh.workloads.get(pod));
         ProxyStatus {
-            proxy: proxy_name(&connection.node),
+            proxy: connection.node.name(),
             identity: workload.map(|workload| identity(workload, trust_domain)),
-            node_id: connection.node.id,
+            node_id: connection.node.id().to_owned(),
             peer: connection.peer.map(|peer| peer.to_string()),
             variant: match connection.variant {
                 Variant::StateOfTheWorld => "sotw".to_owned(),
@@ -103,13 +103,8 @@ pub(super) fn registry(shared: &Shared, manifests: &Health) -> serde_json::Value
     })
 }
 
-/// `NAME.NAMESPACE`, the way that people name proxies.
-fn proxy_name(node: &SidecarNode) -> String {
-    format!("{}.{}", node.pod.name, node.pod.namespace)
-}
-
-pub(super) fn is_named(node: &SidecarNode, wanted: &str) -> bool {
-    node.id == wanted || proxy_name(node) == wanted
+pub(super) fn is_named(node: &Node, wanted: &str) -> bool {
+    node.id() == wanted || node.name() == wanted
 }
 
 /// Everything that a proxy may ask for.
@@ -130,7 +125,7 @@ pub struct DumpedResource {
     pub resource: serde_json::Value,
 }
 
-pub(super) fn config_dump(node: &SidecarNode, shared: &Shared) -> Result<ConfigDump, FieldError> {
+pub(super) fn config_dump(node: &Node, shared: &Shared) -> Result<ConfigDump, FieldError> {
     let snapshot = snapshot_of(node, shared);
     let of_kind = |kind: Kind| {
         let view = snapshot.view(kind);
@@ -146,7 +141,7 @@ pub(super) fn config_dump(node: &SidecarNode, shared: &Shared) -> Result<ConfigD
         Ok(dumped)
     };
     Ok(ConfigDump {
-        proxy: proxy_name(node),
+        proxy: node.name(),
         clusters: of_kind(Kind::Cluster)?,
         endpoints: of_kind(Kind::Endpoints)?,
         listeners: of_kind(Kind::Listener)?,

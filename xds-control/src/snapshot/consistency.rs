@@ -60,16 +60,15 @@ fn of_cluster(cluster: &Cluster) -> Vec<(Kind, String)> {
 
 fn of_listener(listener: &Listener) -> Result<Vec<(Kind, String)>, FieldError> {
     let mut references = Vec::new();
+    if let Some(manager) = listener.api_listener.as_ref().and_then(|listener| listener.api_listener.as_ref()) {
+        references.extend(of_connection_manager(unpack(manager)?));
+    }
     let filters = listener.filter_chains.iter().chain(&listener.default_filter_chain).flat_map(|chain| &chain.filters);
     for filter in filters {
         let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { continue };
         match filter.name.as_str() {
             "envoy.filters.network.http_connection_manager" => {
-                match unpack::<HttpConnectionManager>(config)?.route_specifier {
-                    Some(RouteSpecifier::Rds(rds)) => references.push((Kind::Route, rds.route_config_name)),
-                    Some(RouteSpecifier::RouteConfig(table)) => references.extend(of_routes(&table)),
-                    Some(RouteSpecifier::ScopedRoutes(_)) | None => {}
-                }
+                references.extend(of_connection_manager(unpack(config)?))
             }
             "envoy.filters.network.tcp_proxy" => {
                 if let Some(tcp_proxy::ClusterSpecifier::Cluster(name)) = unpack::<TcpProxy>(config)?.cluster_specifier
@@ -81,6 +80,14 @@ fn of_listener(listener: &Listener) -> Result<Vec<(Kind, String)>, FieldError> {
         }
     }
     Ok(references)
+}
+
+fn of_connection_manager(manager: HttpConnectionManager) -> Vec<(Kind, String)> {
+    match manager.route_specifier {
+        Some(RouteSpecifier::Rds(rds)) => vec![(Kind::Route, rds.route_config_name)],
+        Some(RouteSpecifier::RouteConfig(table)) => of_routes(&table),
+        Some(RouteSpecifier::ScopedRoutes(_)) | None => Vec::new(),
+    }
 }
 
 fn of_routes(table: &RouteConfiguration) -> Vec<(Kind, String)> {

@@ -4,7 +4,7 @@
 //! one of its resources changed content; so a change of one endpoint costs one translation and one set of pointers.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{ResourceSet, Sets};
 use crate::model::ObjectName;
@@ -17,13 +17,23 @@ use crate::translate::{self, MeshSettings};
 pub struct Shared {
     pub mesh: Arc<Mesh>,
     pub settings: Arc<MeshSettings>,
+    /// For sidecars.
     pub sets: Sets,
+    proxyless: OnceLock<Sets>,
 }
 
 impl Shared {
-    /// Before any mesh was seen.
-    pub fn empty(settings: Arc<MeshSettings>) -> Self {
-        Self { mesh: Arc::default(), settings, sets: Sets::default() }
+    fn new(mesh: Arc<Mesh>, settings: Arc<MeshSettings>, sets: Sets) -> Self {
+        Self { mesh, settings, sets, proxyless: OnceLock::new() }
+    }
+
+    /// For applications without a sidecar. Translated when the first of them asks: most meshes have none.
+    pub fn proxyless(&self) -> &Sets {
+        self.proxyless.get_or_init(|| {
+            let translate = |entry: &Arc<ServiceEntry>| translate::proxyless(entry, &self.settings);
+            let (sets, _) = Sets::sort(self.mesh.services.values().flat_map(translate).collect());
+            sets
+        })
     }
 }
 
@@ -77,7 +87,7 @@ impl Translator {
             self.services.insert(name.clone(), Translated { entry: entry.clone(), resources });
         }
         let refused = self.rebuild(mesh, &dirty);
-        let shared = Shared { mesh: mesh.clone(), settings: self.settings.clone(), sets: self.sets.clone() };
+        let shared = Shared::new(mesh.clone(), self.settings.clone(), self.sets.clone());
         Update { shared, refused, translated }
     }
 

@@ -15,9 +15,15 @@ impl Version {
         Self(resource.hash)
     }
 
-    pub fn add(&mut self, resource: &Resource) {
-        // A sum commutes; the name is mixed in so that two resources that swap their contents change it.
-        self.0 = self.0.wrapping_add(xxh3_64_with_seed(resource.name.as_bytes(), resource.hash));
+    /// Adds a resource to a set. A sum commutes, and can be taken back; the name is mixed in so that two resources that
+    /// swap their contents change it.
+    pub fn add(&mut self, name: &str, version: Self) {
+        self.0 = self.0.wrapping_add(xxh3_64_with_seed(name.as_bytes(), version.0));
+    }
+
+    /// Takes a resource out of a set again.
+    pub fn subtract(&mut self, name: &str, version: Self) {
+        self.0 = self.0.wrapping_sub(xxh3_64_with_seed(name.as_bytes(), version.0));
     }
 
     /// What a peer says that it has; `None` is not one of ours.
@@ -29,16 +35,6 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
-    }
-}
-
-impl<'a> FromIterator<&'a Resource> for Version {
-    fn from_iter<T: IntoIterator<Item = &'a Resource>>(resources: T) -> Self {
-        let mut version = Self::default();
-        for resource in resources {
-            version.add(resource);
-        }
-        version
     }
 }
 
@@ -56,10 +52,22 @@ mod tests {
     #[test]
     fn order_does_not_matter_and_content_does() {
         let (a, b) = (cluster("a", "1"), cluster("b", "2"));
-        let version = |resources: &[&Resource]| resources.iter().copied().collect::<Version>();
+        let version = |resources: &[&Resource]| {
+            let mut version = Version::default();
+            resources.iter().for_each(|resource| version.add(&resource.name, Version::of(resource)));
+            version
+        };
         assert_eq!(version(&[&a, &b]), version(&[&b, &a]));
         assert_ne!(version(&[&a, &b]), version(&[&a]));
         assert_ne!(version(&[&a, &b]), version(&[&cluster("a", "2"), &cluster("b", "1")]));
+    }
+
+    #[test]
+    fn what_was_added_can_be_taken_back() {
+        let (mut version, a) = (Version::default(), cluster("a", "1"));
+        version.add(&a.name, Version::of(&a));
+        version.subtract(&a.name, Version::of(&a));
+        assert_eq!(version, Version::default());
     }
 
     #[test]

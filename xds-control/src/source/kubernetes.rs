@@ -120,6 +120,14 @@ impl Raw {
         })
     }
 
+    /// Settings that the mesh does not carry out, with what happens instead.
+    pub fn unsupported(&self) -> Vec<FieldProblem> {
+        match self {
+            Self::Service(raw) => service::unsupported(raw),
+            Self::EndpointSlice(_) | Self::Pod(_) | Self::Node(_) | Self::Namespace(_) => Vec::new(),
+        }
+    }
+
     /// The object of the model; `None` where the mesh has no use for this one.
     pub fn convert(&self) -> Result<Option<Object>, FieldProblem> {
         Ok(match self {

@@ -51,6 +51,15 @@ pub(super) fn outbound(name: &str, protocol: Protocol, load_balancing: LoadBalan
     }
 }
 
+/// The endpoints of a Service port as gRPC's own clients take them: of the policies without parameters they know only
+/// round robin, and they speak nothing but HTTP/2.
+pub(super) fn proxyless(name: &str) -> Cluster {
+    Cluster {
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: aggregated(), service_name: name.to_owned() }),
+        ..cluster(name, DiscoveryType::Eds, LbPolicy::RoundRobin)
+    }
+}
+
 /// A port of the application, on the address that the connection was made to.
 pub(super) fn inbound(port: &InboundPort, inputs: &SidecarInputs) -> Cluster {
     Cluster {

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_xds::pb::envoy::config::accesslog::v3::{AccessLog, access_log};
 use weft_xds::pb::envoy::config::core::v3::TrafficDirection;
 use weft_xds::pb::envoy::config::listener::v3::{
-    AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
+    AdditionalAddress, ApiListener, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter,
+    listener_filter,
 };
 use weft_xds::pb::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use weft_xds::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -66,6 +67,22 @@ fn outbound_at(ip: IpAddr, port: &ServicePort, name: &str, settings: &MeshSettin
         }
     } else {
         Listener { filter_chains: vec![chain("", None, bytes())], ..listener }
+    }
+}
+
+/// What a gRPC client asks for by its target's name: only the connection manager in it counts.
+pub(super) fn proxyless(target: &str, route_name: &str) -> Listener {
+    let rds = Rds { config_source: aggregated(), route_config_name: route_name.to_owned() };
+    let manager = HttpConnectionManager {
+        stat_prefix: target.to_owned(),
+        route_specifier: Some(RouteSpecifier::Rds(rds)),
+        http_filters: vec![router()],
+        ..HttpConnectionManager::default()
+    };
+    Listener {
+        name: target.to_owned(),
+        api_listener: Some(ApiListener { api_listener: Some(pack(&manager)) }),
+        ..Listener::default()
     }
 }
 
@@ -153,11 +170,7 @@ fn http(stat_prefix: String, routes: RouteSpecifier, settings: &MeshSettings) ->
         codec_type: CodecType::Auto.into(),
         stat_prefix,
         route_specifier: Some(routes),
-        http_filters: vec![HttpFilter {
-            name: "envoy.filters.http.router".to_owned(),
-            config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
-            ..HttpFilter::default()
-        }],
+        http_filters: vec![router()],
         // The peer is a sidecar or the application, not the outer world: its headers are believed.
         use_remote_address: boolean(false),
         access_log: access_log(settings),
@@ -166,6 +179,14 @@ fn http(stat_prefix: String, routes: RouteSpecifier, settings: &MeshSettings) ->
     Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
         config_type: Some(filter::ConfigType::TypedConfig(pack(&manager))),
+    }
+}
+
+fn router() -> HttpFilter {
+    HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+        ..HttpFilter::default()
     }
 }
 

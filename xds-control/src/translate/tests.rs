@@ -8,7 +8,7 @@ use std::time::Duration;
 use weft_xds::json::{FieldNames, any_to_value};
 
 use super::*;
-use crate::ads::node::SidecarNode;
+use crate::ads::node::Node;
 use crate::ads::stream::snapshot_of;
 use crate::model::registry::Registry;
 use crate::snapshot::shared::{Shared, Translator};
@@ -37,9 +37,9 @@ fn shared(manifests: &str, settings: MeshSettings) -> Shared {
     Translator::new(Arc::new(settings)).update(&registry.publish()).shared
 }
 
-fn node(id: &str) -> SidecarNode {
+fn node(id: &str) -> Node {
     let node = weft_xds::pb::envoy::config::core::v3::Node { id: id.to_owned(), ..Default::default() };
-    SidecarNode::parse(Some(&node)).unwrap()
+    Node::parse(Some(&node)).unwrap()
 }
 
 /// The resources of a kind as text.
@@ -80,8 +80,24 @@ fn routes() {
 }
 
 #[test]
+fn an_application_without_sidecar() {
+    let shared = shared(MESH, settings());
+    let snapshot = snapshot_of(&node("an-app"), &shared);
+    let listeners = snapshot.view(Kind::Listener);
+    assert!(listeners.lookup("reviews.shop.svc.cluster.local:9090").is_some());
+    assert!(listeners.lookup("reviews.shop:9090").is_some());
+    assert!(listeners.lookup("reviews.shop:6379").is_none(), "no requests are routed there");
+    let of_grpc = |kind: Kind| {
+        let text = render(&snapshot, kind);
+        text.split_inclusive("\n--- ").filter(|part| part.contains("9090")).collect::<String>()
+    };
+    insta::assert_snapshot!(format!("{}{}", of_grpc(Kind::Listener), of_grpc(Kind::Cluster)));
+}
+
+#[test]
 fn every_reference_leads_somewhere() {
     assert_eq!(consistency::check(&snapshot(settings())).unwrap(), []);
+    assert_eq!(consistency::check(&snapshot_of(&node("an-app"), &shared(MESH, settings()))).unwrap(), []);
 }
 
 #[test]

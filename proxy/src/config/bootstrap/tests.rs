@@ -189,7 +189,7 @@ fn what_is_not_supported_is_refused() {
                 "stats_config.use_all_default_tags: false is not supported",
             ),
             (
-                "layered_runtime: {layers: [{name: a}, {name: s, static_layer: {b: 1, a: 2}}]}",
+                "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: s, static_layer: {b: 1, a: 2}}]}",
                 "layered_runtime.layers[1].static_layer.a: not supported",
             ),
             (

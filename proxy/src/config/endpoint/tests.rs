@@ -69,6 +69,7 @@ fn what_is_not_supported_is_refused() {
             ("policy: {endpoint_stale_after: 5s}", "policy.endpoint_stale_after: not supported"),
             ("policy: {weighted_priority_health: true}", "policy.weighted_priority_health: not supported"),
             ("endpoints: [{}, {proximity: 1}]", "endpoints[1].proximity: not supported"),
+            ("endpoints: [{load_balancer_endpoints: {}}]", "endpoints[0].load_balancer_endpoints: not supported"),
             (
                 "endpoints: [{leds_cluster_locality_config: {leds_collection_name: x}}]",
                 "endpoints[0].leds_cluster_locality_config: not supported",

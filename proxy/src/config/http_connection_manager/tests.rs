@@ -33,14 +33,11 @@ fn defaults_are_envoys() {
     assert_eq!(manager.stream_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!((manager.request_timeout, manager.request_headers_timeout), (None, None));
     assert_eq!((manager.max_connection_duration, manager.max_requests_per_connection), (None, None));
-    assert_eq!(
-        (manager.drain_timeout, manager.delayed_close_timeout),
-        (Duration::from_secs(5), Duration::from_secs(1))
-    );
+    assert_eq!(manager.drain_timeout, Duration::from_secs(5));
     assert_eq!((manager.max_request_headers_bytes, manager.max_headers_count), (60 * 1024, 100));
     assert!(manager.generate_request_id && !manager.preserve_external_request_id);
     assert!(!manager.use_remote_address && !manager.skip_xff_append && !manager.always_set_request_id_in_response);
-    assert!(!manager.normalize_path && !manager.merge_slashes && manager.via.is_none());
+    assert!(manager.via.is_none());
     assert!(!manager.http1.accept_http_10 && manager.http1.default_host_for_http_10.is_none());
     let Http2Options {
         hpack_table_size,
@@ -75,11 +72,10 @@ http_protocol_options: {accept_http_10: true, default_host_for_http_10: h, allow
 http2_protocol_options:
   {max_concurrent_streams: 10, hpack_table_size: 0, connection_keepalive: {interval: 30s, timeout: 5s}}
 use_remote_address: true
-xff_num_trusted_hops: 2
 via: v
 generate_request_id: false
-normalize_path: true
-merge_slashes: true
+normalize_path: false
+merge_slashes: false
 path_with_escaped_slashes_action: KEEP_UNCHANGED
 strip_any_host_port: false",
     );
@@ -90,16 +86,14 @@ strip_any_host_port: false",
     assert_eq!((manager.max_requests_per_connection, manager.max_headers_count), (Some(5), 7));
     assert_eq!(manager.request_timeout, Some(Duration::from_secs(3)));
     assert_eq!(manager.request_headers_timeout, Some(Duration::from_secs(4)));
-    assert_eq!((manager.drain_timeout, manager.delayed_close_timeout), (Duration::ZERO, Duration::ZERO));
+    assert_eq!(manager.drain_timeout, Duration::ZERO);
     assert_eq!(manager.max_request_headers_bytes, 8192);
     assert_eq!(manager.http1.default_host_for_http_10.as_deref(), Some("h"));
     assert_eq!((manager.http2.max_concurrent_streams, manager.http2.hpack_table_size), (10, 0));
     let keepalive = manager.http2.keepalive.unwrap();
     assert_eq!((keepalive.interval, keepalive.timeout), (Duration::from_secs(30), Duration::from_secs(5)));
-    assert_eq!((manager.xff_num_trusted_hops, manager.via.unwrap().as_bytes()), (2, &b"v"[..]));
-    assert!(
-        manager.use_remote_address && !manager.generate_request_id && manager.normalize_path && manager.merge_slashes
-    );
+    assert_eq!(manager.via.unwrap().as_bytes(), b"v");
+    assert!(manager.use_remote_address && !manager.generate_request_id);
 }
 
 #[test]

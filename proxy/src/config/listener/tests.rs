@@ -188,3 +188,20 @@ fn listener_filters_are_chosen_by_their_type() {
         type_url: type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]";
     assert_eq!(listener(typed_struct).listener_filters, [ListenerFilter::OriginalDst]);
 }
+
+proptest::proptest! {
+    /// What a control plane sends is decoded, and may be wrong in any way.
+    #[test]
+    fn no_damage_panics(changes in proptest::collection::vec((0_usize..4096, proptest::num::u8::ANY), 1..6)) {
+        use prost::Message as _;
+        let message: ProtoListener = message(&base());
+        let mut bytes = message.encode_to_vec();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if let Ok(message) = ProtoListener::decode(&bytes[..]) {
+            let _ = Listener::from_proto(message);
+        }
+    }
+}

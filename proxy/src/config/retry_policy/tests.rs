@@ -1,6 +1,8 @@
 use super::*;
 use crate::config::testing::{assert_refused, assert_unsupported, message};
 
+const BASE: &str = "num_retries: 1";
+
 fn policy(yaml: &str) -> RetryPolicy {
     RetryPolicy::from_proto(message(yaml)).unwrap()
 }
@@ -37,7 +39,7 @@ retry_host_predicate:
 fn defaults_are_envoys() {
     let policy = policy("{}");
     assert_eq!((policy.num_retries, policy.host_selection_retry_max_attempts, policy.previous_hosts), (1, 1, false));
-    assert_eq!((policy.per_try_timeout, policy.per_try_idle_timeout), (None, None));
+    assert_eq!(policy.per_try_timeout, None);
     assert_eq!(policy.retry_on, RetryOn::default());
     assert_eq!(
         policy.back_off,
@@ -85,7 +87,7 @@ fn every_condition_has_its_name_and_unknown_ones_are_passed_over() {
 #[test]
 fn what_is_not_supported_is_refused() {
     assert_unsupported(
-        "",
+        BASE,
         RetryPolicy::from_proto,
         &[
             "retry_priority: {name: x}",
@@ -97,7 +99,7 @@ fn what_is_not_supported_is_refused() {
         ],
     );
     assert_refused(
-        "",
+        BASE,
         RetryPolicy::from_proto,
         &[
             ("retry_on: 5xx,envoy-ratelimited", "retry_on: envoy-ratelimited is not supported"),

@@ -173,6 +173,12 @@ fn sessions_may_be_forbidden() {
 }
 
 #[test]
+fn a_store_of_sessions_is_bounded() {
+    let tls = UpstreamTls::from_proto(message("max_session_keys: 4294967295")).unwrap();
+    handshake(&server(""), &tls).unwrap();
+}
+
+#[test]
 fn private_keys_are_not_printed() {
     assert_eq!(format!("{:?}", server("")), "DownstreamTls");
     assert_eq!(format!("{:?}", upstream(&format!("tls_certificates: [{CERTIFICATE}]"))), "UpstreamTls");
@@ -249,7 +255,7 @@ fn what_is_not_supported_is_refused() {
         "common_tls_context.tls_certificates: a server needs a certificate"
     );
     assert_unsupported(
-        "",
+        "max_session_keys: 0",
         UpstreamTls::from_proto,
         &[
             "auto_host_sni: true",
@@ -259,7 +265,7 @@ fn what_is_not_supported_is_refused() {
         ],
     );
     assert_refused(
-        "",
+        "max_session_keys: 0",
         UpstreamTls::from_proto,
         &[("sni: 1.2.3.4", "sni: not a DNS name"), ("sni: a b", "sni: not a DNS name")],
     );

@@ -192,6 +192,7 @@ impl ClusterSet {
             return false;
         }
         ready.sort_unstable();
+        let mut names_given_up = false;
         for name in ready {
             let Some(WarmingCluster { received, source, endpoints_arrived, .. }) = self.warming.remove(&name) else {
                 continue;
@@ -205,9 +206,11 @@ impl ClusterSet {
                 assignment,
                 warmed_by: if endpoints_arrived { WarmedBy::Arrival } else { WarmedBy::Timeout },
             });
-            self.active.insert(name, ActiveCluster { received, source });
+            let endpoints = endpoints_name(&received).cloned();
+            let before = self.active.insert(name, ActiveCluster { received, source });
+            names_given_up |= before.is_some_and(|before| endpoints_name(&before.received) != endpoints.as_ref());
         }
-        self.index_assignments()
+        names_given_up && self.index_assignments()
     }
 
     /// Lets go of dropped clusters that nothing needs any more. `is_held` says whether something live that names the

@@ -219,7 +219,8 @@ impl Warming {
                 } else if interest.ask_again {
                     actions.push(Action::RequestAgain(ResourceKind::Endpoints));
                 }
-                if self.clusters.is_warming() && !self.cluster_ack_held {
+                if self.clusters.is_warming() {
+                    // Said again for each answer: a new stream knows nothing of the answer before.
                     self.cluster_ack_held = true;
                     actions.push(Action::HoldClusterAck);
                 }
@@ -358,6 +359,9 @@ impl Warming {
     }
 
     fn subscribe_routes(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.listeners.take_changed() {
+            return;
+        }
         let names: BTreeSet<Arc<str>> = self.listeners.route_tables();
         if self.routes.set_names(&names, now, actions) {
             actions.push(Action::Subscribe(ResourceKind::Routes, Interest::Names(self.routes.names())));

@@ -384,6 +384,42 @@ fn routes_that_never_became_complete_give_way_to_newer_ones() {
 }
 
 #[test]
+fn routes_that_never_become_complete_are_not_replaced_for_ever() {
+    let mut bench = Bench::serving();
+    let begun = bench.now;
+    for round in 0.. {
+        let name = format!("missing-{round}");
+        if !bench.routes([table("r", &[&name])]).is_empty() || round > 100 {
+            break;
+        }
+        bench.now += ORDER_GRACE / 2;
+    }
+    assert!(bench.said[0].ends_with("by timeout"), "{:?}", bench.said);
+    let waited = bench.now - begun;
+    assert!(waited >= DEPENDENCY_WAIT_MAX && waited <= DEPENDENCY_WAIT_MAX + ORDER_GRACE, "{waited:?}");
+}
+
+#[test]
+fn a_listener_waits_longer_for_routes_that_wait_for_clusters() {
+    let mut bench = Bench::serving();
+    bench.listeners([listener("l", 80, "r"), listener("m", 81, "s")]);
+    bench.now += FETCH_TIMEOUT - MOMENT;
+    bench.clusters([cluster("a", 0), cluster("b", 0)]);
+    bench.routes([table("s", &["b"])]);
+    bench.now += MOMENT;
+    assert!(bench.on(Event::Time).is_empty(), "the routes came in time");
+    assert_eq!(bench.endpoints([endpoints("b", 1)]), ["cluster b 1s [1]", "release", "routes s [b]", "listener m 81"]);
+}
+
+#[test]
+fn an_answer_on_a_new_stream_is_held_again() {
+    let mut bench = Bench::start();
+    assert_eq!(bench.clusters([cluster("a", 0)]), ["subscribe eds [a]", "hold"]);
+    assert_eq!(bench.clusters([cluster("a", 0)]), ["hold"]);
+    assert_eq!(bench.endpoints([endpoints("a", 1)]), ["cluster a 1s [1]", "release", "subscribe lds"]);
+}
+
+#[test]
 fn routes_that_are_taken_back_leave_the_live_ones() {
     let mut bench = Bench::serving();
     bench.routes([table("r", &["missing"])]);

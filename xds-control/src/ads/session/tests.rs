@@ -397,6 +397,19 @@ fn a_refusal_of_clusters_does_not_hold_up_the_rest() {
 }
 
 #[test]
+fn clusters_go_too_when_their_routes_are_gone_without_a_word() {
+    let mut client = settled(&[A, B, EA, EB, L, R]);
+    client.change(&[A, EA, L2]);
+    let listeners = client.expect(Kind::Listener, &["l"]);
+    client.expect_nothing();
+    client.acknowledge(&listeners, &[]);
+    let clusters = client.expect(Kind::Cluster, &["a"]);
+    client.acknowledge(&clusters, &[]);
+    client.expect_nothing();
+    assert_eq!(client.session.wake_at(client.now), None);
+}
+
+#[test]
 fn a_client_that_never_answers_gets_its_news_after_a_while_and_only_the_newest() {
     let mut client = settled(&[A, EA, L, R]);
     client.change(&[A2, EA, L2, R]);
@@ -405,9 +418,19 @@ fn a_client_that_never_answers_gets_its_news_after_a_while_and_only_the_newest()
     client.change(&[A, B, EA, EB, L2, R2]);
     client.change(&[A, EA, L2, R2]);
     client.expect_nothing();
-    assert_eq!(client.session.wake_at(), Some(client.now + ANSWER_WAIT_MAX));
-    client.now += ANSWER_WAIT_MAX;
+    assert_eq!(client.session.wake_at(client.now), Some(client.now + PUSH_PAUSE));
+    client.now += PUSH_PAUSE;
     client.expect(Kind::Cluster, &["a"]);
+    client.expect(Kind::Endpoints, &["a"]);
+    client.expect_nothing();
+    client.now += PUSH_PAUSE;
+    assert_eq!(client.session.wake_at(client.now), Some(client.now + ANSWER_WAIT_MAX - PUSH_PAUSE));
+    client.expect_nothing();
+    client.now += ANSWER_WAIT_MAX;
+    client.expect(Kind::Listener, &["l"]);
+    client.expect(Kind::Route, &["r"]);
+    client.expect_nothing();
+    assert_eq!(client.session.wake_at(client.now), None);
 }
 
 #[test]

@@ -2,6 +2,7 @@ use super::*;
 use crate::model::endpoint::SlicePort;
 use crate::model::protocol::Protocol;
 use crate::model::service::{Addressing, TargetPort};
+use crate::model::workload::Locality;
 
 fn service(name: &str, ports: &[(&str, u16, u16)]) -> Service {
     Service {

@@ -34,6 +34,27 @@ pub(super) fn convert(raw: &k8s::Service) -> Result<Option<Service>, FieldProble
     }))
 }
 
+pub(super) fn unsupported(raw: &k8s::Service) -> Vec<FieldProblem> {
+    let Some(spec) = &raw.spec else { return Vec::new() };
+    let settings = [
+        (
+            "spec.sessionAffinity",
+            spec.session_affinity.as_deref().filter(|value| *value != "None"),
+            "requests are balanced one by one",
+        ),
+        (
+            "spec.internalTrafficPolicy",
+            spec.internal_traffic_policy.as_deref().filter(|value| *value != "Cluster"),
+            "endpoints on all nodes are used",
+        ),
+        ("spec.trafficDistribution", spec.traffic_distribution.as_deref(), "endpoints in all zones are used"),
+    ];
+    let problem = |(path, value, instead): (&str, Option<&str>, &str)| {
+        Some(FieldProblem::new(path, format!("{:?} is not supported, {instead}", value?)))
+    };
+    settings.into_iter().filter_map(problem).collect()
+}
+
 fn addressing(spec: &k8s::ServiceSpec) -> Result<Addressing, FieldProblem> {
     // `clusterIPs` came with dual stack and repeats `clusterIP` as its first; a manifest may have either.
     let listed = spec.cluster_ips.as_deref().unwrap_or_default();

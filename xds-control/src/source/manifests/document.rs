@@ -5,6 +5,7 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -141,53 +142,94 @@ fn read(value: Value, within: &str, implied: Option<(&str, &str)>, content: &mut
     };
     let raw = decode(known, Value::Object(fields), within, &mut content.ignored)?;
     let prefixed = |problem: FieldProblem| FieldProblem::new(at(&problem.path), problem.reason);
+    content.ignored.extend(raw.unsupported().into_iter().map(prefixed));
     content.objects.push((raw.key().map_err(prefixed)?, raw.convert().map_err(prefixed)?));
     Ok(())
 }
 
-fn decode(kind: Kind, value: Value, within: &str, ignored: &mut Vec<FieldProblem>) -> Result<Raw, FieldProblem> {
+fn decode(kind: Kind, mut value: Value, within: &str, ignored: &mut Vec<FieldProblem>) -> Result<Raw, FieldProblem> {
     Ok(match kind {
-        Kind::Service => Raw::Service(Box::new(typed::<Service>(value, within, ignored)?)),
-        Kind::EndpointSlice => Raw::EndpointSlice(Box::new(typed::<EndpointSlice>(value, within, ignored)?)),
-        Kind::Pod => Raw::Pod(Box::new(typed::<Pod>(value, within, ignored)?)),
-        Kind::Node => Raw::Node(Box::new(typed::<Node>(value, within, ignored)?)),
-        Kind::Namespace => Raw::Namespace(Box::new(typed::<Namespace>(value, within, ignored)?)),
+        Kind::Service => Raw::Service(Box::new(typed::<Service>(&value, within, ignored)?)),
+        Kind::EndpointSlice => Raw::EndpointSlice(Box::new(typed::<EndpointSlice>(&value, within, ignored)?)),
+        Kind::Pod => {
+            quantities_as_text(&mut value);
+            Raw::Pod(Box::new(typed::<Pod>(&value, within, ignored)?))
+        }
+        Kind::Node => {
+            quantities_as_text(&mut value);
+            Raw::Node(Box::new(typed::<Node>(&value, within, ignored)?))
+        }
+        Kind::Namespace => Raw::Namespace(Box::new(typed::<Namespace>(&value, within, ignored)?)),
     })
 }
 
-fn typed<T: DeserializeOwned>(value: Value, within: &str, ignored: &mut Vec<FieldProblem>) -> Result<T, FieldProblem> {
-    let join = |path: String| match (within.is_empty(), path.as_str()) {
-        (true, "." | "?") => String::new(),
-        (true, _) => path,
-        (false, "." | "?") => within.to_owned(),
-        (false, _) => format!("{within}.{path}"),
-    };
-    let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
-    let result = serde_ignored::deserialize(tracked, |path| {
-        if ignored.len() < IGNORED_FIELDS_MAX {
-            ignored.push(FieldProblem::new(join(ignored_path(&path)), "is not a field of this kind"));
+fn typed<T: DeserializeOwned + Serialize>(
+    value: &Value,
+    within: &str,
+    ignored: &mut Vec<FieldProblem>,
+) -> Result<T, FieldProblem> {
+    let typed = serde_path_to_error::deserialize::<_, T>(value).map_err(|error| {
+        // The path of the object itself is written as a dot.
+        let path = match error.path().to_string().as_str() {
+            "." => within.to_owned(),
+            path if within.is_empty() => path.to_owned(),
+            path => format!("{within}.{path}"),
+        };
+        FieldProblem::new(path, error.inner().to_string())
+    })?;
+    // A field that the type does not know does not come back from it.
+    let known = serde_json::to_value(&typed).map_err(|error| FieldProblem::new(within, error.to_string()))?;
+    unknown_fields(value, &known, within, ignored);
+    Ok(typed)
+}
+
+fn unknown_fields(value: &Value, known: &Value, path: &str, ignored: &mut Vec<FieldProblem>) {
+    match (value, known) {
+        (Value::Object(value), Value::Object(known)) => {
+            for (key, value) in value.iter().filter(|(_, value)| !value.is_null()) {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match known.get(key) {
+                    Some(known) => unknown_fields(value, known, &path, ignored),
+                    None if ignored.len() < IGNORED_FIELDS_MAX => {
+                        ignored.push(FieldProblem::new(path, "is not a field of this kind"));
+                    }
+                    None => return,
+                }
+            }
         }
-    });
-    result.map_err(|error: serde_json::Error| FieldProblem::new(join(track.path().to_string()), error.to_string()))
+        (Value::Array(value), Value::Array(known)) => {
+            for (index, (value, known)) in value.iter().zip(known).enumerate() {
+                unknown_fields(value, known, &format!("{path}[{index}]"), ignored);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// How many unknown fields of one document are told of.
 const IGNORED_FIELDS_MAX: usize = 32;
 
-/// `a.b[0].c`, the way that all other paths are written.
-fn ignored_path(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", ignored_path(parent)),
-        Path::Map { parent, key } => {
-            let parent = ignored_path(parent);
-            if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") }
+/// Amounts may be written as numbers (`cpu: 1`), which Kubernetes takes for their text.
+fn quantities_as_text(value: &mut Value) {
+    let to_text = |value: &mut Value| {
+        if let Value::Number(number) = value {
+            *value = Value::String(number.to_string());
         }
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
-            ignored_path(parent)
+    };
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match (key.as_str(), value) {
+                    ("limits" | "requests" | "overhead" | "capacity" | "allocatable", Value::Object(amounts)) => {
+                        amounts.values_mut().for_each(to_text);
+                    }
+                    ("sizeLimit" | "divisor", value) => to_text(value),
+                    (_, value) => quantities_as_text(value),
+                }
+            }
         }
+        Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
+        _ => {}
     }
 }
 

@@ -198,18 +198,24 @@ impl Folder {
         after: &[(u64, Arc<Content>)],
         touched: &mut HashSet<ObjectKey>,
     ) {
-        let objects = |documents: &[(u64, Arc<Content>)]| {
-            documents.iter().flat_map(|(_, content)| content.objects.clone()).collect::<Vec<_>>()
+        // Documents on both sides are the very same, and so is what they claim.
+        let pointers = |documents: &[(u64, Arc<Content>)]| {
+            documents.iter().map(|(_, content)| Arc::as_ptr(content)).collect::<HashSet<_>>()
         };
-        for (key, _) in objects(before) {
-            if let Some(claims) = self.claims.get_mut(&key) {
-                claims.remove(path);
+        let (old, new) = (pointers(before), pointers(after));
+        for (_, content) in before.iter().filter(|(_, content)| !new.contains(&Arc::as_ptr(content))) {
+            for (key, _) in &content.objects {
+                if let Some(claims) = self.claims.get_mut(key) {
+                    claims.remove(path);
+                }
+                touched.insert(key.clone());
             }
-            touched.insert(key);
         }
-        for (key, object) in objects(after) {
-            touched.insert(key.clone());
-            self.claims.entry(key).or_default().insert(path.to_owned(), object);
+        for (_, content) in after.iter().filter(|(_, content)| !old.contains(&Arc::as_ptr(content))) {
+            for (key, object) in &content.objects {
+                touched.insert(key.clone());
+                self.claims.entry(key.clone()).or_default().insert(path.to_owned(), object.clone());
+            }
         }
     }
 

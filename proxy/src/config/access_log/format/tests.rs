@@ -37,6 +37,13 @@ fn a_start_time_may_have_a_format() {
 }
 
 #[test]
+fn a_format_of_time_that_could_not_be_written_is_refused() {
+    let error = refusal(parse("%START_TIME(%E4S)%"));
+    assert!(error.starts_with("'%START_TIME(%E4S)%': "), "{error}");
+    parse("%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%").unwrap();
+}
+
+#[test]
 fn the_default_is_envoys() {
     let commands = commands(DEFAULT_FORMAT);
     assert_eq!(commands.first(), Some(&Command::Literal("[".to_owned())));

@@ -128,3 +128,25 @@ fn an_external_name_is_known_and_has_no_meaning() {
     let content = parse_yaml(text).unwrap();
     assert!(matches!(content.objects.as_slice(), [(ObjectKey::Service(_), None)]));
 }
+
+#[test]
+fn settings_that_are_not_carried_out_are_remarked_on() {
+    let text =
+        "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, sessionAffinity: ClientIP}}";
+    assert_eq!(
+        parse_yaml(text).unwrap().ignored[0].to_string(),
+        "spec.sessionAffinity: \"ClientIP\" is not supported, requests are balanced one by one"
+    );
+    let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, sessionAffinity: None, \
+                internalTrafficPolicy: Cluster}}";
+    assert!(parse_yaml(text).unwrap().ignored.is_empty());
+}
+
+#[test]
+fn amounts_may_be_numbers_and_nulls_are_nothing() {
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: a, creationTimestamp: null}, spec: {containers: [{name: c, \
+                resources: {limits: {cpu: 1, memory: 1Gi}}}], volumes: [{name: v, emptyDir: {sizeLimit: 5}}]}, status: {}}";
+    let content = parse_yaml(text).unwrap();
+    assert_eq!(keys(&content), ["Pod default/a"]);
+    assert!(content.ignored.is_empty(), "{:?}", content.ignored);
+}

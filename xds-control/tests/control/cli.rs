@@ -1,0 +1,119 @@
+//! The programs as people run them: what they print and how they exit.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
+
+use crate::harness::{Control, DEADLINE, binary, service};
+
+fn weft(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_weft")).args(arguments).env_remove("WEFT_CONTROL").output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Runs `weft` beside a control plane with one connected sidecar.
+async fn beside_a_sidecar(arguments: &'static [&'static str]) -> Output {
+    let control = Control::start(&[("a.yaml", &service("a", "10.96.0.1", &["10.0.0.1"]))]).await;
+    let mut client = control.sotw().await;
+    client.subscribe().await;
+    // The last acknowledgement is on its way.
+    crate::harness::eventually("the routes are taken", async || {
+        control.json("/debug/syncz").await[0]["kinds"]["rds"]["status"] == "SYNCED"
+    })
+    .await;
+    let address = control.monitoring.to_string();
+    tokio::task::spawn_blocking(move || weft(&[&["--control", &address], arguments].concat())).await.unwrap()
+}
+
+#[tokio::test]
+async fn proxy_status_shows_who_is_in_sync() {
+    let text = stdout(&beside_a_sidecar(&["proxy-status"]).await);
+    let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect::<Vec<_>>();
+    assert_eq!(words[0], ["NAME", "CDS", "LDS", "EDS", "RDS", "XDS", "PEER"]);
+    assert_eq!(words[1][..6], ["reviews-0.shop", "SYNCED", "SYNCED", "SYNCED", "SYNCED", "sotw"]);
+}
+
+#[tokio::test]
+async fn proxy_config_shows_what_a_proxy_is_given() {
+    let text = stdout(&beside_a_sidecar(&["proxy-config", "all", "reviews-0.shop"]).await);
+    for expected in ["a.shop.svc.cluster.local", "10.0.0.1:8080", "Port: 15006", "Route: outbound|80||a"] {
+        assert!(text.contains(expected), "{expected} in:\n{text}");
+    }
+    let json = stdout(&beside_a_sidecar(&["proxy-config", "listener", "reviews-0.shop", "-o", "json"]).await);
+    let listeners = serde_json::from_str::<serde_json::Value>(&json).unwrap();
+    assert_eq!(listeners.as_array().unwrap().len(), 3);
+    let yaml = stdout(&beside_a_sidecar(&["pc", "ep", "reviews-0.shop", "-o", "yaml"]).await);
+    assert!(yaml.contains("cluster_name: outbound|80||a.shop.svc.cluster.local"), "{yaml}");
+}
+
+#[tokio::test]
+async fn versions_and_completions_are_printed() {
+    let text = stdout(&beside_a_sidecar(&["version"]).await);
+    assert!(text.contains("client version: ") && text.contains("control plane version: "), "{text}");
+    assert!(stdout(&weft(&["version", "--remote=false", "-o", "json"])).contains("\"client\""));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&weft(&["completion", shell])).contains("proxy-status"), "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn mistakes_have_codes_of_their_own() {
+    assert_eq!(weft(&["proxy-statuses"]).status.code(), Some(64));
+    assert_eq!(weft(&[]).status.code(), Some(64));
+    assert_eq!(weft(&["--help"]).status.code(), Some(0));
+    let unreachable = weft(&["--control", "127.0.0.1:1", "proxy-status"]);
+    assert_eq!(unreachable.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unreachable.stderr).contains("cannot reach the control plane at 127.0.0.1:1"));
+    let nobody = beside_a_sidecar(&["proxy-config", "all", "nobody.here"]).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("no proxy \"nobody.here\" is connected"));
+}
+
+fn weft_control(arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_control_plane_that_cannot_start_says_why() {
+    let stderr = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let missing = weft_control(&["serve", "--manifests", "/nowhere/at/all", "--plaintext-xds-address", "127.0.0.1:0"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("cannot list the manifests in /nowhere/at/all"), "{}", stderr(&missing));
+    let unknown = weft_control(&["serve", "--tls-xds-address", "127.0.0.1:0"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let level =
+        weft_control(&["serve", "--manifests", "/", "--plaintext-xds-address", "127.0.0.1:0", "--log-level", "a=b=c"]);
+    assert_eq!(level.status.code(), Some(1));
+    assert!(stderr(&level).contains("--log-level"), "{}", stderr(&level));
+}
+
+#[test]
+fn sigterm_ends_it_in_good_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    let mut child = Command::new(binary())
+        .args(["serve", "--manifests", manifests.to_str().unwrap(), "--plaintext-xds-address", "127.0.0.1:0"])
+        .args(["--monitoring-address", "127.0.0.1:0", "--log-format", "json"])
+        .stderr(Stdio::from(std::fs::File::create(&log).unwrap()))
+        .spawn()
+        .unwrap();
+    wait_for(&log, "\"serving\"");
+    let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    wait_for(&log, "\"stopping\"");
+}
+
+fn wait_for(log: &Path, text: &str) {
+    let started = Instant::now();
+    while !std::fs::read_to_string(log).unwrap().contains(text) {
+        assert!(started.elapsed() < DEADLINE, "{text} in {}", std::fs::read_to_string(log).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,299 @@
+//! A control plane on loopback with a folder of its own, and clients of both variants.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Parser as _;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use weft_control::args::{Arguments, Command};
+use weft_control::serve::Server;
+use weft_control::translate::resource::Kind;
+use weft_xds::pb::envoy::config::core::v3::Node;
+use weft_xds::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use weft_xds::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use weft_xds::pb::google::rpc::Status;
+
+/// Nothing here takes longer, or it does not happen.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+/// What would come comes sooner.
+pub const QUIET: Duration = Duration::from_millis(400);
+
+pub const NODE: &str = "sidecar~10.244.0.10~reviews-0.shop~shop.svc.cluster.local";
+
+pub struct Control {
+    pub folder: TempDir,
+    pub xds: SocketAddr,
+    pub monitoring: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Control {
+    pub async fn start(files: &[(&str, &str)]) -> Self {
+        Self::start_with(files, &[]).await
+    }
+
+    pub async fn start_with(files: &[(&str, &str)], flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let manifests = folder.path().to_str().unwrap();
+        let mut line = vec!["weft-control", "serve", "--manifests", manifests];
+        line.extend(["--plaintext-xds-address", "127.0.0.1:0", "--monitoring-address", "127.0.0.1:0"]);
+        line.extend(["--drain-duration", "200ms"]);
+        line.extend(flags);
+        let Command::Serve(serve) = Arguments::try_parse_from(line).unwrap().command;
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let server = Server::start(&serve, metrics).await.unwrap();
+        let (xds, monitoring) = (server.xds_address().unwrap(), server.monitoring_address().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let stopped = async {
+                // Dropped or sent: both mean stop.
+                _ = stopped.await;
+            };
+            server.run(stopped).await.unwrap();
+        });
+        Self { folder, xds, monitoring, stop: Some(stop), task }
+    }
+
+    /// Replaces a file the way that editors do.
+    pub fn write(&self, name: &str, text: &str) {
+        let temporary = self.folder.path().join(format!(".{name}.new"));
+        std::fs::write(&temporary, text).unwrap();
+        std::fs::rename(temporary, self.folder.path().join(name)).unwrap();
+    }
+
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_file(self.folder.path().join(name)).unwrap();
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.xds)).unwrap().connect().await.unwrap()
+    }
+
+    pub async fn sotw(&self) -> Sotw {
+        let (requests, outgoing) = mpsc::channel(64);
+        let mut client = AggregatedDiscoveryServiceClient::new(self.channel().await).max_decoding_message_size(1 << 30);
+        let responses = client.stream_aggregated_resources(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+        Sotw { requests, responses, is_first: true, nonces: HashMap::new() }
+    }
+
+    pub async fn delta(&self) -> Delta {
+        let (requests, outgoing) = mpsc::channel(64);
+        let mut client = AggregatedDiscoveryServiceClient::new(self.channel().await);
+        let responses = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+        Delta { requests, responses, is_first: true }
+    }
+
+    /// A page of the monitoring port: status and body.
+    pub async fn page(&self, path: &str) -> (u16, String) {
+        page(self.monitoring, path).await
+    }
+
+    pub async fn json(&self, path: &str) -> serde_json::Value {
+        let (status, body) = self.page(path).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Stops it and waits for its end.
+    pub async fn stop(mut self) {
+        self.tell_to_stop();
+        tokio::time::timeout(DEADLINE, &mut self.task).await.expect("it stops in time").unwrap();
+    }
+
+    pub fn tell_to_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            _ = stop.send(());
+        }
+    }
+}
+
+pub async fn page(address: SocketAddr, path: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+pub fn node(id: &str) -> Option<Node> {
+    Some(Node { id: id.to_owned(), ..Node::default() })
+}
+
+pub struct Sotw {
+    pub requests: mpsc::Sender<DiscoveryRequest>,
+    pub responses: Streaming<DiscoveryResponse>,
+    is_first: bool,
+    nonces: HashMap<String, (String, String)>,
+}
+
+impl Sotw {
+    pub async fn request(&mut self, kind: Kind, names: &[&str], error: Option<&str>) {
+        let (version_info, response_nonce) = self.nonces.get(kind.type_url()).cloned().unwrap_or_default();
+        let request = DiscoveryRequest {
+            version_info,
+            node: if std::mem::take(&mut self.is_first) { node(NODE) } else { None },
+            resource_names: names.iter().map(ToString::to_string).collect(),
+            type_url: kind.type_url().to_owned(),
+            response_nonce,
+            error_detail: error.map(|message| Status { code: 13, message: message.to_owned(), ..Status::default() }),
+            ..DiscoveryRequest::default()
+        };
+        self.requests.send(request).await.unwrap();
+    }
+
+    pub async fn ask(&mut self, kind: Kind, names: &[&str]) {
+        self.request(kind, names, None).await;
+    }
+
+    pub async fn next(&mut self) -> DiscoveryResponse {
+        let response = tokio::time::timeout(DEADLINE, self.responses.message()).await.expect("a response in time");
+        let response = response.unwrap().expect("the stream goes on");
+        self.nonces.insert(response.type_url.clone(), (response.version_info.clone(), response.nonce.clone()));
+        response
+    }
+
+    pub async fn expect(&mut self, kind: Kind) -> DiscoveryResponse {
+        let response = self.next().await;
+        assert_eq!(response.type_url, kind.type_url());
+        response
+    }
+
+    pub async fn expect_nothing(&mut self) {
+        if let Ok(response) = tokio::time::timeout(QUIET, self.responses.message()).await {
+            panic!("nothing expected, but: {response:?}");
+        }
+    }
+
+    /// Asks for everything the way that Envoy does; gives each kind's answer, all acknowledged.
+    pub async fn subscribe(&mut self) -> BTreeMap<Kind, DiscoveryResponse> {
+        let mut answers = BTreeMap::new();
+        self.ask(Kind::Cluster, &[]).await;
+        answers.insert(Kind::Cluster, self.expect(Kind::Cluster).await);
+        let clusters = eds_names(&answers[&Kind::Cluster]);
+        let clusters = clusters.iter().map(String::as_str).collect::<Vec<_>>();
+        self.ask(Kind::Endpoints, &clusters).await;
+        answers.insert(Kind::Endpoints, self.expect(Kind::Endpoints).await);
+        self.ask(Kind::Endpoints, &clusters).await;
+        self.ask(Kind::Cluster, &[]).await;
+        self.ask(Kind::Listener, &[]).await;
+        answers.insert(Kind::Listener, self.expect(Kind::Listener).await);
+        self.ask(Kind::Listener, &[]).await;
+        let routes = route_names(&answers[&Kind::Listener]);
+        let routes = routes.iter().map(String::as_str).collect::<Vec<_>>();
+        self.ask(Kind::Route, &routes).await;
+        answers.insert(Kind::Route, self.expect(Kind::Route).await);
+        self.ask(Kind::Route, &routes).await;
+        answers
+    }
+}
+
+pub struct Delta {
+    pub requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    pub responses: Streaming<DeltaDiscoveryResponse>,
+    is_first: bool,
+}
+
+impl Delta {
+    pub async fn request(&mut self, request: DeltaDiscoveryRequest) {
+        let node = if std::mem::take(&mut self.is_first) { node(NODE) } else { None };
+        self.requests.send(DeltaDiscoveryRequest { node, ..request }).await.unwrap();
+    }
+
+    pub async fn subscribe(&mut self, kind: Kind, names: &[&str]) {
+        self.request(DeltaDiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+            ..DeltaDiscoveryRequest::default()
+        })
+        .await;
+    }
+
+    pub async fn acknowledge(&mut self, response: &DeltaDiscoveryResponse) {
+        self.request(DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            ..DeltaDiscoveryRequest::default()
+        })
+        .await;
+    }
+
+    pub async fn expect(&mut self, kind: Kind) -> DeltaDiscoveryResponse {
+        let response = tokio::time::timeout(DEADLINE, self.responses.message()).await.expect("a response in time");
+        let response = response.unwrap().expect("the stream goes on");
+        assert_eq!(response.type_url, kind.type_url());
+        response
+    }
+
+    pub async fn expect_nothing(&mut self) {
+        if let Ok(response) = tokio::time::timeout(QUIET, self.responses.message()).await {
+            panic!("nothing expected, but: {response:?}");
+        }
+    }
+}
+
+fn referenced(response: &DiscoveryResponse, from: Kind, to: Kind) -> Vec<String> {
+    use weft_control::snapshot::consistency::references;
+    use weft_control::translate::resource::Resource;
+    let mut names = Vec::new();
+    for body in &response.resources {
+        let resource = Resource { kind: from, name: "".into(), hash: 0, body: body.clone() };
+        names.extend(references(&resource).unwrap().into_iter().filter(|(kind, _)| *kind == to).map(|(_, name)| name));
+    }
+    names
+}
+
+pub fn eds_names(clusters: &DiscoveryResponse) -> Vec<String> {
+    referenced(clusters, Kind::Cluster, Kind::Endpoints)
+}
+
+pub fn route_names(listeners: &DiscoveryResponse) -> Vec<String> {
+    referenced(listeners, Kind::Listener, Kind::Route)
+}
+
+/// The text of a Service with one HTTP port and its endpoints.
+pub fn service(name: &str, vip: &str, addresses: &[&str]) -> String {
+    let endpoints = addresses.iter().map(|address| format!("- addresses: [{address}]\n")).collect::<String>();
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{clusterIP: {vip}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}\n\
+         ---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+         metadata: {{name: {name}-x, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+         ports: [{{name: http, port: 8080}}]\nendpoints:\n{}",
+        if endpoints.is_empty() { "  []\n" } else { &endpoints }
+    )
+}
+
+pub fn cluster_name(service: &str) -> String {
+    format!("outbound|80||{service}.shop.svc.cluster.local")
+}
+
+/// Polls until a condition holds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_weft-control"))
+}

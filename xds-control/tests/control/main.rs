@@ -1,0 +1,9 @@
+//! The control plane as others meet it: over gRPC, over HTTP, on the command line, and through any history of edits.
+
+#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+
+mod cli;
+mod convergence;
+mod harness;
+mod scale;
+mod xds;
