@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::{Command, Output};
 use std::thread;
@@ -17,6 +17,8 @@ use rustix::thread::{
     LinkNameSpaceType, UnshareFlags, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::server::serve;
 
 /// An address family of the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -388,7 +390,7 @@ impl Family {
         if self == Self::V4 { Domain::IPV4 } else { Domain::IPV6 }
     }
 
-    fn any(self) -> IpAddr {
+    pub(crate) fn any(self) -> IpAddr {
         let any = if self == Self::V4 { "0.0.0.0" } else { "::" };
         any.parse().unwrap()
     }
@@ -416,62 +418,12 @@ pub(crate) fn weft_init(arguments: &[&str], variables: &[(&str, &str)]) -> Comma
     command
 }
 
-/// Listens on a port, TCP and UDP, both families, in this thread's namespace; whoever connects is told who was reached.
-fn serve(place: &'static str, port: u16) {
-    // An answer over UDP has to come from the address that was asked, so each has a socket of its own.
-    let own: &[To] = match place {
-        "pod" => &[To::Loopback, To::Pod, To::SecondPod],
-        _ => &[To::HostA, To::HostB, To::HostC, To::SecondHost],
-    };
-    for family in FAMILIES {
-        let tcp = open(SocketAddr::new(family.any(), port), Type::STREAM, Protocol::TCP);
-        tcp.listen(1024).unwrap();
-        thread::spawn(move || answer_tcp(&TcpListener::from(tcp), place, port));
-        for to in own {
-            let udp = UdpSocket::from(open(SocketAddr::new(address(family, *to), port), Type::DGRAM, Protocol::UDP));
-            thread::spawn(move || answer_udp(&udp, place, port));
-        }
-    }
-}
-
-fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> Socket {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol)).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    // As TPROXY needs it; redirects don't mind.
-    let is_transparent = matches!(address.port(), 15006 | 16006) && kind == Type::STREAM;
-    match address {
-        SocketAddr::V4(_) if is_transparent => socket.set_ip_transparent_v4(true).unwrap(),
-        SocketAddr::V6(_) if is_transparent => socket.set_ip_transparent_v6(true).unwrap(),
-        SocketAddr::V4(_) | SocketAddr::V6(_) => {}
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(true).unwrap();
-    }
-    socket.bind(&SockAddr::from(address)).unwrap();
-    socket
-}
-
 /// RFC 9293, section 3.1: the ones' complement sum over a pseudo header and the segment.
 fn tcp_checksum(source: [u8; 4], destination: [u8; 4], segment: &[u8]) -> u16 {
     let length = u16::try_from(segment.len()).unwrap().to_be_bytes();
     let pseudo = [&source[..], &destination[..], &[0, 6], &length[..], segment].concat();
     let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()
-}
-
-fn answer_tcp(listener: &TcpListener, place: &str, port: u16) {
-    while let Ok((mut stream, peer)) = listener.accept() {
-        // A caller that is gone already misses nothing.
-        let _ = stream.local_addr().map(|local| write!(stream, "{place}:{port} {local} {peer}"));
-    }
-}
-
-fn answer_udp(socket: &UdpSocket, place: &str, port: u16) {
-    let mut buffer = [0; 16];
-    while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-        let local = socket.local_addr().unwrap();
-        let _ = socket.send_to(format!("{place}:{port} {local} {peer}").as_bytes(), peer);
-    }
 }
 
 /// Takes on an owner, which is a matter of the thread alone.
