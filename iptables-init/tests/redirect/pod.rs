@@ -4,10 +4,12 @@
 //! The namespaces have no names and the servers are threads, so that nothing outlives the test's process. Both families
 //! are laid out alike: a place of the tests ([`To`]) has an address in each.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -409,6 +411,24 @@ pub(crate) fn address(family: Family, to: To) -> IpAddr {
         To::OtherLoopback => ["127.0.0.9", "::1"],
     };
     (if family == Family::V4 { v4 } else { v6 }).parse().unwrap()
+}
+
+/// A copy of the program that any user may run, wherever the build is.
+pub(crate) struct ReadableCopy(pub(crate) PathBuf);
+
+impl ReadableCopy {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("weft-init-copy-{}", std::process::id()));
+        std::fs::copy(WEFT_INIT, &path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for ReadableCopy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// The program with a clean environment.
