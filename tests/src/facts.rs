@@ -3,18 +3,28 @@
 //! A comparison names every fact that differs; differences that are wanted say so with their reason, and are themselves
 //! an error once they are gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::http1::{Failure, Response};
 use serde_json::Value;
 
-/// A fact in which ours differs on purpose.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    pub fact: &'static str,
-    /// What ours says instead.
-    pub ours: &'static str,
+/// Where ours differs on purpose.
+#[derive(Debug)]
+pub struct Difference {
+    pub cases: &'static [&'static str],
+    pub extent: Extent,
+    /// What ours says of the facts that differ.
+    pub ours: &'static [(&'static str, &'static str)],
     pub reason: &'static str,
+}
+
+/// How much of a case is different.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The named facts; all others are the same.
+    Facts,
+    /// The answer as a whole: facts that are not named are not compared.
+    Answer,
 }
 
 /// Facts by name.
@@ -98,25 +108,40 @@ impl Facts {
     }
 
     /// What `ours` says differently, except as `wanted`. A wanted difference that is none (any more) is one, too.
-    pub fn differences(&self, ours: &Self, wanted: &[Wanted]) -> Vec<String> {
-        let names: std::collections::BTreeSet<_> = self.0.keys().chain(ours.0.keys()).collect();
+    pub fn differences(&self, ours: &Self, wanted: &[&Difference]) -> Vec<String> {
+        let mut wanted_facts: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+        for difference in wanted {
+            wanted_facts.extend(difference.ours.iter().map(|(name, ours)| (*name, (*ours, difference.reason))));
+        }
+        let whole = wanted.iter().any(|difference| difference.extent == Extent::Answer);
+        let names: BTreeSet<&str> =
+            self.0.keys().chain(ours.0.keys()).map(String::as_str).chain(wanted_facts.keys().copied()).collect();
         let mut differences = Vec::new();
         for name in names {
             let [theirs, ours] = [self, ours].map(|facts| facts.0.get(name).map_or(ABSENT, String::as_str));
-            match wanted.iter().find(|wanted| wanted.fact == name) {
-                None if theirs == ours => {}
+            match wanted_facts.get(name) {
+                None if theirs == ours || whole => {}
                 None => differences.push(format!("{name}: Envoy {theirs:?}, ours {ours:?}")),
-                Some(Wanted { ours: expected, reason, .. }) if ours != *expected => {
+                Some((expected, reason)) if ours != *expected => {
                     differences.push(format!("{name}: ours {ours:?}, wanted {expected:?} because {reason}"));
                 }
-                Some(_) if theirs == ours => differences.push(format!("{name}: no longer differs from Envoy")),
+                Some(_) if theirs == ours => {
+                    differences.push(format!("{name}: no longer differs from Envoy's {theirs:?}"))
+                }
                 Some(_) => {}
             }
         }
-        let unseen =
-            wanted.iter().filter(|wanted| !self.0.contains_key(wanted.fact) && !ours.0.contains_key(wanted.fact));
-        differences.extend(unseen.map(|wanted| format!("{}: wanted to differ, but neither says it", wanted.fact)));
         differences
+    }
+
+    /// Drops facts that only follow from others.
+    pub fn drop_derived(&mut self) {
+        // How long the account of a request is depends on what it says.
+        if self.0.contains_key("application saw method") {
+            for name in ["header content-length", "log bytes sent"] {
+                self.0.remove(name);
+            }
+        }
     }
 }
 

@@ -28,13 +28,14 @@ pub const DATABASE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96
 /// Where a sidecar calls its application from.
 pub const INBOUND_SOURCE: &str = "127.0.0.6";
 
-/// Four callers in the client's pod that ask reviews for `path`, a few hundred times a second together.
+/// Three callers in the client's pod that ask reviews for `path`, a few hundred times a second together. Not more: a circuit
+/// breaker's default is three retries under way at a time, and a dead replica must not use up more.
 pub fn load_reviews(mesh: &Mesh, path: &str, connections: Connections) -> Result<Load> {
     let plan = Plan {
         target: REVIEWS,
         authority: REVIEWS_AUTHORITY.to_owned(),
         path: path.to_owned(),
-        callers: 4,
+        callers: 3,
         pause: Duration::from_millis(2),
         connections,
     };

@@ -1,6 +1,6 @@
 //! The bootstrap that both proxies get, but for the ports that they listen on and the file that they log to.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -41,7 +41,14 @@ impl Ports {
     pub(crate) fn http_edge(self) -> SocketAddr {
         local(self.first + 6)
     }
+    /// The same, reached from an internal address.
+    pub(crate) fn http_internal(self) -> SocketAddr {
+        SocketAddr::from((INTERNAL, self.first + 7))
+    }
 }
+
+/// An address that counts as internal (RFC 1918), which the loopback does not.
+pub(crate) const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 
 /// The bootstrap's text.
 pub(crate) fn bootstrap(ports: Ports, access_log: &Path) -> String {
@@ -62,6 +69,7 @@ pub(crate) fn bootstrap(ports: Ports, access_log: &Path) -> String {
             "listeners": [
                 http_listener("http", ports.http(), access_log, false),
                 http_listener("http-edge", ports.http_edge(), access_log, true),
+                http_listener("http-internal", ports.http_internal(), access_log, true),
                 tcp_listener("tcp", ports.tcp()),
                 tcp_listener("nobody", ports.tcp_to_nobody()),
                 tcp_listener("tcp-server-first", ports.tcp_server_first()),

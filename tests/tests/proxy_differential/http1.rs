@@ -1,7 +1,7 @@
 //! HTTP/1 requests, written out as bytes.
 
 use anyhow::Result;
-use weft_tests::facts::{Facts, Wanted};
+use weft_tests::facts::Facts;
 use weft_tests::http1::Connection;
 
 use crate::Case;
@@ -22,7 +22,6 @@ struct Exchange {
     head: &'static str,
     body: &'static str,
     look: Look,
-    wanted: &'static [Wanted],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +29,8 @@ enum Listener {
     Mesh,
     /// With `use_remote_address`.
     Edge,
+    /// The same, called from an internal address.
+    Internal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ enum Look {
 }
 
 const fn get(name: &'static str, head: &'static str) -> Exchange {
-    Exchange { name, listener: Listener::Mesh, head, body: "", look: Look::Whole, wanted: &[] }
+    Exchange { name, listener: Listener::Mesh, head, body: "", look: Look::Whole }
 }
 
 impl Exchange {
@@ -53,19 +54,23 @@ impl Exchange {
     const fn look(self, look: Look) -> Self {
         Self { look, ..self }
     }
+    const fn internal(self) -> Self {
+        Self { listener: Listener::Internal, ..self }
+    }
     const fn edge(self) -> Self {
         Self { listener: Listener::Edge, ..self }
     }
 
     fn case(&self) -> Case {
         let exchange = *self;
-        Case { name: self.name, observe: Box::new(move |target| exchange.observe(target)), wanted: self.wanted }
+        Case { name: self.name, observe: Box::new(move |target| exchange.observe(target)) }
     }
 
     fn observe(&self, target: &Target) -> Result<Facts> {
         let address = match self.listener {
             Listener::Mesh => target.ports.http(),
             Listener::Edge => target.ports.http_edge(),
+            Listener::Internal => target.ports.http_internal(),
         };
         let mut connection = Connection::open(address, TIMEOUT)?;
         connection.send(self.request(target).as_bytes())?;
@@ -189,11 +194,17 @@ const EXCHANGES: &[Exchange] = &[
     get("nobody, retried", "GET /retry-nobody HTTP/1.1\r\nhost: any.test\r\n"),
     get("per try timeout", "GET /per-try HTTP/1.1\r\nhost: any.test\r\nx-origin-do: delay/1s\r\n").look(Look::Attempts),
     get("retries asked for", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 3\r\nx-origin-do: flaky/3\r\n").look(Look::Attempts),
-    // The edge trusts those who call from internal addresses, and the loopback is one.
-    get("internal: retries asked for", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 3\r\nx-origin-do: flaky/3\r\n").edge().look(Look::Attempts),
-    get("internal: one retry by default", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-retry-on: 5xx\r\nx-origin-do: flaky/3\r\n").edge().look(Look::Attempts),
-    get("internal: timeout asked for", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-upstream-rq-timeout-ms: 200\r\nx-origin-do: delay/2s\r\n").edge(),
-    get("internal: timeouts and retries reach nobody", "GET /headers HTTP/1.1\r\nhost: any.test\r\nx-envoy-upstream-rq-timeout-ms: 2000\r\nx-envoy-max-retries: 1\r\n").edge(),
+    // The edge trusts those who call from internal addresses.
+    get("internal: retries asked for", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 3\r\nx-origin-do: flaky/3\r\n").internal().look(Look::Attempts),
+    get("internal: one retry by default", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-retry-on: 5xx\r\nx-origin-do: flaky/3\r\n").internal().look(Look::Attempts),
+    get("internal: timeout asked for", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-upstream-rq-timeout-ms: 200\r\nx-origin-do: delay/2s\r\n").internal(),
+    get("internal: timeouts and retries are not passed on", "GET /headers HTTP/1.1\r\nhost: any.test\r\nx-envoy-upstream-rq-timeout-ms: 2000\r\nx-envoy-max-retries: 1\r\n").internal(),
+    get("external: retries asked for", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 3\r\nx-origin-do: flaky/3\r\n").edge().look(Look::Attempts),
+    get("external: one retry by default", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-retry-on: 5xx\r\nx-origin-do: flaky/3\r\n").edge().look(Look::Attempts),
+    get("external: timeout asked for", "GET / HTTP/1.1\r\nhost: any.test\r\nx-envoy-upstream-rq-timeout-ms: 200\r\nx-origin-do: delay/2s\r\n").edge(),
+    get("external: timeouts and retries are not passed on", "GET /headers HTTP/1.1\r\nhost: any.test\r\nx-envoy-upstream-rq-timeout-ms: 2000\r\nx-envoy-max-retries: 1\r\n").edge(),
+    get("internal plain get", "GET /headers HTTP/1.1\r\nhost: any.test\r\n").internal(),
+    get("internal behind another proxy", "GET /headers HTTP/1.1\r\nhost: any.test\r\nx-forwarded-for: 10.9.9.9\r\n").internal(),
     // What is no request.
     get("no host", "GET / HTTP/1.1\r\n").look(Look::NoLog),
     get("two hosts", "GET / HTTP/1.1\r\nhost: a.test\r\nhost: b.test\r\n").look(Look::NoLog),
@@ -212,7 +223,7 @@ const EXCHANGES: &[Exchange] = &[
 
 /// What takes more than one message.
 fn special_cases() -> Vec<Case> {
-    let case = |name, observe: fn(&Target) -> Result<Facts>| Case { name, observe: Box::new(observe), wanted: &[] };
+    let case = |name, observe: fn(&Target) -> Result<Facts>| Case { name, observe: Box::new(observe) };
     vec![
         case("expect 100 and wait for it", expect_continue_and_wait),
         case("expect 100 and do not wait", expect_continue_at_once),

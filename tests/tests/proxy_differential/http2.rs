@@ -5,12 +5,12 @@ use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
-use weft_tests::facts::{Facts, Wanted};
+use weft_tests::facts::Facts;
 
 use crate::Case;
 use crate::pair::{TIMEOUT, Target};
 
-/// One request and its answer.
+/// One request and its answer. Names start with `h2`: HTTP/1 has cases of the same names.
 #[derive(Debug, Clone, Copy)]
 struct Exchange {
     name: &'static str,
@@ -19,15 +19,14 @@ struct Exchange {
     headers: &'static [(&'static str, &'static str)],
     body: &'static [u8],
     trailers: &'static [(&'static str, &'static str)],
-    wanted: &'static [Wanted],
 }
 
 const fn get(name: &'static str, path: &'static str) -> Exchange {
-    Exchange { name, method: "GET", path, headers: &[], body: b"", trailers: &[], wanted: &[] }
+    Exchange { name, method: "GET", path, headers: &[], body: b"", trailers: &[] }
 }
 
 const fn grpc(name: &'static str, path: &'static str, wish: &'static [(&'static str, &'static str)]) -> Exchange {
-    Exchange { name, method: "POST", path, headers: wish, body: b"\0\0\0\0\x05hello", trailers: &[], wanted: &[] }
+    Exchange { name, method: "POST", path, headers: wish, body: b"\0\0\0\0\x05hello", trailers: &[] }
 }
 
 impl Exchange {
@@ -48,43 +47,43 @@ impl Exchange {
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
 const EXCHANGES: &[Exchange] = &[
-    get("plain get", "/headers"),
-    get("get by HTTP/2 behind", "/h2/").headers(&[("x-origin-do", "headers")]),
-    get("head", "/bytes/100").method("HEAD"),
-    get("post", "/echo").method("POST").body(b"hello"),
-    get("post by HTTP/2 behind", "/h2/").method("POST").headers(&[("x-origin-do", "echo")]).body(b"hello"),
-    get("post with trailers", "/headers").method("POST").body(b"hello").trailers(&[("x-t", "1")]),
-    get("post with trailers by HTTP/2 behind", "/h2/")
+    get("h2 plain get", "/headers"),
+    get("h2 get by HTTP/2 behind", "/h2/").headers(&[("x-origin-do", "headers")]),
+    get("h2 head", "/bytes/100").method("HEAD"),
+    get("h2 post", "/echo").method("POST").body(b"hello"),
+    get("h2 post by HTTP/2 behind", "/h2/").method("POST").headers(&[("x-origin-do", "echo")]).body(b"hello"),
+    get("h2 post with trailers", "/headers").method("POST").body(b"hello").trailers(&[("x-t", "1")]),
+    get("h2 post with trailers by HTTP/2 behind", "/h2/")
         .method("POST")
         .headers(&[("x-origin-do", "headers")])
         .body(b"hello")
         .trailers(&[("x-t", "1")]),
-    get("te trailers", "/h2/").headers(&[("x-origin-do", "headers"), ("te", "trailers")]),
-    get("cookies in crumbs", "/headers").headers(&[("cookie", "a=1"), ("cookie", "b=2")]),
-    get("answer with trailers", "/trailers"),
-    get("answer with trailers by HTTP/2 behind", "/h2/").headers(&[("x-origin-do", "trailers")]),
-    get("answer in chunks", "/chunks/3"),
-    get("large answer", "/bytes/3000000"),
-    get("large answer by HTTP/2 behind", "/h2/").headers(&[("x-origin-do", "bytes/3000000")]),
-    get("no content", "/status/204"),
-    get("server error of the application", "/status/503"),
-    get("no route", "/elsewhere").headers(&[("host-for-test", "narrow.test")]),
-    get("no cluster", "/to-unknown"),
-    get("no endpoints", "/to-empty"),
-    get("nobody listens", "/to-nobody"),
-    get("nobody listens to HTTP/2", "/h2-to-nobody"),
-    get("route timeout", "/impatient").headers(&[("x-origin-do", "delay/2s")]),
-    get("application resets", "/h2/").headers(&[("x-origin-do", "close")]),
-    get("application closes", "/close"),
-    get("retried until good", "/retry-5xx").headers(&[("x-origin-do", "flaky/2")]),
-    grpc("grpc", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc/0")]),
-    grpc("grpc error", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc/13")]),
-    grpc("grpc error in headers", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc-only/14")]),
-    grpc("grpc without a cluster", "/to-unknown", &[GRPC]),
-    grpc("grpc without endpoints", "/to-empty", &[GRPC]),
-    grpc("grpc to nobody", "/h2-to-nobody", &[GRPC]),
-    grpc("grpc route timeout", "/h2-impatient", &[GRPC, ("x-origin-do", "delay/2s")]),
-    grpc("grpc with its own timeout", "/h2/", &[GRPC, ("grpc-timeout", "5S"), ("x-origin-do", "headers")]),
+    get("h2 te trailers", "/h2/").headers(&[("x-origin-do", "headers"), ("te", "trailers")]),
+    get("h2 cookies in crumbs", "/headers").headers(&[("cookie", "a=1"), ("cookie", "b=2")]),
+    get("h2 answer with trailers", "/trailers"),
+    get("h2 answer with trailers by HTTP/2 behind", "/h2/").headers(&[("x-origin-do", "trailers")]),
+    get("h2 answer in chunks", "/chunks/3"),
+    get("h2 large answer", "/bytes/3000000"),
+    get("h2 large answer by HTTP/2 behind", "/h2/").headers(&[("x-origin-do", "bytes/3000000")]),
+    get("h2 no content", "/status/204"),
+    get("h2 server error of the application", "/status/503"),
+    get("h2 no route", "/elsewhere").headers(&[("host-for-test", "narrow.test")]),
+    get("h2 no cluster", "/to-unknown"),
+    get("h2 no endpoints", "/to-empty"),
+    get("h2 nobody listens", "/to-nobody"),
+    get("h2 nobody listens to HTTP/2", "/h2-to-nobody"),
+    get("h2 route timeout", "/impatient").headers(&[("x-origin-do", "delay/2s")]),
+    get("h2 application resets", "/h2/").headers(&[("x-origin-do", "close")]),
+    get("h2 application closes", "/close"),
+    get("h2 retried until good", "/retry-5xx").headers(&[("x-origin-do", "flaky/2")]),
+    grpc("h2 grpc", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc/0")]),
+    grpc("h2 grpc error", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc/13")]),
+    grpc("h2 grpc error in headers", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc-only/14")]),
+    grpc("h2 grpc without a cluster", "/to-unknown", &[GRPC]),
+    grpc("h2 grpc without endpoints", "/to-empty", &[GRPC]),
+    grpc("h2 grpc to nobody", "/h2-to-nobody", &[GRPC]),
+    grpc("h2 grpc route timeout", "/h2-impatient", &[GRPC, ("x-origin-do", "delay/2s")]),
+    grpc("h2 grpc with its own timeout", "/h2/", &[GRPC, ("grpc-timeout", "5S"), ("x-origin-do", "headers")]),
 ];
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -96,7 +95,6 @@ pub(crate) fn cases() -> Vec<Case> {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async { tokio::time::timeout(TIMEOUT, exchange.observe(target)).await })?
             }),
-            wanted: exchange.wanted,
         })
         .collect()
 }
@@ -114,7 +112,7 @@ impl Exchange {
             }
         }
         driver.abort();
-        facts.append(target.logged(&self.case_name())?);
+        facts.append(target.logged(self.name)?);
         Ok(facts)
     }
 
@@ -147,7 +145,7 @@ impl Exchange {
 
     fn request(&self, target: &Target) -> Result<Request<()>> {
         let host = self.headers.iter().find(|(name, _)| *name == "host-for-test").map_or("any.test", |(_, host)| host);
-        let key = target.key(&self.case_name());
+        let key = target.key(self.name);
         let mut request = Request::builder()
             .method(self.method)
             .uri(format!("http://{host}{}", self.path))
@@ -157,11 +155,6 @@ impl Exchange {
             request = request.header(*name, *value);
         }
         request.body(()).context("the case's request")
-    }
-
-    /// HTTP/1 has cases of the same names.
-    fn case_name(&self) -> String {
-        format!("h2 {}", self.name)
     }
 }
 

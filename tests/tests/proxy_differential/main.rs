@@ -5,6 +5,7 @@
 //! comparison names every fact that differs, of all cases, before it fails.
 
 mod config;
+mod differences;
 mod http1;
 mod http2;
 mod pair;
@@ -17,14 +18,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result, ensure};
 
 use pair::{Pair, Target};
-use weft_tests::facts::{Facts, Wanted};
+use weft_tests::facts::Facts;
 
 /// One behaviour to compare.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// Gathers the facts from one of the two.
     pub(crate) observe: Observe,
-    pub(crate) wanted: &'static [Wanted],
 }
 
 pub(crate) type Observe = Box<dyn Fn(&Target) -> Result<Facts> + Send + Sync>;
@@ -61,8 +61,10 @@ impl Case {
             pair.enter(|| (self.observe)(target)).with_context(|| format!("{} in case {name:?}", target.name))
         });
         match observed {
-            [Ok(envoy), Ok(weft)] => {
-                let differences = envoy.differences(&weft, self.wanted);
+            [Ok(mut envoy), Ok(mut weft)] => {
+                envoy.drop_derived();
+                weft.drop_derived();
+                let differences = envoy.differences(&weft, &differences::of(name));
                 (envoy.count(), differences.into_iter().map(|difference| format!("{name}: {difference}")).collect())
             }
             failed => (0, failed.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect()),

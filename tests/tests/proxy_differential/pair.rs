@@ -37,6 +37,8 @@ impl Pair {
     pub(crate) fn start() -> Result<Self> {
         let slot = Slot::acquire("weft-pair")?;
         let namespace = Namespace::create(&format!("{}-both", slot.prefix()))?;
+        // Who calls this address calls from it.
+        namespace.ip(&[&format!("address add {}/32 dev lo", config::INTERNAL)])?;
         let origin = Launch::new(peers::weft("weft-origin")?)
             .args(["--http", &config::ORIGIN_HTTP.to_string()])
             .args(["--tcp", &config::ORIGIN_TCP.to_string()])

@@ -42,7 +42,7 @@ fn curl(name: &'static str, args: &'static [&'static str]) -> Case {
         }
         Ok(facts)
     };
-    Case { name, observe: Box::new(observe), wanted: &[] }
+    Case { name, observe: Box::new(observe) }
 }
 
 fn tool(name: &'static str, program: &'static str, args: &'static [&'static str]) -> Case {
@@ -51,7 +51,7 @@ fn tool(name: &'static str, program: &'static str, args: &'static [&'static str]
         facts.add("printed", run(target, program, args)?);
         Ok(facts)
     };
-    Case { name, observe: Box::new(observe), wanted: &[] }
+    Case { name, observe: Box::new(observe) }
 }
 
 /// Runs on the thread that is in the namespace already, so it needs no other way in.
