@@ -253,3 +253,28 @@ fn check_inbound_rules(settings: &Settings, lock_file: Option<&Path>) -> Result<
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const LISTEN_BACKLOG: i32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hexadecimal(octets: &[u8]) -> String {
+        octets.chunks(4).map(|word| format!("{:08X}", u32::from_ne_bytes(word.try_into().unwrap()))).collect()
+    }
+
+    #[test]
+    fn addresses_of_the_kernels_table_of_sockets() {
+        let v4 = hexadecimal(&Ipv4Addr::LOCALHOST.octets());
+        assert_eq!(socket_address(&format!("{v4}:3A99")), Some("127.0.0.1:15001".parse().unwrap()));
+        let v6: Ipv6Addr = "fd00::1:2".parse().unwrap();
+        assert_eq!(
+            socket_address(&format!("{}:0050", hexadecimal(&v6.octets()))),
+            Some("[fd00::1:2]:80".parse().unwrap())
+        );
+        let mapped = hexadecimal(&Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets());
+        assert_eq!(socket_address(&format!("{mapped}:0050")), Some("127.0.0.1:80".parse().unwrap()));
+        for text in ["", ":", "0100007F", "0100007F:", "X100007F:0050", "0100007F:10000", "00:0050"] {
+            assert_eq!(socket_address(text), None, "{text:?}");
+        }
+    }
+}

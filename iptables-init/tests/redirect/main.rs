@@ -6,6 +6,7 @@ mod differential;
 mod lifecycle;
 mod pod;
 mod privilege;
+mod server;
 mod text;
 mod tproxy;
 mod verify;

@@ -4,10 +4,12 @@
 //! The namespaces have no names and the servers are threads, so that nothing outlives the test's process. Both families
 //! are laid out alike: a place of the tests ([`To`]) has an address in each.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +19,8 @@ use rustix::thread::{
     LinkNameSpaceType, UnshareFlags, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::server::serve;
 
 /// An address family of the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -388,7 +392,7 @@ impl Family {
         if self == Self::V4 { Domain::IPV4 } else { Domain::IPV6 }
     }
 
-    fn any(self) -> IpAddr {
+    pub(crate) fn any(self) -> IpAddr {
         let any = if self == Self::V4 { "0.0.0.0" } else { "::" };
         any.parse().unwrap()
     }
@@ -409,46 +413,29 @@ pub(crate) fn address(family: Family, to: To) -> IpAddr {
     (if family == Family::V4 { v4 } else { v6 }).parse().unwrap()
 }
 
+/// A copy of the program that any user may run, wherever the build is.
+pub(crate) struct ReadableCopy(pub(crate) PathBuf);
+
+impl ReadableCopy {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("weft-init-copy-{}", std::process::id()));
+        std::fs::copy(WEFT_INIT, &path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for ReadableCopy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// The program with a clean environment.
 pub(crate) fn weft_init(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(WEFT_INIT);
     command.args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(variables.iter().copied());
     command
-}
-
-/// Listens on a port, TCP and UDP, both families, in this thread's namespace; whoever connects is told who was reached.
-fn serve(place: &'static str, port: u16) {
-    // An answer over UDP has to come from the address that was asked, so each has a socket of its own.
-    let own: &[To] = match place {
-        "pod" => &[To::Loopback, To::Pod, To::SecondPod],
-        _ => &[To::HostA, To::HostB, To::HostC, To::SecondHost],
-    };
-    for family in FAMILIES {
-        let tcp = open(SocketAddr::new(family.any(), port), Type::STREAM, Protocol::TCP);
-        tcp.listen(1024).unwrap();
-        thread::spawn(move || answer_tcp(&TcpListener::from(tcp), place, port));
-        for to in own {
-            let udp = UdpSocket::from(open(SocketAddr::new(address(family, *to), port), Type::DGRAM, Protocol::UDP));
-            thread::spawn(move || answer_udp(&udp, place, port));
-        }
-    }
-}
-
-fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> Socket {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol)).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    // As TPROXY needs it; redirects don't mind.
-    let is_transparent = matches!(address.port(), 15006 | 16006) && kind == Type::STREAM;
-    match address {
-        SocketAddr::V4(_) if is_transparent => socket.set_ip_transparent_v4(true).unwrap(),
-        SocketAddr::V6(_) if is_transparent => socket.set_ip_transparent_v6(true).unwrap(),
-        SocketAddr::V4(_) | SocketAddr::V6(_) => {}
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(true).unwrap();
-    }
-    socket.bind(&SockAddr::from(address)).unwrap();
-    socket
 }
 
 /// RFC 9293, section 3.1: the ones' complement sum over a pseudo header and the segment.
@@ -457,21 +444,6 @@ fn tcp_checksum(source: [u8; 4], destination: [u8; 4], segment: &[u8]) -> u16 {
     let pseudo = [&source[..], &destination[..], &[0, 6], &length[..], segment].concat();
     let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()
-}
-
-fn answer_tcp(listener: &TcpListener, place: &str, port: u16) {
-    while let Ok((mut stream, peer)) = listener.accept() {
-        // A caller that is gone already misses nothing.
-        let _ = stream.local_addr().map(|local| write!(stream, "{place}:{port} {local} {peer}"));
-    }
-}
-
-fn answer_udp(socket: &UdpSocket, place: &str, port: u16) {
-    let mut buffer = [0; 16];
-    while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-        let local = socket.local_addr().unwrap();
-        let _ = socket.send_to(format!("{place}:{port} {local} {peer}").as_bytes(), peer);
-    }
 }
 
 /// Takes on an owner, which is a matter of the thread alone.

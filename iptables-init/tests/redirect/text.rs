@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::pod::{Namespace, Pod, WEFT_INIT, weft_init};
+use crate::pod::{Namespace, Pod, ReadableCopy, weft_init};
 
 const VARIANTS: [&[&str]; 6] = [
     &[],
@@ -67,11 +67,11 @@ fn the_printed_rules_of_iptables_are_those_that_are_applied() {
 #[test]
 fn a_dry_run_needs_no_privilege_and_changes_nothing() {
     let namespace = Namespace::new();
+    let copy = ReadableCopy::new();
     let unprivileged = |arguments: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
-        // A copy that others may run, wherever the build is.
-        command.arg(readable_copy()).args(arguments);
+        command.arg(&copy.0).args(arguments);
         namespace.run(|| command.output().unwrap())
     };
     for arguments in [&["--dry-run"][..], &["-n", "--backend", "iptables"], &["--dry-run", "--cleanup"]] {
@@ -89,15 +89,6 @@ fn a_dry_run_needs_no_privilege_and_changes_nothing() {
         pod.apply(arguments);
         assert_eq!(pod.rules(), rules, "{arguments:?}");
     }
-}
-
-/// A copy of the program that an unprivileged user may read.
-fn readable_copy() -> std::path::PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = std::path::Path::new("/tmp").join(format!("weft-init-copy-{}", std::process::id()));
-    std::fs::copy(WEFT_INIT, &path).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::pod::{Namespace, Pod, WEFT_INIT};
+use crate::pod::{Namespace, Pod, ReadableCopy};
 
 const BYPASS: Option<i32> = Some(126);
 const BACKENDS: [&str; 2] = ["nft", "iptables"];
@@ -120,12 +120,11 @@ fn what_the_arguments_leave_out_is_not_probed() {
 #[test]
 fn as_the_proxys_user_without_any_privilege() {
     let pod = Pod::new();
-    let copy = std::path::Path::new("/tmp").join(format!("weft-init-verify-{}", std::process::id()));
-    std::fs::copy(WEFT_INIT, &copy).unwrap();
+    let copy = ReadableCopy::new();
     let unprivileged = |user: &str| {
         let mut command = Command::new("setpriv");
         command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--bounding-set=-all"]);
-        command.arg(&copy).args(["--skip-rule-apply", "--run-validation", "--probe-timeout", "300ms"]);
+        command.arg(&copy.0).args(["--skip-rule-apply", "--run-validation", "--probe-timeout", "300ms"]);
         pod.pod.run(|| command.output().unwrap())
     };
     for user in ["1337", "1000"] {
@@ -138,7 +137,6 @@ fn as_the_proxys_user_without_any_privilege() {
         assert!(output.status.success(), "{user}: {}", stderr(&output));
         assert!(stderr(&output).contains("not verified"), "{user}: what was left out is said");
     }
-    std::fs::remove_file(&copy).unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::{
-    config::{cluster::Discovery, endpoint::HealthStatus, route::RoutingPriority},
+    config::{endpoint::HealthStatus, route::RoutingPriority},
     runtime::snapshot::Snapshot,
     stats::{HostStat, StatGroup},
     upstream::{circuit_breaker::Resource, cluster::Cluster, endpoint_set::Member},

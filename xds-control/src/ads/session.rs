@@ -1,6 +1,6 @@
 //! One stream's conversation: the subscriptions of all its kinds and the order in which changes go out. Pure.
 //!
-//! What a client asks for is answered at once. News go out make-before-break: clusters, their endpoints, then listeners
+//! What a client asks for is answered at once, unless its clusters are behind. News go out make-before-break: clusters, their endpoints, then listeners
 //! and routes once the client has taken the clusters (Envoy acknowledges clusters when they are warm, and routing to one
 //! that is not gives 503s); what is gone is taken away the other way round, once nothing refers to it any more. A client
 //! that does not answer gets its news all the same, after `PUSH_PAUSE` or, where the order asks for it,
@@ -52,6 +52,7 @@ impl Session {
     pub fn next_response(&mut self, now: Instant) -> Option<Response> {
         for kind in Kind::ALL {
             if self.subscriptions.get(&kind).is_some_and(Subscription::is_asked)
+                && self.may_answer(kind)
                 && let Some(response) = self.respond(kind, Scope::Asked, now)
             {
                 return Some(response);
@@ -92,6 +93,17 @@ impl Session {
             sending.changed.iter().for_each(|cluster| endpoints.send_again(cluster));
         }
         Some(sending.response)
+    }
+
+    /// Listeners and routes of a newer snapshot than the clusters that the client was sent would lead nowhere: after a
+    /// reconnection a client asks for all kinds at once, and the mesh may change between two answers.
+    fn may_answer(&self, kind: Kind) -> bool {
+        match (kind, self.subscriptions.get(&Kind::Cluster)) {
+            (Kind::Listener | Kind::Route, Some(clusters)) => {
+                clusters.was_compared_to(&self.snapshot.view(Kind::Cluster))
+            }
+            _ => true,
+        }
     }
 
     fn may_push(&self, kind: Kind, now: Instant) -> bool {

@@ -277,9 +277,14 @@ impl Subscription {
             || (!self.in_line && self.interest.names().iter().any(|name| self.sent.version_of(name).is_none()))
     }
 
+    /// Whether the client was sent what is new in a view; what is gone may still be with it.
+    pub fn was_compared_to(&self, view: &View) -> bool {
+        !self.is_asked() && self.compared.is_same(view)
+    }
+
     /// Whether the client was sent all that there is to say about a view.
     pub fn is_in_line(&self, view: &View) -> bool {
-        self.in_line && !self.is_asked() && self.compared.is_same(view)
+        self.in_line && self.was_compared_to(view)
     }
 
     /// Since when a response is on its way without an answer.

@@ -449,6 +449,21 @@ fn an_answer_does_not_wait_for_the_order_of_news() {
 }
 
 #[test]
+fn a_client_that_asks_for_everything_at_once_never_gets_ahead_of_its_clusters() {
+    let mut client = Client::sotw(&[A, EA, L, R]);
+    client.ask(Kind::Cluster, "", &[]);
+    client.ask(Kind::Listener, "", &[]);
+    client.ask(Kind::Route, "", &["r"]);
+    let clusters = client.expect(Kind::Cluster, &["a"]);
+    client.change(&[A, B, EA, EB, L2, R2]);
+    client.expect_nothing();
+    client.acknowledge(&clusters, &[]);
+    client.expect(Kind::Cluster, &["a", "b"]);
+    client.expect(Kind::Listener, &["l"]);
+    client.expect(Kind::Route, &["r"]);
+}
+
+#[test]
 fn names_asked_for_are_answered_without_the_news_of_others() {
     let mut client = settled(&[A, EA, L, R, (Kind::Route, "s", "1")]);
     client.change(&[A2, EA, L, R2, (Kind::Route, "s", "1")]);
