@@ -130,7 +130,9 @@ impl Node {
     /// `addresses` are the bridge's own, with prefix lengths: the pods' default gateways.
     pub fn create(name: &str, addresses: &[(IpAddr, u8)]) -> Result<Self> {
         let namespace = Namespace::create(name)?;
-        let mut lines = vec!["link add bridge type bridge forward_delay 0".to_owned()];
+        // An address of its own: without, a bridge takes the lowest of its ports', and a pod that is attached later would
+        // change it under the pods that know it already.
+        let mut lines = vec![format!("link add bridge address {BRIDGE_MAC} type bridge forward_delay 0")];
         lines.extend(addresses.iter().map(|(address, length)| address_line(*address, *length, "bridge")));
         lines.push("link set bridge up".to_owned());
         namespace.ip(&lines.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -224,4 +226,6 @@ fn run_ip(lines: &[impl AsRef<str>]) -> Result<()> {
     Ok(())
 }
 
+/// Locally administered.
+const BRIDGE_MAC: &str = "02:00:00:00:00:01";
 const NAMESPACES: &str = "/run/netns";
