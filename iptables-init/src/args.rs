@@ -76,23 +76,14 @@ impl Args {
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ArgsError> {
         let mut matches = command().try_get_matches_from(command_line)?;
-        let mut given = HashMap::new();
-        for argument in ARGUMENTS {
-            if let Some(text) = matches.remove_one::<String>(argument.long) {
-                given.insert(argument.long, Given { text, variable: None });
-                continue;
-            }
-            for &variable in argument.variables {
-                let Some(text) = environment(variable) else { continue };
-                let text = text.into_string().map_err(|_| ArgsError::Encoding(variable))?;
-                // An empty list is a value; an empty switch, number or choice is a variable that was never filled in.
-                if !text.is_empty() || argument.is_list() {
-                    given.insert(argument.long, Given { text, variable: Some(variable) });
-                    break;
-                }
-            }
-        }
-        Ok(Self(given))
+        let given = ARGUMENTS.iter().map(|argument| {
+            let given = match matches.remove_one::<String>(argument.long) {
+                Some(text) => Some(Given { text, variable: None }),
+                None => argument.in_environment(&environment)?,
+            };
+            Ok(given.map(|given| (*argument, given)))
+        });
+        given.filter_map(Result::transpose).collect()
     }
 
     /// What an argument was given, if anything.
@@ -115,10 +106,11 @@ impl Args {
         let error = |reason| ArgumentError { argument: argument.place(given), text: quote(&given.text), reason };
         read(&given.text).map(Some).map_err(error)
     }
+}
 
-    /// Sets an argument as if it stood on the command line.
-    pub fn set(&mut self, argument: &Argument, text: impl Into<String>) {
-        self.0.insert(argument.long, Given { text: text.into(), variable: None });
+impl<'a> FromIterator<(&'a Argument, Given)> for Args {
+    fn from_iter<T: IntoIterator<Item = (&'a Argument, Given)>>(given: T) -> Self {
+        Self(given.into_iter().map(|(argument, given)| (argument.long, given)).collect())
     }
 }
 
@@ -144,6 +136,18 @@ impl Argument {
 
     const fn switch(long: &'static str, variables: &'static [&'static str], help: &'static str) -> Self {
         Self { short: None, long, variables, takes: Takes::Switch, help }
+    }
+
+    fn in_environment(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Option<Given>, ArgsError> {
+        for &variable in self.variables {
+            let Some(text) = environment(variable) else { continue };
+            let text = text.into_string().map_err(|_| ArgsError::Encoding(variable))?;
+            // An empty list is a value; an empty switch, number or choice is a variable that was never filled in.
+            if !text.is_empty() || self.is_list() {
+                return Ok(Some(Given { text, variable: Some(variable) }));
+            }
+        }
+        Ok(None)
     }
 
     fn is_list(&self) -> bool {
@@ -472,3 +476,6 @@ pub const ARGUMENTS: &[&Argument] = &[
     &LOG_LEVEL,
     &LOG_AS_JSON,
 ];
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,16 @@
 //! The program weft-init: reads its arguments, does what they say, and reports by its exit status.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tracing::info;
+use tracing::{info, warn};
 use weft_init::args::{Args, ArgsError};
 use weft_init::plan::Plan;
-use weft_init::settings::{Action, BackendChoice, Log, LogLevel, Settings, SettingsError, Task};
-use weft_init::{apply, machine, nft};
+use weft_init::settings::{Action, Log, LogLevel, Settings, SettingsError, Task};
+use weft_init::verify::{self, VerifyError};
+use weft_init::{apply, backend, machine};
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os(), |name| std::env::var_os(name)) {
@@ -22,46 +24,70 @@ fn main() -> ExitCode {
     };
     start_log(task.log);
     match run(&args, &task) {
-        Ok(status) => status,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<SettingsError>() {
             Some(error) => usage(error),
             None => {
-                eprintln!("weft-init: {error:#}");
-                ExitCode::from(EXIT_FAILED)
+                tell(&format!("{error:#}"));
+                ExitCode::from(if error.is::<VerifyError>() { EXIT_BYPASS } else { EXIT_FAILED })
             }
         },
     }
 }
 
-fn run(args: &Args, task: &Task) -> anyhow::Result<ExitCode> {
+fn run(args: &Args, task: &Task) -> anyhow::Result<()> {
     if let Some(path) = &task.network_namespace {
         machine::enter_namespace(path)?;
     }
-    if matches!(task.backend, BackendChoice::Iptables { .. }) {
-        anyhow::bail!("the iptables backend is not part of this version");
+    // Only in this mode is there a file system that the node's other programs share.
+    let lock_file = task.network_namespace.as_deref().filter(|_| task.cni_mode);
+    if task.action == Action::Cleanup {
+        // Whatever the other arguments say: what they once set up goes.
+        return clean_up(task, lock_file);
     }
     let settings = Settings::resolve(args, &machine::facts()?)?;
-    let plan = Plan::new(&settings);
-    match &task.action {
-        Action::Cleanup if task.dry_run => print!("{}", nft::cleanup_script()),
-        _ if task.dry_run => print!("{}", nft::script(&plan)),
-        Action::Cleanup => {
-            apply::cleanup().context("cleaning up")?;
-            info!("removed everything that weft-init set up");
-        }
-        Action::Apply { .. } => {
-            apply::apply(&plan).context("applying the rules")?;
-            info!(rules = plan.rules.len(), ipv6 = plan.ipv6, "traffic is redirected");
-        }
-        Action::Verify(_) => anyhow::bail!("verification is not part of this version"),
-        Action::Nothing => info!("rules are neither applied nor verified: --skip-rule-apply"),
+    for sentence in settings.without_effect(args) {
+        warn!("{sentence}");
     }
-    Ok(ExitCode::SUCCESS)
+    let plan = Plan::new(&settings);
+    if task.dry_run {
+        return print(&backend::script(&plan, task.backend));
+    }
+    match &task.action {
+        Action::Apply { foreign, verify } => {
+            apply::apply(&plan, task.backend, *foreign, lock_file).context("applying the rules")?;
+            info!(rules = plan.rules.len(), ipv6 = plan.ipv6, "traffic is redirected");
+            if let Some(limits) = verify {
+                verify::verify(&settings, &plan, *limits, lock_file)?;
+            }
+        }
+        Action::Verify(limits) => verify::verify(&settings, &plan, *limits, lock_file)?,
+        Action::Nothing | Action::Cleanup => info!("rules are neither applied nor verified: --skip-rule-apply"),
+    }
+    Ok(())
+}
+
+fn clean_up(task: &Task, lock_file: Option<&Path>) -> anyhow::Result<()> {
+    if task.dry_run {
+        return print(&backend::script(&Plan::nothing(), task.backend));
+    }
+    apply::cleanup(lock_file).context("cleaning up")?;
+    info!("removed everything that weft-init set up");
+    Ok(())
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context("printing the ruleset")
 }
 
 fn usage(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("weft-init: {error}");
+    tell(&error.to_string());
     ExitCode::from(EXIT_USAGE)
+}
+
+fn tell(error: &str) {
+    // Where nobody listens, the exit status has to say it.
+    let _ = writeln!(std::io::stderr(), "weft-init: {error}");
 }
 
 /// Logs go to stderr: stdout is for the ruleset of a dry run.
@@ -83,3 +109,5 @@ fn start_log(log: Log) {
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
+/// Istio's, which its charts look for.
+const EXIT_BYPASS: u8 = 126;

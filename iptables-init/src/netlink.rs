@@ -14,7 +14,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 use thiserror::Error;
 
-use crate::plan::{BYPASS_SOURCE_V6, PolicyRoute};
+use crate::plan::{BYPASS_SOURCE_V6, Plan, PolicyRoute};
 use crate::rule::Family;
 
 /// A question to the kernel, or a change, that failed.
@@ -29,7 +29,7 @@ pub struct NetlinkError {
 impl NetlinkError {
     /// Whether the kernel said that the privilege is missing.
     pub fn is_permission(&self) -> bool {
-        matches!(self.errno, Errno::PERM | Errno::ACCESS)
+        self.errno == Errno::PERM
     }
 }
 
@@ -38,6 +38,14 @@ impl NetlinkError {
 pub struct InterfaceAddress {
     pub net: IpNet,
     pub interface: u32,
+}
+
+/// What of ours is in place outside of the firewall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InPlace {
+    v4: Vec<PolicyRoute>,
+    v6: Vec<PolicyRoute>,
+    has_bypass_address: bool,
 }
 
 /// A conversation with the kernel about routes and addresses of one network namespace: that of the thread at opening.
@@ -75,20 +83,18 @@ impl Netlink {
         accept(add_route, Errno::EXIST, "adding the local route for marked packets")
     }
 
-    /// Deletes all policy routes of ours but the one to keep.
-    pub fn delete_policy_routes_except(
-        &mut self,
-        keep: Option<PolicyRoute>,
-        family: Family,
-    ) -> Result<(), NetlinkError> {
-        for route in self.our_rules(family)?.into_iter().filter(|route| Some(*route) != keep) {
+    /// Deletes all policy routes of ours but those to keep.
+    pub fn delete_policy_routes_except(&mut self, keep: &[PolicyRoute], family: Family) -> Result<(), NetlinkError> {
+        for route in self.our_rules(family)?.into_iter().filter(|route| !keep.contains(route)) {
             let deleted = self.change(DELETE_RULE, 0, &rule_message(route, family));
             accept(deleted, Errno::NOENT, "deleting an old policy rule")?;
         }
         let operation = "listing the routes";
-        let ours = self.dump(GET_ROUTE, NEW_ROUTE, &route_header(family, 0), operation)?;
-        for table in ours.iter().filter_map(|reply| our_route(reply)) {
-            if keep.is_none_or(|keep| keep.table != table) {
+        let routes = self.dump(GET_ROUTE, NEW_ROUTE, &route_header(family, 0), operation)?;
+        // A kernel without the family answers with the routes of others.
+        let of_family = routes.iter().filter(|reply| reply.first() == Some(&family_number(family)));
+        for table in of_family.filter_map(|reply| our_route(reply)) {
+            if keep.iter().all(|keep| keep.table != table) {
                 let deleted = self.change(DELETE_ROUTE, 0, &route_message(table, family));
                 accept(deleted, Errno::SRCH, "deleting an old local route")?;
             }
@@ -97,19 +103,52 @@ impl Netlink {
     }
 
     fn our_rules(&mut self, family: Family) -> Result<Vec<PolicyRoute>, NetlinkError> {
-        let rules = self.dump(GET_RULE, NEW_RULE, &rule_header(family, 0), "listing the policy rules")?;
-        Ok(rules.iter().filter_map(|reply| our_rule(reply)).collect())
+        match self.dump(GET_RULE, NEW_RULE, &rule_header(family, 0), "listing the policy rules") {
+            Ok(rules) => Ok(rules.iter().filter_map(|reply| our_rule(reply)).collect()),
+            // A kernel without the family has no rules for it.
+            Err(NetlinkError { errno: Errno::AFNOSUPPORT | Errno::OPNOTSUPP, .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives the loopback interface the address that the proxy calls the application from.
     pub fn add_bypass_address(&mut self) -> Result<(), NetlinkError> {
-        let added = self.change(NEW_ADDRESS, CREATE | REPLACE, &bypass_address_message());
-        accept(added, Errno::EXIST, "adding the address ::6 to the loopback interface")
+        match self.change(NEW_ADDRESS, CREATE | REPLACE, &bypass_address_message()) {
+            // IPv6 is switched off on the loopback, so nobody calls anybody there.
+            Err(Errno::ACCESS) => Ok(()),
+            added => accept(added, Errno::EXIST, "adding the address ::6 to the loopback interface"),
+        }
+    }
+
+    /// What is in place outside of the firewall.
+    pub fn in_place(&mut self) -> Result<InPlace, NetlinkError> {
+        Ok(InPlace {
+            v4: self.our_rules(Family::V4)?,
+            v6: self.our_rules(Family::V6)?,
+            has_bypass_address: self.addresses()?.iter().any(|address| address.net.addr() == BYPASS_SOURCE_V6),
+        })
+    }
+
+    /// Whether the policy route of a plan, if it has one, is there for all its families.
+    pub fn has_policy_route(&mut self, plan: &Plan) -> Result<bool, NetlinkError> {
+        let Some(route) = plan.policy_route else { return Ok(true) };
+        let v4 = self.our_rules(Family::V4)?.contains(&route);
+        Ok(v4 && (!plan.ipv6 || self.our_rules(Family::V6)?.contains(&route)))
+    }
+
+    /// Takes back what was added since `before`.
+    pub fn restore(&mut self, before: &InPlace) -> Result<(), NetlinkError> {
+        self.delete_policy_routes_except(&before.v4, Family::V4)?;
+        self.delete_policy_routes_except(&before.v6, Family::V6)?;
+        if before.has_bypass_address { Ok(()) } else { self.delete_bypass_address() }
     }
 
     pub fn delete_bypass_address(&mut self) -> Result<(), NetlinkError> {
-        let deleted = self.change(DELETE_ADDRESS, 0, &bypass_address_message());
-        accept(deleted, Errno::ADDRNOTAVAIL, "deleting the address ::6 of the loopback interface")
+        match self.change(DELETE_ADDRESS, 0, &bypass_address_message()) {
+            // Without IPv6, in the kernel or on the loopback, there is no such address.
+            Err(Errno::AFNOSUPPORT | Errno::OPNOTSUPP | Errno::NXIO) => Ok(()),
+            deleted => accept(deleted, Errno::ADDRNOTAVAIL, "deleting the address ::6 of the loopback interface"),
+        }
     }
 
     /// Sends one change and waits for its acknowledgement.
@@ -199,8 +238,12 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
 
 /// The kernel's answer to a change: zero, or the negative number of an error.
 fn acknowledgement(body: &[u8]) -> Result<(), Errno> {
-    let code = u32_at(body, 0).ok_or(Errno::BADMSG)?.cast_signed();
-    if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code.saturating_neg())) }
+    match u32_at(body, 0).map(u32::cast_signed) {
+        Some(0) => Ok(()),
+        // The range that the kernel keeps for errors.
+        Some(code @ -4095..=-1) => Err(Errno::from_raw_os_error(-code)),
+        Some(_) | None => Err(Errno::BADMSG),
+    }
 }
 
 /// The attributes after a header: type and value.
@@ -279,7 +322,8 @@ fn route_message(table: u32, family: Family) -> Vec<u8> {
 }
 
 fn bypass_address_message() -> Vec<u8> {
-    let mut message = vec![family_number(Family::V6), 128, 0, 0];
+    // Usable at once: there is nobody on a loopback to ask whether the address is taken.
+    let mut message = vec![family_number(Family::V6), 128, NO_DUPLICATE_DETECTION, 0];
     message.extend(LOOPBACK_INDEX.to_ne_bytes());
     push_attribute(&mut message, LOCAL_ADDRESS, &BYPASS_SOURCE_V6.octets());
     push_attribute(&mut message, ADDRESS, &BYPASS_SOURCE_V6.octets());
@@ -344,6 +388,7 @@ const ROUTE_TABLE: u16 = 15;
 const ROUTE_LOCAL: u8 = 2;
 const SCOPE_HOST: u8 = 254;
 // linux/if_addr.h
+const NO_DUPLICATE_DETECTION: u8 = 0x02;
 const ADDRESS: u16 = 1;
 const LOCAL_ADDRESS: u16 = 2;
 // linux/fib_rules.h
@@ -351,3 +396,6 @@ const RULE_MARK: u16 = 10;
 const RULE_TABLE: u16 = 15;
 const RULE_PROTOCOL: u16 = 21;
 const RULE_TO_TABLE: u8 = 1;
+
+#[cfg(test)]
+mod tests;

@@ -34,17 +34,13 @@ pub fn batch(plan: &Plan) -> Nftables<'static> {
             batch.add(chain_object(table, chain));
         }
         for chain in chains(plan, table) {
-            for statements in plan.chain(table, chain).flat_map(statements) {
+            let other_family = leaves_ipv6_alone(plan, chain).then(|| (ipv6_return(), IPV6_RETURN_COMMENT));
+            for statements in other_family.into_iter().chain(plan.chain(table, chain).flat_map(statements)) {
                 batch.add(rule_object(table, chain, statements));
             }
         }
     }
     batch.to_nftables()
-}
-
-/// The transaction that leaves nothing.
-pub fn cleanup_batch() -> Nftables<'static> {
-    batch(&Plan { rules: Vec::new(), policy_route: None, ipv6: false })
 }
 
 /// The same transaction as text that `nft -f` takes.
@@ -67,6 +63,9 @@ pub fn script(plan: &Plan) -> String {
                     hook.kind, hook.name, hook.priority
                 );
             }
+            if leaves_ipv6_alone(plan, chain) {
+                let _ = writeln!(text, "\t\tmeta nfproto ipv6 return comment \"{IPV6_RETURN_COMMENT}\"");
+            }
             for words in plan.chain(table, chain).flat_map(words) {
                 let _ = writeln!(text, "\t\t{words}");
             }
@@ -75,11 +74,6 @@ pub fn script(plan: &Plan) -> String {
         let _ = writeln!(text, "}}");
     }
     text
-}
-
-/// The text of [`cleanup_batch`].
-pub fn cleanup_script() -> String {
-    script(&Plan { rules: Vec::new(), policy_route: None, ipv6: false })
 }
 
 pub fn table_name(table: Table) -> &'static str {
@@ -106,10 +100,16 @@ pub fn chain_name(chain: Chain) -> &'static str {
     }
 }
 
-/// How many rules of nftables each chain of a table has, for those that have any.
-pub fn rule_counts(plan: &Plan, table: Table) -> Vec<(Chain, usize)> {
-    chains(plan, table).map(|chain| (chain, plan.chain(table, chain).flat_map(statements).count())).collect()
+/// Our tables are for both families. Where only IPv4 is redirected, the chains that the kernel calls turn IPv6 away.
+fn leaves_ipv6_alone(plan: &Plan, chain: Chain) -> bool {
+    !plan.ipv6 && chain.is_hooked()
 }
+
+fn ipv6_return() -> Vec<Statement<'static>> {
+    vec![compare(meta(MetaKey::Nfproto), Operator::EQ, string("ipv6")), Statement::Return(None)]
+}
+
+const IPV6_RETURN_COMMENT: &str = "IPv6 is left alone";
 
 fn has_rules(plan: &Plan, table: Table) -> bool {
     plan.rules.iter().any(|rule| rule.table == table)

@@ -53,6 +53,29 @@ impl Plan {
         Self { rules: planner.rules, policy_route, ipv6: settings.ipv6 }
     }
 
+    /// What there is beside the rules, as comments for people: the commands that would do the same.
+    pub fn commentary(&self) -> String {
+        let mut text = String::new();
+        for (family, flag) in [(Family::V4, ""), (Family::V6, "-6 ")] {
+            if family == Family::V6 && !self.ipv6 {
+                continue;
+            }
+            if let Some(PolicyRoute { mark, table }) = self.policy_route {
+                text += &format!("# ip {flag}rule add fwmark {mark} lookup {table}\n");
+                text += &format!("# ip {flag}route add local default dev lo table {table}\n");
+            }
+        }
+        if self.ipv6 {
+            text += &format!("# ip -6 addr add {BYPASS_SOURCE_V6}/128 dev lo\n");
+        }
+        text
+    }
+
+    /// The plan that leaves nothing in place.
+    pub fn nothing() -> Self {
+        Self { rules: Vec::new(), policy_route: None, ipv6: false }
+    }
+
     /// The rules of one chain.
     pub fn chain(&self, table: Table, chain: Chain) -> impl Iterator<Item = &Rule> {
         self.rules.iter().filter(move |rule| rule.table == table && rule.chain == chain)
@@ -274,6 +297,10 @@ impl Planner<'_> {
             let from_proxy = vec![lo(), Match::Source(bypass_source(*family))];
             self.output(from_proxy, Action::Return, "proxy to application by its bypass address");
         }
+        if let Some(mark) = self.tproxy_mark() {
+            // Istio has no such rule, and the next ones would send a call on behalf of a client back to the proxy.
+            self.output(vec![lo(), Match::Mark(Sense::Is, mark)], Action::Return, "proxy to application for a client");
+        }
         for uid in &self.settings.proxy_uids {
             let except = if self.settings.dns == Dns::Off { vec![] } else { vec![DNS_PORT] };
             self.proxy_owner(Match::Uid(Sense::Is, *uid), Match::Uid(Sense::IsNot, *uid), &except);
@@ -415,3 +442,6 @@ pub const BYPASS_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 const DNS_PORT: u16 = 53;
 /// Where the proxy answers DNS.
 pub const DNS_PROXY_PORT: u16 = 15053;
+
+#[cfg(test)]
+mod tests;

@@ -103,9 +103,9 @@ pub struct Task {
 pub enum Action {
     Apply {
         foreign: Foreign,
-        verify: Option<Probe>,
+        verify: Option<Verification>,
     },
-    Verify(Probe),
+    Verify(Verification),
     Cleanup,
     /// Rules are neither applied nor verified: `--skip-rule-apply` alone.
     Nothing,
@@ -124,7 +124,7 @@ pub enum Foreign {
 
 /// How the redirection is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe {
+pub struct Verification {
     pub port: u16,
     pub timeout: Duration,
 }
@@ -233,6 +233,30 @@ impl Settings {
             drop_invalid: is_on(args, &args::DROP_INVALID)?,
             ipv6,
         })
+    }
+}
+
+impl Settings {
+    /// What was given and has no effect beside what else was given, to be told to whoever gave it.
+    pub fn without_effect(&self, args: &Args) -> Vec<String> {
+        let mut sentences = Vec::new();
+        let mut tell = |argument: &args::Argument, is_without: bool, why: &str| {
+            if is_without && args.given(argument).is_some_and(|given| !given.text.is_empty() && given.text != "false") {
+                sentences.push(format!("{argument} has no effect: {why}"));
+            }
+        };
+        let is_some_inbound = !matches!(self.inbound_ports, InboundPorts::AllExcept(_));
+        tell(&args::INBOUND_PORTS_EXCLUDE, is_some_inbound, "not all inbound ports are included");
+        let is_some_groups = matches!(self.owner_groups, OwnerGroups::Only(_));
+        tell(&args::OWNER_GROUPS_EXCLUDE, is_some_groups, "not all groups are included");
+        let is_dns_off = self.dns == Dns::Off;
+        tell(&args::REDIRECT_DNS, is_dns_off, "/etc/resolv.conf names no server, and --capture-all-dns is not given");
+        let is_redirected = args.given(&args::REDIRECT_DNS).is_some_and(|given| value::switch(&given.text) == Ok(true));
+        tell(&args::CAPTURE_ALL_DNS, !is_redirected, "--redirect-dns is not given");
+        let is_redirect = self.mode == Mode::Redirect;
+        tell(&args::TPROXY_MARK, is_redirect, "the mode is REDIRECT");
+        tell(&args::TPROXY_ROUTE_TABLE, is_redirect, "the mode is REDIRECT");
+        sentences
     }
 }
 
@@ -361,7 +385,7 @@ fn action(args: &Args) -> Result<Action, SettingsError> {
         (false, true) => Foreign::Keep,
         (false, false) => Foreign::Refuse,
     };
-    let probe = Probe {
+    let verification = Verification {
         port: args.read(&args::PROBE_PORT, value::port)?.unwrap_or(DEFAULT_PROBE_PORT),
         timeout: args.read(&args::PROBE_TIMEOUT, value::duration)?.unwrap_or(DEFAULT_PROBE_TIMEOUT),
     };
@@ -369,10 +393,10 @@ fn action(args: &Args) -> Result<Action, SettingsError> {
         (true, true, _) => Err(SettingsError::Contradiction("--cleanup", "--verify")),
         (true, false, _) if validate => Err(SettingsError::Contradiction("--cleanup", "--run-validation")),
         (true, false, _) => Ok(Action::Cleanup),
-        (false, true, _) => Ok(Action::Verify(probe)),
-        (false, false, true) if validate => Ok(Action::Verify(probe)),
+        (false, true, _) => Ok(Action::Verify(verification)),
+        (false, false, true) if validate => Ok(Action::Verify(verification)),
         (false, false, true) => Ok(Action::Nothing),
-        (false, false, false) => Ok(Action::Apply { foreign, verify: validate.then_some(probe) }),
+        (false, false, false) => Ok(Action::Apply { foreign, verify: validate.then_some(verification) }),
     }
 }
 
@@ -441,3 +465,6 @@ const DEFAULT_PROBE_PORT: u16 = 15002;
 const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Groups to include end up in one rule, and iptables takes no more matches than about twice this many in one.
 const OWNER_GROUPS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ pub struct PortSet(Vec<PortRange>);
 impl PortSet {
     /// Reads a comma list of ports and ranges. Empty entries are skipped, so the empty text is the empty set.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
-        Ok(entries(text).map(port_range).collect::<Result<_, _>>()?)
+        entries(text).map(port_range).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -138,8 +138,10 @@ impl Interface {
         };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
         // A name that starts with a dash would be taken for an option; the kernel itself knows neither "." nor "..".
-        let is_name =
-            !name.is_empty() && name.chars().all(is_plain) && !name.starts_with('-') && name.trim_matches('.') != "";
+        let is_name = !name.is_empty()
+            && name.chars().all(is_plain)
+            && !name.starts_with('-')
+            && !name.trim_matches('.').is_empty();
         if !is_name || name.len() > NAME_LENGTH_MAX {
             return Err(ValueError::Interface);
         }
@@ -154,6 +156,10 @@ impl Interface {
     /// The name, or the start of names, without a wildcard character.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn is_called(&self, name: &str) -> bool {
+        if self.is_prefix { name.starts_with(&self.name) } else { name == self.name }
     }
 
     /// Whether every interface whose name starts with [`Self::name`] is meant.
@@ -183,21 +189,21 @@ pub fn cidrs(text: &str) -> Result<Vec<IpNet>, ValueError> {
         if entry == "*" {
             return Err(ValueError::Wildcard);
         }
-        nets.push(entry.parse::<IpNet>().map_err(|_| ValueError::Cidr)?.trunc());
+        nets.push(cidr(entry).ok_or(ValueError::Cidr)?.trunc());
     }
     Ok(IpNet::aggregate(&nets))
 }
 
 /// Whether a list of ranges names the loopback: some entry's address, as written, is a loopback address.
 pub fn names_loopback(text: &str) -> bool {
-    let mut nets = entries(text).filter_map(|entry| entry.parse::<IpNet>().ok());
+    let mut nets = entries(text).filter_map(cidr);
     nets.any(|net| net.addr().is_loopback())
 }
 
 /// Reads the IPv4 range that counts as an application's own loopback.
 pub fn loopback(text: &str) -> Result<IpNet, ValueError> {
-    match text.trim().parse::<IpNet>() {
-        Ok(IpNet::V4(net)) if net.addr().is_loopback() && net.prefix_len() >= 8 => Ok(IpNet::V4(net.trunc())),
+    match cidr(text.trim()) {
+        Some(IpNet::V4(net)) if net.addr().is_loopback() && net.prefix_len() >= 8 => Ok(IpNet::V4(net.trunc())),
         _ => Err(ValueError::Loopback),
     }
 }
@@ -291,6 +297,16 @@ pub fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
     servers
 }
 
+/// Reads an address and a prefix length. The crate's own parser would take zeros in front, which others read as octal.
+fn cidr(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    if length.len() > 1 && length.starts_with('0') {
+        return None;
+    }
+    let length = u8::try_from(unsigned(length, u8::MAX.into())?).ok()?;
+    IpNet::new(address.parse().ok()?, length).ok()
+}
+
 /// Reads one entry of a list of ports. Istio's rules take iptables' `8000:8080`, with either end left open; its nftables
 /// variant takes `8000-8080`. Both are understood here, whichever backend is used.
 fn port_range(text: &str) -> Result<PortRange, ValueError> {
@@ -324,3 +340,6 @@ pub const OUTBOUND_MARK: u32 = 1338;
 const NAME_LENGTH_MAX: usize = 15;
 const ID_MAX: u32 = u32::MAX - 1;
 const DURATION_MAX: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests;

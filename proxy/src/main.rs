@@ -31,6 +31,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let path = args.config_path.display();
     let text = std::fs::read_to_string(&args.config_path).with_context(|| format!("cannot read '{path}'"))?;
     let bootstrap = Bootstrap::parse(&text).with_context(|| format!("configuration '{path}'"))?;
+    bootstrap.check_node().with_context(|| format!("configuration '{path}'"))?;
     drop(text);
     match args.mode {
         Mode::Validate => {

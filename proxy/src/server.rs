@@ -25,7 +25,7 @@ use crate::{
     config::bootstrap::Bootstrap,
     drain::Drain,
     runtime::{
-        self,
+        self, DrainStep, RuntimeQueries,
         publish::{Publisher, Shared},
         snapshot::Snapshot,
     },
@@ -128,7 +128,7 @@ impl Process<'_> {
         let mut runtime = runtime::start(bootstrap, publisher, self.registry.clone(), shutdown_asked)?;
         let (quit, mut quit_asked) = mpsc::channel(1);
         let admin = admin::Admin {
-            runtime: runtime.queries(),
+            runtime: runtime.queries().clone(),
             registry: self.registry.clone(),
             shared: self.shared.clone(),
             files: self.files.clone(),
@@ -143,30 +143,32 @@ impl Process<'_> {
             drop(admin);
         }
         tracing::info!(workers = self.args.workers(), "started");
-        let publisher = loop {
+        loop {
             tokio::select! {
-                publisher = runtime.ended() => break publisher?,
-                _ = terminate.recv() => { let _ = shutdown.send(true); }
-                _ = interrupt.recv() => { let _ = shutdown.send(true); }
-                Some(()) = quit_asked.recv() => { let _ = shutdown.send(true); }
+                ended = runtime.ended() => return Ok(ended?),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(()) = quit_asked.recv() => break,
                 _ = reopen.recv() => self.files.reopen(),
             }
-        };
+        }
         tokio::select! {
-            () = self.drain(publisher) => {}
+            () = self.drain(runtime.queries()) => {}
             _ = terminate.recv() => tracing::warn!("told twice to end: not waiting any longer"),
             _ = interrupt.recv() => tracing::warn!("told twice to end: not waiting any longer"),
         }
-        Ok(())
+        shutdown.send_replace(true);
+        Ok(runtime.ended().await?)
     }
 
     /// First everything finishes while new connections are still taken, for others may not know yet that this proxy ends;
     /// then no more are taken, and what is under way may end.
-    async fn drain(&self, mut publisher: Publisher) {
+    async fn drain(&self, runtime: &RuntimeQueries) {
         tracing::info!(connections = self.open_connections(), "draining");
-        publisher.drain_all();
+        // Err, here and below: the runtime ended on its own, and the connections with it.
+        let _ = runtime.drain(DrainStep::Connections).await;
         self.wait_for_quiet(self.args.termination_drain(), QUIET_BEFORE_CLOSING).await;
-        publisher.close_all();
+        let _ = runtime.drain(DrainStep::Listeners).await;
         self.wait_for_quiet(self.args.drain_time(), Duration::ZERO).await;
         tracing::info!(connections = self.open_connections(), "ending");
     }

@@ -46,7 +46,7 @@ const SPARE_BUFFERS_MAX: usize = 4;
 /// The snapshot as this worker last saw it, and what it has built for its clusters.
 struct View {
     published: watch::Receiver<u64>,
-    snapshot: Rc<Arc<Snapshot>>,
+    snapshot: Arc<Snapshot>,
     clusters: HashMap<Arc<str>, Rc<ClusterPools>>,
 }
 
@@ -68,7 +68,7 @@ pub fn run(seed: WorkerSeed) -> std::io::Result<()> {
     let WorkerSeed { index, shared, access_log_files, published, commands } = seed;
     let worker = Rc::new(Worker {
         view: RefCell::new(View {
-            snapshot: Rc::new(shared.snapshot.load_full()),
+            snapshot: shared.snapshot.load_full(),
             published: published.clone(),
             clusters: HashMap::new(),
         }),
@@ -122,7 +122,7 @@ async fn serve(
 
 impl Worker {
     /// The newest snapshot. Cheap: an atomic load when nothing was published.
-    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub fn snapshot(&self) -> Arc<Snapshot> {
         let mut view = self.view.borrow_mut();
         view.refresh(&self.shared);
         view.snapshot.clone()
@@ -198,7 +198,7 @@ impl View {
             }
             keep
         });
-        self.snapshot = Rc::new(snapshot);
+        self.snapshot = snapshot;
     }
 }
 

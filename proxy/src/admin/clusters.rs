@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::{
-    config::{cluster::Discovery, endpoint::HealthStatus, route::RoutingPriority},
+    config::{endpoint::HealthStatus, route::RoutingPriority},
     runtime::snapshot::Snapshot,
     stats::{HostStat, StatGroup},
     upstream::{circuit_breaker::Resource, cluster::Cluster, endpoint_set::Member},
@@ -32,7 +32,6 @@ pub(super) fn to_text(snapshot: &Snapshot) -> String {
                 let _ = writeln!(out, "{name}::{label}_priority::max_{resource_name}::{limit}");
             }
         }
-        let _ = writeln!(out, "{name}::added_via_api::{}", is_dynamic(cluster));
         for member in &cluster.endpoints.load().members {
             host_text(&mut out, name, member);
         }
@@ -81,7 +80,6 @@ pub(super) fn to_json(snapshot: &Snapshot) -> Value {
         json!({
             "name": *cluster.config.name,
             "observability_name": *cluster.config.stat_name,
-            "added_via_api": is_dynamic(cluster),
             "circuit_breakers": { "thresholds": thresholds },
             "host_statuses": cluster.endpoints.load().members.iter().map(host_json).collect::<Vec<_>>(),
         })
@@ -118,8 +116,4 @@ fn sorted(snapshot: &Snapshot) -> Vec<&Arc<Cluster>> {
     let mut clusters: Vec<_> = snapshot.clusters.values().collect();
     clusters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     clusters
-}
-
-fn is_dynamic(cluster: &Cluster) -> bool {
-    matches!(cluster.config.discovery, Discovery::Eds { .. })
 }

@@ -6,9 +6,25 @@ use crate::{
     admin::Admin,
     config::route::RoutingPriority,
     stats::{PromText, write_prometheus},
-    upstream::circuit_breaker::Resource,
+    upstream::{circuit_breaker::Resource, cluster::Cluster},
     xds::counters::SampleKind,
 };
+
+const BREAKERS: [(&str, Resource); 4] = [
+    ("cx", Resource::Connections),
+    ("rq_pending", Resource::PendingRequests),
+    ("rq", Resource::Requests),
+    ("rq_retry", Resource::Retries),
+];
+
+/// Envoy names what remains of retries in the plural and leaves `rq` out of what is pending.
+fn remaining_name(breaker: &str) -> &str {
+    match breaker {
+        "rq_retry" => "retries",
+        "rq_pending" => "pending",
+        other => other,
+    }
+}
 
 impl Admin {
     pub(super) fn prometheus(&self) -> String {
@@ -30,36 +46,33 @@ impl Admin {
         out.finish()
     }
 
+    /// What clusters are now, rather than what happened to them.
     fn membership(&self, out: &mut PromText) {
         let snapshot = self.shared.snapshot.load();
         let mut clusters: Vec<_> = snapshot.clusters.values().collect();
         clusters.sort_by(|a, b| a.config.stat_name.cmp(&b.config.stat_name));
-        type Value = fn(&crate::upstream::cluster::Cluster) -> usize;
-        let healthy: Value = |cluster| cluster.endpoints.load().priorities.iter().map(|p| p.healthy.len()).sum();
-        let total: Value = |cluster| cluster.endpoints.load().members.len();
-        let breaker = |resource| {
-            move |cluster: &crate::upstream::cluster::Cluster| {
-                let breakers = &cluster.circuit_breakers;
-                let (in_use, limit) = (
-                    breakers.in_use(RoutingPriority::Default, resource),
-                    breakers.limit(RoutingPriority::Default, resource),
-                );
-                usize::from(in_use >= limit)
-            }
-        };
-        let gauges: [(&str, Box<dyn Fn(&crate::upstream::cluster::Cluster) -> usize>); 6] = [
-            ("envoy_cluster_membership_healthy", Box::new(healthy)),
-            ("envoy_cluster_membership_total", Box::new(total)),
-            ("envoy_cluster_circuit_breakers_default_cx_open", Box::new(breaker(Resource::Connections))),
-            ("envoy_cluster_circuit_breakers_default_rq_pending_open", Box::new(breaker(Resource::PendingRequests))),
-            ("envoy_cluster_circuit_breakers_default_rq_open", Box::new(breaker(Resource::Requests))),
-            ("envoy_cluster_circuit_breakers_default_rq_retry_open", Box::new(breaker(Resource::Retries))),
-        ];
-        for (name, value) in gauges {
+        let mut gauge = |name: &str, value: &dyn Fn(&Cluster) -> Option<usize>| {
             out.type_line(name, "gauge");
             for cluster in &clusters {
-                out.sample(name, &[("envoy_cluster_name", &cluster.config.stat_name)], value(cluster));
+                if let Some(value) = value(cluster) {
+                    out.sample(name, &[("envoy_cluster_name", &cluster.config.stat_name)], value);
+                }
             }
+        };
+        gauge("envoy_cluster_membership_total", &|cluster| Some(cluster.endpoints.load().members.len()));
+        gauge("envoy_cluster_membership_healthy", &|cluster| {
+            Some(cluster.endpoints.load().priorities.iter().map(|priority| priority.healthy.len()).sum())
+        });
+        for (name, resource) in BREAKERS {
+            let in_use = |cluster: &Cluster| cluster.circuit_breakers.in_use(RoutingPriority::Default, resource);
+            let limit = |cluster: &Cluster| cluster.circuit_breakers.limit(RoutingPriority::Default, resource);
+            gauge(&format!("envoy_cluster_circuit_breakers_default_{name}_open"), &|cluster| {
+                Some(usize::from(in_use(cluster) >= limit(cluster)))
+            });
+            gauge(&format!("envoy_cluster_circuit_breakers_default_remaining_{}", remaining_name(name)), &|cluster| {
+                let tracked = cluster.config.circuit_breakers.track_remaining;
+                tracked.then(|| limit(cluster).saturating_sub(in_use(cluster)) as usize)
+            });
         }
     }
 

@@ -78,3 +78,64 @@ pub fn network(message: CidrRange) -> Result<IpNet> {
 fn ip(text: &str, path: &str) -> Result<IpAddr> {
     text.parse().map_err(|_| FieldError::new(path, format!("malformed IP address: {text}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_xds::json;
+
+    use super::*;
+    use crate::config::testing::{message, refusal};
+
+    #[test]
+    fn addresses_are_read() {
+        let tcp = |yaml: &str| TcpAddress::from_proto(message(yaml)).unwrap();
+        let plain = tcp("socket_address: {address: 10.0.0.1, port_value: 80}");
+        assert_eq!(plain, TcpAddress { address: "10.0.0.1:80".parse().unwrap(), ipv4_compat: false });
+        let any_port = tcp("socket_address: {address: '::', port_value: 0, ipv4_compat: true}");
+        assert_eq!(any_port, TcpAddress { address: "[::]:0".parse().unwrap(), ipv4_compat: true });
+    }
+
+    #[test]
+    fn what_is_not_a_tcp_address_is_refused() {
+        for (yaml, expected) in [
+            ("pipe: {path: /x}", "pipe: not supported"),
+            ("{}", "socket_address: value is required"),
+            ("envoy_internal_address: {server_listener_name: x}", "envoy_internal_address: not supported"),
+            (
+                "socket_address: {address: localhost, port_value: 1}",
+                "socket_address.address: malformed IP address: localhost",
+            ),
+            ("socket_address: {address: 127.0.0.1, named_port: http}", "socket_address.named_port: not supported"),
+            ("socket_address: {address: 127.0.0.1}", "socket_address.port_value: value is required"),
+            (
+                "socket_address: {address: 127.0.0.1, port_value: 70000}",
+                "socket_address.port_value: 70000 is not a port number",
+            ),
+            (
+                "socket_address: {address: 127.0.0.1, port_value: 1, protocol: UDP}",
+                "socket_address.protocol: not supported",
+            ),
+            (
+                "socket_address: {address: 0.0.0.0, port_value: 1, ipv4_compat: true}",
+                "socket_address.ipv4_compat: only '::' and IPv4-mapped IPv6 addresses can take IPv4",
+            ),
+            (
+                "socket_address: {address: 127.0.0.1, port_value: 1, resolver_name: x}",
+                "socket_address.resolver_name: not supported",
+            ),
+        ] {
+            assert_eq!(refusal(TcpAddress::from_proto(json::from_yaml(yaml).unwrap())), expected, "{yaml}");
+        }
+        let compat = message("socket_address: {address: '::', port_value: 1, ipv4_compat: true}");
+        assert_eq!(refusal(socket_addr(compat)), "socket_address.ipv4_compat: not supported");
+    }
+
+    #[test]
+    fn networks_lose_their_host_bits() {
+        let of = |yaml: &str| network(message(yaml)).unwrap().to_string();
+        assert_eq!(of("{address_prefix: 10.1.2.3, prefix_len: 8}"), "10.0.0.0/8");
+        assert_eq!(of("{address_prefix: 10.1.2.3, prefix_len: 33}"), "10.1.2.3/32", "as Envoy cuts it");
+        assert_eq!(of("{address_prefix: 10.1.2.3}"), "0.0.0.0/0");
+        assert_eq!(of("{address_prefix: '2001:db8::1', prefix_len: 32}"), "2001:db8::/32");
+    }
+}

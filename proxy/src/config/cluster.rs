@@ -9,7 +9,10 @@ use weft_xds::{
             cluster::v3::{
                 CircuitBreakers, Cluster, UpstreamConnectionOptions,
                 circuit_breakers::Thresholds,
-                cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig},
+                cluster::{
+                    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig,
+                    common_lb_config::LocalityConfigSpecifier,
+                },
             },
             core::v3::{TransportSocket, transport_socket},
             endpoint::v3::ClusterLoadAssignment,
@@ -25,7 +28,9 @@ use self::{
 use crate::config::{
     config_source::DiscoverySource,
     endpoint::LoadAssignment,
-    field::{self, Extension, Result, Within as _, positive_duration, refuse, required, unset, without_typed_config},
+    field::{
+        self, Extension, Result, Within as _, positive_duration, refuse, required, unsupported, without_typed_config,
+    },
     http_connection_manager::Http2Options,
     route::RoutingPriority,
     tls::UpstreamTls,
@@ -226,7 +231,7 @@ impl Discovery {
         let discovery_type = match discovery_type {
             None => DiscoveryType::Static,
             Some(ClusterDiscoveryType::Type(value)) => field::enumeration(value, "type")?,
-            Some(ClusterDiscoveryType::ClusterType(_)) => return Err(field::unsupported("cluster_type")),
+            Some(ClusterDiscoveryType::ClusterType(_)) => return Err(unsupported("cluster_type")),
         };
         if discovery_type != DiscoveryType::Eds && eds_cluster_config.is_some() {
             return Err(FieldError::new("eds_cluster_config", "only for a cluster of type EDS"));
@@ -317,7 +322,11 @@ fn refuse_common_lb_config(message: CommonLbConfig) -> Result<()> {
     } = message;
     refuse!(healthy_panic_threshold, close_connections_on_host_set_change, consistent_hashing_lb_config);
     refuse!(override_host_status);
-    unset(&locality_config_specifier, "locality_config_specifier")
+    match locality_config_specifier {
+        None => Ok(()),
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => Err(unsupported("zone_aware_lb_config")),
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => Err(unsupported("locality_weighted_lb_config")),
+    }
 }
 
 fn refuse_connection_options(message: UpstreamConnectionOptions) -> Result<()> {

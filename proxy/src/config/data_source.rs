@@ -44,3 +44,31 @@ fn read_file(path: &str) -> Result<Vec<u8>, String> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::{message, refusal};
+
+    #[test]
+    fn bytes_come_from_where_they_are_said_to_be() {
+        assert_eq!(read(message("inline_string: abc")).unwrap(), b"abc");
+        assert_eq!(read(message("inline_bytes: YWJj")).unwrap(), b"abc");
+        assert!(read(message("filename: tests/fixtures/tls/ca.pem")).unwrap().starts_with(b"-----BEGIN CERTIFICATE"));
+        assert!(!read(message("environment_variable: PATH")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        for (yaml, reason) in [
+            ("{}", "specifier: value is required"),
+            ("filename: src", "filename: src is not a file"),
+            ("filename: /dev/zero", "filename: /dev/zero is not a file"),
+            ("filename: /none", "filename: cannot read /none: No such file or directory (os error 2)"),
+            ("environment_variable: WEFT_NONE", "environment_variable: WEFT_NONE is not set"),
+            ("{filename: x, watched_directory: {path: y}}", "watched_directory: not supported"),
+        ] {
+            assert_eq!(refusal(read(weft_xds::json::from_yaml(yaml).unwrap())), reason, "{yaml}");
+        }
+    }
+}

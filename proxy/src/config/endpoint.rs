@@ -8,7 +8,7 @@ use weft_xds::{
         core::v3::{HealthStatus as ProtoHealthStatus, Locality as ProtoLocality},
         endpoint::v3::{
             ClusterLoadAssignment, Endpoint as ProtoEndpoint, LbEndpoint, LocalityLbEndpoints,
-            cluster_load_assignment::Policy, lb_endpoint::HostIdentifier,
+            cluster_load_assignment::Policy, lb_endpoint::HostIdentifier, locality_lb_endpoints::LbConfig,
         },
     },
 };
@@ -145,7 +145,12 @@ impl LocalityEndpoints {
             lb_config,
         } = message;
         refuse!(proximity);
-        unset(&lb_config, "leds_cluster_locality_config")?;
+        #[expect(deprecated, reason = "named to be refused")]
+        match lb_config {
+            None => {}
+            Some(LbConfig::LoadBalancerEndpoints(_)) => return Err(unsupported("load_balancer_endpoints")),
+            Some(LbConfig::LedsClusterLocalityConfig(_)) => return Err(unsupported("leds_cluster_locality_config")),
+        }
         Ok(Self {
             locality: Locality::from_proto(locality.unwrap_or_default()),
             load_balancing_weight: field::u32_or(load_balancing_weight, 1).max(1),

@@ -172,3 +172,56 @@ pub(crate) fn without_typed_config() -> FieldError {
 fn raw_name(path: &str) -> &str {
     path.strip_prefix("r#").unwrap_or(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proto(seconds: i64, nanos: i32) -> Option<ProtoDuration> {
+        Some(ProtoDuration { seconds, nanos })
+    }
+
+    #[test]
+    fn durations_are_checked() {
+        assert_eq!(duration(proto(1, 500_000_000), "d").unwrap(), Some(Duration::from_millis(1500)));
+        assert_eq!(duration(None, "d").unwrap(), None);
+        for (seconds, nanos, reason) in [
+            (-1, 0, "d: duration must not be negative"),
+            (0, -1, "d: duration must not be negative"),
+            (i64::MAX, 0, "d: duration out of range"),
+            (0, i32::MAX, "d: duration out of range"),
+        ] {
+            assert_eq!(duration(proto(seconds, nanos), "d").unwrap_err().to_string(), reason);
+        }
+    }
+
+    #[test]
+    fn zero_switches_a_timeout_off_and_absence_takes_the_default() {
+        let default = Some(Duration::from_secs(7));
+        assert_eq!(timeout_or(proto(0, 0), default, "t").unwrap(), None);
+        assert_eq!(timeout_or(None, default, "t").unwrap(), default);
+        assert_eq!(timeout_or(proto(2, 0), default, "t").unwrap(), Some(Duration::from_secs(2)));
+        assert_eq!(positive_duration(proto(0, 0), "t").unwrap_err().to_string(), "t: value must be greater than 0s");
+    }
+
+    #[test]
+    fn a_field_at_its_default_is_not_refused() {
+        let (set, unset, r#type) = (vec![1], String::new(), 1_u32);
+        let refuse_each = |set: Vec<i32>, unset: String, r#type: u32| -> Result<()> {
+            refuse!(unset, set, r#type);
+            Ok(())
+        };
+        assert_eq!(refuse_each(set, unset.clone(), r#type).unwrap_err().path(), "set");
+        assert_eq!(refuse_each(Vec::new(), unset.clone(), r#type).unwrap_err().path(), "type");
+        refuse_each(Vec::new(), unset, 0).unwrap();
+    }
+
+    #[test]
+    fn a_wrapper_may_say_what_is_done_anyway() {
+        only(None, false, "w").unwrap();
+        only(Some(BoolValue { value: false }), false, "w").unwrap();
+        let error = only(Some(BoolValue { value: true }), false, "w").unwrap_err();
+        assert_eq!(error.to_string(), "w: true is not supported");
+        assert_eq!(limit(Some(UInt32Value { value: 0 })), None);
+    }
+}

@@ -4,19 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use weft_xds::{
     FieldError,
-    pb::envoy::{
-        config::core::v3::HttpProtocolOptions,
-        extensions::filters::{
-            http::router::v3::Router,
-            network::http_connection_manager::v3::{
-                HttpConnectionManager as ProtoHttpConnectionManager, HttpFilter as ProtoHttpFilter, Rds,
-                http_connection_manager::{
-                    CodecType as ProtoCodecType, PathWithEscapedSlashesAction, RouteSpecifier,
-                    ServerHeaderTransformation as ProtoServerHeaderTransformation, StripPortMode,
+    pb::{
+        envoy::{
+            config::core::v3::HttpProtocolOptions,
+            extensions::filters::{
+                http::router::v3::Router,
+                network::http_connection_manager::v3::{
+                    HttpConnectionManager as ProtoHttpConnectionManager, HttpFilter as ProtoHttpFilter, Rds,
+                    http_connection_manager::{
+                        CodecType as ProtoCodecType, PathWithEscapedSlashesAction, RouteSpecifier,
+                        ServerHeaderTransformation as ProtoServerHeaderTransformation, StripPortMode,
+                    },
+                    http_filter::ConfigType,
                 },
-                http_filter::ConfigType,
             },
         },
+        google::protobuf::Duration as ProtoDuration,
     },
 };
 
@@ -53,8 +56,6 @@ pub struct HttpConnectionManager {
     pub request_headers_timeout: Option<Duration>,
     /// Default 5 s.
     pub drain_timeout: Duration,
-    /// Default 1 s.
-    pub delayed_close_timeout: Duration,
     /// Default 60 KiB.
     pub max_request_headers_bytes: u32,
     /// `common_http_protocol_options.max_headers_count`, default 100.
@@ -62,14 +63,11 @@ pub struct HttpConnectionManager {
     pub http1: Http1Options,
     pub http2: Http2Options,
     pub use_remote_address: bool,
-    pub xff_num_trusted_hops: u32,
     pub skip_xff_append: bool,
     pub generate_request_id: bool,
     pub preserve_external_request_id: bool,
     pub always_set_request_id_in_response: bool,
     pub via: Option<http::HeaderValue>,
-    pub normalize_path: bool,
-    pub merge_slashes: bool,
     pub access_log: Vec<AccessLog>,
 }
 
@@ -109,7 +107,6 @@ const SERVER_NAME: &str = "envoy";
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 const MAX_HEADERS_COUNT: u32 = 100;
 
@@ -184,7 +181,9 @@ impl HttpConnectionManager {
         refuse!(upgrade_configs, request_id_extension, local_reply_config, strip_matching_host_port);
         refuse!(path_normalization_options, strip_trailing_host_dot, proxy_status_config);
         refuse!(typed_header_validation_config, append_x_forwarded_port, append_local_overload);
-        refuse!(add_proxy_protocol_connection_state, forward_proto_config);
+        refuse!(add_proxy_protocol_connection_state, forward_proto_config, merge_slashes, xff_num_trusted_hops);
+        refuse_delayed_close(delayed_close_timeout)?;
+        field::only(normalize_path, false, "normalize_path")?;
         field::only(add_user_agent, false, "add_user_agent")?;
         field::only(stream_error_on_invalid_http_message, false, "stream_error_on_invalid_http_message")?;
         refuse_path_with_escaped_slashes_action(path_with_escaped_slashes_action)?;
@@ -205,7 +204,6 @@ impl HttpConnectionManager {
             request_timeout: timeout_or(request_timeout, None, "request_timeout")?,
             request_headers_timeout: timeout_or(request_headers_timeout, None, "request_headers_timeout")?,
             drain_timeout: duration_or(drain_timeout, DRAIN_TIMEOUT, "drain_timeout")?,
-            delayed_close_timeout: duration_or(delayed_close_timeout, DELAYED_CLOSE_TIMEOUT, "delayed_close_timeout")?,
             max_request_headers_bytes: header_bytes(field::u32_or(max_request_headers_kb, MAX_REQUEST_HEADERS_KB))?,
             max_headers_count: connection.max_headers_count,
             http1: Http1Options::downstream(http_protocol_options.unwrap_or_default())
@@ -213,16 +211,21 @@ impl HttpConnectionManager {
             http2: Http2Options::from_proto(http2_protocol_options.unwrap_or_default())
                 .within("http2_protocol_options")?,
             use_remote_address: field::bool_or(use_remote_address, false),
-            xff_num_trusted_hops,
             skip_xff_append,
             generate_request_id: field::bool_or(generate_request_id, true),
             preserve_external_request_id,
             always_set_request_id_in_response,
             via: if via.is_empty() { None } else { Some(field::header_value(&via, "via")?) },
-            normalize_path: field::bool_or(normalize_path, false),
-            merge_slashes,
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
         })
+    }
+}
+
+/// A connection closes as soon as what it had to say is with the kernel: what Envoy does with a delay of zero.
+fn refuse_delayed_close(timeout: Option<ProtoDuration>) -> Result<()> {
+    match timeout {
+        Some(timeout) if timeout != ProtoDuration::default() => Err(unsupported("delayed_close_timeout")),
+        _ => Ok(()),
     }
 }
 

@@ -19,6 +19,8 @@ pub mod matcher;
 pub mod retry_policy;
 pub mod route;
 pub mod tcp_proxy;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 
 pub use weft_xds::FieldError;

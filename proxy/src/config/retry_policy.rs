@@ -20,7 +20,6 @@ pub struct RetryPolicy {
     pub retry_on: RetryOn,
     pub num_retries: u32,
     pub per_try_timeout: Option<Duration>,
-    pub per_try_idle_timeout: Option<Duration>,
     pub retriable_status_codes: Vec<http::StatusCode>,
     /// `envoy.retry_host_predicates.previous_hosts`.
     pub previous_hosts: bool,
@@ -78,14 +77,13 @@ impl RetryPolicy {
             retriable_request_headers,
             refresh_cluster_on_retry,
         } = message;
-        refuse!(retry_priority, retry_options_predicates, rate_limited_retry_back_off);
+        refuse!(per_try_idle_timeout, retry_priority, retry_options_predicates, rate_limited_retry_back_off);
         refuse!(retriable_headers, retriable_request_headers, refresh_cluster_on_retry);
         let predicates = field::each(retry_host_predicate, "retry_host_predicate", previous_hosts)?;
         Ok(Self {
             retry_on: RetryOn::from_proto(&retry_on)?,
             num_retries: field::u32_or(num_retries, 1),
             per_try_timeout: timeout_or(per_try_timeout, None, "per_try_timeout")?,
-            per_try_idle_timeout: timeout_or(per_try_idle_timeout, None, "per_try_idle_timeout")?,
             retriable_status_codes: field::each(retriable_status_codes, "retriable_status_codes", status_code)?,
             previous_hosts: !predicates.is_empty(),
             host_selection_retry_max_attempts: attempts(host_selection_retry_max_attempts)?,

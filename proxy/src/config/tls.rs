@@ -56,6 +56,8 @@ impl std::fmt::Debug for UpstreamTls {
 
 /// Sessions that an upstream's configuration keeps for resumption, where nothing is said.
 const MAX_SESSION_KEYS: u32 = 1;
+/// Their store is allocated beforehand; more sessions than this no cluster has a use for.
+const MAX_SESSION_KEYS_MAX: u32 = 1024;
 
 impl DownstreamTls {
     pub(crate) fn from_proto(message: DownstreamTlsContext) -> Result<Self> {
@@ -147,7 +149,7 @@ impl UpstreamTls {
         config.alpn_protocols = alpn_protocols;
         config.resumption = match field::u32_or(max_session_keys, MAX_SESSION_KEYS) {
             0 => Resumption::disabled(),
-            count => Resumption::in_memory_sessions(count as usize),
+            count => Resumption::in_memory_sessions(count.min(MAX_SESSION_KEYS_MAX) as usize),
         };
         Ok(Self { config: Arc::new(config), sni })
     }

@@ -207,6 +207,8 @@ pub struct ResponseBody {
 /// Which of a request's deadlines is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
+    /// The request did not arrive whole in time.
+    Request,
     Timeout,
     Idle,
 }
@@ -214,6 +216,8 @@ pub enum Deadline {
 /// What bounds the wait for a response and then for each part of it.
 #[derive(Default)]
 pub struct Deadlines {
+    /// The connection manager's: from the start to the end of the request.
+    request_timeout: Option<Duration>,
     /// The route's timeout: from the end of the request to the end of the response.
     pub timeout: Option<Duration>,
     /// Nothing arrives for so long.
@@ -224,8 +228,12 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    pub fn new(timeout: Option<Duration>, idle_timeout: Option<Duration>) -> Deadlines {
-        Deadlines { timeout, idle_timeout, idle_at: None, timer: None }
+    pub fn new(
+        request_timeout: Option<Duration>,
+        timeout: Option<Duration>,
+        idle_timeout: Option<Duration>,
+    ) -> Deadlines {
+        Deadlines { request_timeout, timeout, idle_timeout, idle_at: None, timer: None }
     }
 
     /// Something arrived.
@@ -235,14 +243,15 @@ impl Deadlines {
 
     /// Ready when one of them is over.
     pub fn poll(&mut self, exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Deadline> {
-        let whole_at = self.timeout.and_then(|timeout| match exchange.poll_request_complete(cx) {
-            Poll::Ready(()) => Some(exchange.started + exchange.request_received.get()? + timeout),
-            Poll::Pending => None,
-        });
+        let received = exchange.poll_request_complete(cx).is_ready().then(|| exchange.request_received.get()).flatten();
+        let (request_at, whole_at) = match received {
+            Some(received) => (None, self.timeout.map(|timeout| exchange.started + received + timeout)),
+            None => (self.request_timeout.map(|timeout| exchange.started + timeout), None),
+        };
         if self.idle_at.is_none() {
             self.idle_at = self.idle_timeout.map(|idle| Instant::now() + idle);
         }
-        let Some(at) = [whole_at, self.idle_at].into_iter().flatten().min() else { return Poll::Pending };
+        let Some(at) = [request_at, whole_at, self.idle_at].into_iter().flatten().min() else { return Poll::Pending };
         match &mut self.timer {
             None => self.timer = Some((at, Box::pin(tokio::time::sleep_until(at.into())))),
             Some((set, timer)) if *set != at => {
@@ -253,7 +262,11 @@ impl Deadlines {
         }
         let Some((_, timer)) = &mut self.timer else { return Poll::Pending };
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(if whole_at == Some(at) { Deadline::Timeout } else { Deadline::Idle })
+        Poll::Ready(match Some(at) {
+            at if at == whole_at => Deadline::Timeout,
+            at if at == request_at => Deadline::Request,
+            _ => Deadline::Idle,
+        })
     }
 }
 
@@ -292,6 +305,7 @@ impl ResponseBody {
     fn failed(&mut self, error: &BodyError) {
         let (flag, details) = match error {
             BodyError::Deadline(Deadline::Timeout) => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+            BodyError::Deadline(Deadline::Request) => (ResponseFlags::default(), "request_overall_timeout"),
             BodyError::Deadline(Deadline::Idle) => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
             BodyError::Http1(_) | BodyError::Source => (
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
@@ -304,6 +318,11 @@ impl ResponseBody {
         self.exchange.add_flag(flag);
         *self.exchange.details.borrow_mut() = details.into();
         self.exchange.count(HttpStat::RqTxReset);
+        match error {
+            BodyError::Deadline(Deadline::Request) => self.exchange.count(HttpStat::RqTimeout),
+            BodyError::Deadline(Deadline::Idle) => self.exchange.count(HttpStat::RqIdleTimeout),
+            _ => {}
+        }
         if let Some(upstream) = self.upstream.take() {
             upstream.failed(error);
         }

@@ -15,7 +15,7 @@ use crate::{
         exchange::ResponseBody,
         upstream_request::send_body,
     },
-    net::stream::Stream,
+    net::{http2_keepalive::until_dead, stream::Stream},
     stats::HttpStat,
 };
 
@@ -43,6 +43,7 @@ async fn run(connection: &Rc<HttpConnection>, stream: Stream) -> Result<(), h2::
     let Some(accepted) = handshake.await else { return Ok(()) };
     let mut codec = accepted?;
     let service = connection_manager::service(connection.clone());
+    let mut alive = std::pin::pin!(until_dead(codec.ping_pong(), options.keepalive.as_ref()));
     let mut ending = false;
     loop {
         let accepted = std::future::poll_fn(|cx| {
@@ -57,7 +58,7 @@ async fn run(connection: &Rc<HttpConnection>, stream: Stream) -> Result<(), h2::
             }
             match codec.poll_accept(cx) {
                 Poll::Ready(accepted) => Poll::Ready(accepted),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending => alive.as_mut().poll(cx).map(|()| None), // closes as if the peer had
             }
         });
         let Some(accepted) = accepted.await else { return Ok(()) };

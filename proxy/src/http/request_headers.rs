@@ -30,8 +30,7 @@ pub fn prepare(
     if config.use_remote_address && !config.skip_xff_append {
         append_forwarded_for(&mut head.headers, downstream);
     }
-    if (config.use_remote_address && config.xff_num_trusted_hops == 0) || !head.headers.contains_key(X_FORWARDED_PROTO)
-    {
+    if config.use_remote_address || !head.headers.contains_key(X_FORWARDED_PROTO) {
         let scheme = if downstream.is_tls { "https" } else { "http" };
         head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }

@@ -67,7 +67,6 @@ mod tests {
             retry_on,
             num_retries: 1,
             per_try_timeout: None,
-            per_try_idle_timeout: None,
             retriable_status_codes: vec![StatusCode::SERVICE_UNAVAILABLE],
             previous_hosts: false,
             host_selection_retry_max_attempts: 1,

@@ -98,15 +98,16 @@ async fn forward(
     {
         head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, (timeout.as_millis() as u64).into());
     }
-    let access_logs = &exchange.connection.active.config.access_log;
-    exchange.captured.borrow_mut().capture_request(access_logs, &head);
-    let idle_timeout = action.idle_timeout.unwrap_or(exchange.connection.active.config.stream_idle_timeout);
+    let config = &exchange.connection.active.config;
+    exchange.captured.borrow_mut().capture_request(&config.access_log, &head);
+    let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
     let mut tries = Tries {
+        filter,
         exchange,
         action,
         pools: &pools,
         include_attempt_count: found.include_request_attempt_count,
-        deadlines: Deadlines::new(action.timeout, idle_timeout),
+        deadlines: Deadlines::new(config.request_timeout, action.timeout, idle_timeout),
         tried: Vec::new(),
         retries: 0,
         retry_permit: None,
@@ -179,6 +180,7 @@ type Answer = (response::Parts, Body, UpstreamStream);
 
 /// The tries of one request.
 struct Tries<'a> {
+    filter: &'a RouterFilter,
     exchange: &'a Rc<Exchange>,
     action: &'a ForwardAction,
     pools: &'a Rc<ClusterPools>,
@@ -284,6 +286,8 @@ impl Tries<'_> {
                 self.count(ClusterStat::RqPerTryTimeout);
                 pool.count_host(HostStat::RqTimeout);
             }
+            Err(TryError::Deadline(Deadline::Request)) => self.exchange.count(HttpStat::RqTimeout),
+            Err(TryError::Deadline(Deadline::Idle)) => self.exchange.count(HttpStat::RqIdleTimeout),
             Err(TryError::Deadline(Deadline::Timeout)) => {
                 self.count(ClusterStat::RqTimeout);
                 pool.count_host(HostStat::RqTimeout);
@@ -339,8 +343,10 @@ impl Tries<'_> {
         if let TryError::Connect(cause) = error {
             *self.exchange.upstream_failure.borrow_mut() = Some(cause.to_string());
         }
-        let worker = self.exchange.connection.downstream.worker.index;
-        self.pools.cluster().stats.codes.count(worker, reply.status);
+        if self.filter.dynamic_stats {
+            let worker = self.exchange.connection.downstream.worker.index;
+            self.pools.cluster().stats.codes.count(worker, reply.status);
+        }
         reply
     }
 }
@@ -390,6 +396,10 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
         TryError::Protocol => reset(StatusCode::BAD_GATEWAY, Flags::UPSTREAM_PROTOCOL_ERROR, "protocol error", None),
         TryError::PerTryTimeout => timed_out(Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
         TryError::Deadline(Deadline::Timeout) => timed_out(Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+        TryError::Deadline(Deadline::Request) => {
+            LocalReply::new(StatusCode::REQUEST_TIMEOUT, Flags::default(), "request_overall_timeout")
+                .with_body("request timeout")
+        }
         TryError::Deadline(Deadline::Idle) => {
             let reply = LocalReply::new(StatusCode::REQUEST_TIMEOUT, Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout");
             reply.with_body("stream timeout")
@@ -414,7 +424,9 @@ fn respond(
         head.headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, service_time(elapsed_ms));
     }
     *exchange.details.borrow_mut() = "via_upstream".into();
-    pools.cluster().stats.codes.count(exchange.connection.downstream.worker.index, head.status);
+    if filter.dynamic_stats {
+        pools.cluster().stats.codes.count(exchange.connection.downstream.worker.index, head.status);
+    }
     Response::from_parts(head, ResponseBody::upstream(body, exchange.clone(), stream, deadlines))
 }
 

@@ -318,9 +318,9 @@ fn http1_error(error: &hyper::Error) -> TryError {
 
 fn http2_error(error: &h2::Error) -> TryError {
     // RFC 9113 section 8.7: these were not processed.
-    if error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) {
-        TryError::RefusedStream
-    } else if error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) {
+    let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let went_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    if error.is_remote() && (refused || went_away) {
         TryError::RefusedStream
     } else if error.is_remote() && error.is_reset() {
         TryError::RemoteReset

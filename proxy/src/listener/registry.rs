@@ -17,6 +17,8 @@ pub struct Control {
     pub limits: Cell<ConnectionLimits>,
     /// None while a request is under way.
     idle_since: Cell<Option<Instant>>,
+    /// Something happened since it was last looked over: cheaper to tell than when.
+    touched: Cell<bool>,
     opened: Cell<Option<Instant>>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
@@ -95,11 +97,19 @@ impl Control {
         self.idle_since.set(Some(now));
     }
 
+    /// Not idle at this moment.
+    pub fn touch(&self) {
+        self.touched.set(true);
+    }
+
     pub fn set_busy(&self) {
         self.idle_since.set(None);
     }
 
     fn look_over(&self, now: Instant) {
+        if self.touched.take() && self.idle_since.get().is_some() {
+            self.idle_since.set(Some(now));
+        }
         let limits = self.limits.get();
         let reached = |since: Option<Instant>, limit: Option<Duration>| match (since, limit) {
             (Some(since), Some(limit)) => now.saturating_duration_since(since) >= limit,
@@ -153,6 +163,20 @@ mod tests {
         assert_eq!(busy.order.get(), Some(Order::MaxDuration(start + 8 * second)));
         connections.look_over(start + 11 * second);
         assert_eq!(busy.order.get(), Some(Order::Close));
+    }
+
+    #[test]
+    fn a_touched_connection_is_idle_from_the_next_look_on() {
+        let connections = Connections::default();
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let control = connections.add(start);
+        control.limits.set(ConnectionLimits { idle_timeout: Some(5 * second), ..Default::default() });
+        control.touch();
+        connections.look_over(start + 5 * second);
+        assert_eq!(control.order.get(), None);
+        connections.look_over(start + 10 * second);
+        assert_eq!(control.order.get(), Some(Order::IdleTimeout));
     }
 
     #[test]

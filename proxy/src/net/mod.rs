@@ -1,5 +1,6 @@
 //! Sockets: opening them, what the kernel tells of them, and the one stream type of both sides.
 
+pub mod http2_keepalive;
 pub mod peek;
 pub mod socket;
 pub mod stream;

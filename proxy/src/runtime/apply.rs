@@ -31,6 +31,8 @@ pub struct DataPath {
     pending: Pending,
     /// Until something can receive traffic, thousands of clusters that warm up one by one need not be published one by one.
     serving: bool,
+    /// The proxy ends: no address is listened on any more.
+    closed: bool,
 }
 
 /// What the workers do not know yet.
@@ -53,6 +55,7 @@ impl DataPath {
             routes: HashMap::new(),
             pending: Pending::Nothing,
             serving: false,
+            closed: false,
         }
     }
 
@@ -94,9 +97,8 @@ impl DataPath {
     /// Fails if its addresses cannot be listened on; then nothing changes.
     pub fn activate_listener(&mut self, config: Arc<Listener>) -> Result<(), BindError> {
         let name = config.name.clone();
-        if let Err(error) = self.publisher.bind(&config) {
-            self.count(ServerStat::ListenerCreateFailure);
-            return Err(error);
+        if !self.closed {
+            self.publisher.bind(&config).inspect_err(|_| self.count(ServerStat::ListenerCreateFailure))?;
         }
         let previous = self.listeners.get(&name).cloned();
         self.count(match previous {
@@ -140,8 +142,15 @@ impl DataPath {
         self.pending = Pending::Nothing;
     }
 
-    pub fn into_publisher(self) -> Publisher {
-        self.publisher
+    /// Every connection finishes what it has.
+    pub fn drain_connections(&self) {
+        self.publisher.drain_all();
+    }
+
+    /// No new connections from now on, whatever the configuration says later.
+    pub fn close_listeners(&mut self) {
+        self.closed = true;
+        self.publisher.close_all();
     }
 
     fn count(&self, stat: ServerStat) {

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    runtime::{publish::Publisher, task::RuntimeError},
+    runtime::task::RuntimeError,
     xds::{
         counters::DiscoveryCounters,
         dump::{ConfigDump, EndpointsInDump},
@@ -20,7 +20,7 @@ const QUERY_QUEUE: usize = 16;
 
 pub struct RuntimeHandle {
     asking: RuntimeQueries,
-    task: JoinHandle<Result<Publisher, RuntimeError>>,
+    task: JoinHandle<Result<(), RuntimeError>>,
 }
 
 /// For those who only ask, such as the admin server.
@@ -33,6 +33,16 @@ pub struct RuntimeQueries {
 
 pub(super) enum Query {
     ConfigDump { endpoints: EndpointsInDump, answer: oneshot::Sender<ConfigDump> },
+    Drain { step: DrainStep, answer: oneshot::Sender<()> },
+}
+
+/// How a proxy ends. Its configuration goes on changing meanwhile: hosts come and go while requests finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainStep {
+    /// Every connection is told to finish; new ones are still taken, for others may not know yet that this proxy ends.
+    Connections,
+    /// No new connections from now on.
+    Listeners,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,32 +82,26 @@ impl RuntimeQueries {
         self.queries.send(Query::ConfigDump { endpoints, answer }).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
     }
+
+    pub async fn drain(&self, step: DrainStep) -> Result<(), Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.queries.send(Query::Drain { step, answer }).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
 }
 
 impl RuntimeHandle {
-    pub(super) fn new(asking: RuntimeQueries, task: JoinHandle<Result<Publisher, RuntimeError>>) -> RuntimeHandle {
+    pub(super) fn new(asking: RuntimeQueries, task: JoinHandle<Result<(), RuntimeError>>) -> RuntimeHandle {
         RuntimeHandle { asking, task }
     }
 
-    pub fn queries(&self) -> RuntimeQueries {
-        self.asking.clone()
-    }
-
-    pub fn is_initialized(&self) -> bool {
-        self.asking.is_initialized()
-    }
-
-    pub fn counters(&self) -> &DiscoveryCounters {
-        self.asking.counters()
-    }
-
-    pub async fn config_dump(&self, endpoints: EndpointsInDump) -> Result<ConfigDump, Stopped> {
-        self.asking.config_dump(endpoints).await
+    pub fn queries(&self) -> &RuntimeQueries {
+        &self.asking
     }
 
     /// Waits for the end, which comes with the shutdown signal or when the configuration of the bootstrap turns out to be
-    /// impossible. The publisher is what drains the data path. Cancel-safe.
-    pub async fn ended(&mut self) -> Result<Publisher, RuntimeError> {
+    /// impossible. The publisher is gone then, and with it the workers' reason to run. Cancel-safe.
+    pub async fn ended(&mut self) -> Result<(), RuntimeError> {
         (&mut self.task).await?
     }
 }

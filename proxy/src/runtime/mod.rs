@@ -13,6 +13,6 @@ pub mod start;
 pub mod task;
 pub mod warming;
 
-pub use handle::{RuntimeHandle, RuntimeQueries};
+pub use handle::{DrainStep, RuntimeHandle, RuntimeQueries};
 pub use start::{StartError, start};
 pub use task::RuntimeError;

@@ -65,10 +65,11 @@ struct BoundSocket {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot bind '{address}': {source}")]
+#[error("cannot bind '{address}': {reason}")]
 pub struct BindError {
     address: std::net::SocketAddr,
-    source: io::Error,
+    /// Part of the message: a NACK has room for one line.
+    reason: io::Error,
 }
 
 impl Publisher {
@@ -92,7 +93,7 @@ impl Publisher {
         for at in &listener.addresses {
             let key = SocketKey::of(listener, at);
             if !self.bound.contains_key(&key) {
-                let waiting = self.open(listener, *at).map_err(|source| BindError { address: at.address, source })?;
+                let waiting = self.open(listener, *at).map_err(|reason| BindError { address: at.address, reason })?;
                 let id = next_socket_id();
                 self.bound.insert(key, BoundSocket { id, waiting });
             }

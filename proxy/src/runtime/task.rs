@@ -18,8 +18,8 @@ use crate::{
     },
     runtime::{
         apply::DataPath,
-        handle::Query,
-        publish::{BindError, Publisher},
+        handle::{DrainStep, Query},
+        publish::BindError,
         warming::{Action, Event, Source, WarmedBy, Warming},
     },
     xds::{
@@ -27,7 +27,7 @@ use crate::{
         counters::DiscoveryCounters,
         failures::Failures,
         kind::ResourceKind,
-        resource::{self, Answer, AnswerError, Known, Received, RefusedResource},
+        resource::{self, Answer, AnswerError, Known, Received, RefusedResource, ResourceConfig},
         sotw::SotwStream,
         subscription::{Interest, Verdict},
     },
@@ -51,7 +51,7 @@ pub(super) struct Runtime {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    #[error("listener '{listener}'")]
+    #[error("cannot start listener '{listener}'")]
     StaticListener {
         listener: Arc<str>,
         #[source]
@@ -67,13 +67,13 @@ impl Runtime {
         mut events: Option<mpsc::Receiver<StreamEvent>>,
         mut queries: mpsc::Receiver<Query>,
         mut shutdown: watch::Receiver<bool>,
-    ) -> Result<Publisher, RuntimeError> {
+    ) -> Result<(), RuntimeError> {
         while self.fatal.is_none() {
             self.time_passed();
             tokio::select! {
                 biased;
                 // Err: whoever could ask for it is gone, so nobody is there to serve for.
-                _ = shutdown.wait_for(|shutdown| *shutdown) => return Ok(self.data_path.into_publisher()),
+                _ = shutdown.wait_for(|shutdown| *shutdown) => return Ok(()),
                 Some(query) = queries.recv() => self.answer(query),
                 permit = next_permit(self.requests_due()) => match permit {
                     Some(permit) => {
@@ -88,10 +88,7 @@ impl Runtime {
                 () = sleep_until(self.next_deadline()) => {}
             }
         }
-        match self.fatal {
-            Some(fatal) => Err(fatal),
-            None => Ok(self.data_path.into_publisher()),
-        }
+        self.fatal.map_or(Ok(()), Err)
     }
 
     /// Where to send what is owed now.
@@ -157,8 +154,7 @@ impl Runtime {
     }
 
     fn on_endpoints(&mut self, mut answer: DiscoveryResponse) {
-        let known = Known::new(self.warming.clusters().assignments());
-        let decoded = resource::decode::<LoadAssignment>(&mut answer, &known, SystemTime::now());
+        let decoded = resource::decode::<LoadAssignment>(&mut answer, &Known::nothing(), SystemTime::now());
         self.take(answer, decoded, |resources, _| Event::Endpoints(resources));
     }
 
@@ -170,13 +166,12 @@ impl Runtime {
     }
 
     fn on_routes(&mut self, mut answer: DiscoveryResponse) {
-        let known = Known::new(self.warming.routes().all());
-        let decoded = resource::decode::<RouteTable>(&mut answer, &known, SystemTime::now());
+        let decoded = resource::decode::<RouteTable>(&mut answer, &Known::nothing(), SystemTime::now());
         self.take(answer, decoded, |resources, _| Event::Routes(resources));
     }
 
     /// Applies what is good of an answer and tells the control plane what became of it.
-    fn take<T: resource::ResourceConfig>(
+    fn take<T: ResourceConfig>(
         &mut self,
         answer: DiscoveryResponse,
         decoded: Result<Answer<T>, AnswerError>,
@@ -189,10 +184,8 @@ impl Runtime {
                 Verdict::Refused(error.to_string())
             }
             Ok(Answer { resources, mut refused }) => {
-                for received in &resources {
-                    self.failures.clear(kind, &received.name);
-                }
                 let refused_names: HashSet<Arc<str>> = refused.iter().map(|refused| refused.name.clone()).collect();
+                self.forget_failures(&resources, &refused_names);
                 refused.extend(self.on_event(event(resources, refused_names), now));
                 self.failures.add(kind, &refused, at);
                 resource::refusal_message(kind, &refused).map_or(Verdict::Accepted, Verdict::Refused)
@@ -209,6 +202,16 @@ impl Runtime {
             }
         }
         self.stream.answered(kind, &answer, verdict, now);
+    }
+
+    /// A good version ends the failure of the one before; so does an answer that holds everything but this resource.
+    fn forget_failures<T: ResourceConfig>(&mut self, good: &[Received<T>], refused: &HashSet<Arc<str>>) {
+        for received in good {
+            self.failures.clear(T::KIND, &received.name);
+        }
+        if T::KIND.comes_whole() {
+            self.failures.retain(T::KIND, |name| refused.contains(name));
+        }
     }
 
     /// Lets the warming state decide and carries it out. Gives the resources that turned out to be unusable, of whatever
@@ -306,14 +309,24 @@ impl Runtime {
     fn subscribe(&mut self, kind: ResourceKind, interest: Interest) {
         if *self.stream.subscription(kind).interest() != interest {
             self.counters.subscribed(kind);
+            if let Interest::Names(names) = &interest {
+                self.failures.retain(kind, |name| names.contains(name));
+            }
             self.stream.subscription_mut(kind).set_interest(interest);
         }
     }
 
-    fn answer(&self, query: Query) {
+    fn answer(&mut self, query: Query) {
         match query {
             Query::ConfigDump { endpoints, answer } => {
                 let _ = answer.send(self.config_dump(endpoints)); // Err: whoever asked no longer waits
+            }
+            Query::Drain { step, answer } => {
+                match step {
+                    DrainStep::Connections => self.data_path.drain_connections(),
+                    DrainStep::Listeners => self.data_path.close_listeners(),
+                }
+                let _ = answer.send(()); // Err: as above
             }
         }
     }

@@ -32,14 +32,13 @@ group! {
         CxMaxRequests "upstream_cx_max_requests" Counter,
         CxRxBytesTotal "upstream_cx_rx_bytes_total" Counter,
         CxTxBytesTotal "upstream_cx_tx_bytes_total" Counter,
+        AssignmentUpdate "update_success" Counter,
         RqTotal "upstream_rq_total" Counter,
         RqActive "upstream_rq_active" Gauge,
         RqPendingTotal "upstream_rq_pending_total" Counter,
         RqPendingActive "upstream_rq_pending_active" Gauge,
         RqPendingOverflow "upstream_rq_pending_overflow" Counter,
         RqPendingFailureEject "upstream_rq_pending_failure_eject" Counter,
-        RqCancelled "upstream_rq_cancelled" Counter,
-        RqMaintenanceMode "upstream_rq_maintenance_mode" Counter,
         RqTimeout "upstream_rq_timeout" Counter,
         RqPerTryTimeout "upstream_rq_per_try_timeout" Counter,
         RqRxReset "upstream_rq_rx_reset" Counter,
@@ -50,8 +49,6 @@ group! {
         RqRetryLimitExceeded "upstream_rq_retry_limit_exceeded" Counter,
         LbHealthyPanic "lb_healthy_panic" Counter,
         MembershipChange "membership_change" Counter,
-        AssignmentUpdate "update_success" Counter,
-        OriginalDstInvalid "original_dst_host_invalid" Counter,
     }
 }
 

@@ -121,8 +121,11 @@ impl Histogram {
 
 /// Responses counted by status code; a class of a hundred codes is allocated when its first response is counted.
 pub struct CodeCounters {
-    shards: Box<[[OnceLock<Box<[AtomicU64; 100]>>; 5]]>,
+    shards: Box<[[CodeClass; 5]]>,
 }
+
+/// The codes of one class.
+type CodeClass = OnceLock<Box<[AtomicU64; 100]>>;
 
 impl CodeCounters {
     pub fn new(shards: usize) -> Self {

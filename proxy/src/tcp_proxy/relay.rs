@@ -9,7 +9,6 @@ use std::{
     os::fd::OwnedFd,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -98,12 +97,13 @@ impl Direction {
             if self.state == State::Done {
                 return Poll::Ready(Ok(()));
             }
+            // What was copied before the pipe was there goes first.
+            ready!(self.poll_write(session, to, cx))?;
             if self.pipe.is_some()
                 && let (Some(from), Some(to)) = (from.as_plain(), to.as_plain())
             {
                 ready!(self.poll_splice(session, way, from, to, cx))?;
             }
-            ready!(self.poll_write(session, to, cx))?;
             if self.state == State::Ending {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                 self.state = State::Done;
@@ -204,7 +204,7 @@ impl Direction {
 }
 
 fn count(session: &TcpSession, way: Way, bytes: usize) {
-    session.downstream.control.set_idle(Instant::now());
+    session.downstream.control.touch();
     match way {
         Way::Upstream => session.received(bytes),
         Way::Downstream => session.sent(bytes),

@@ -170,3 +170,48 @@ impl Connector {
         Ok(stream)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_xds::json;
+
+    use super::*;
+
+    const ENDPOINTS: &str = "endpoints: [{lb_endpoints: [\
+        {endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}, \
+        {endpoint: {address: {socket_address: {address: '::1', port_value: 2}}}}]}]";
+    const HTTP2: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+        {'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+        explicit_http_config: {http2_protocol_options: {}}}}";
+
+    fn control_plane(fields: &str) -> Result<ControlPlane, ControlPlaneError> {
+        let message = json::from_yaml(&format!("{{name: c, {fields}}}")).expect("a cluster");
+        ControlPlane::new(&ClusterConfig::from_proto(message).expect("a cluster"))
+    }
+
+    #[test]
+    fn takes_a_static_cluster_that_speaks_http2() {
+        let found = control_plane(&format!("type: STATIC, load_assignment: {{cluster_name: c, {ENDPOINTS}}}, {HTTP2}"));
+        let addresses: Vec<String> =
+            found.expect("a control plane").addresses.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(addresses, ["127.0.0.1:1", "[::1]:2"]);
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_others() {
+        let refusal = |fields: &str| control_plane(fields).expect_err("unusable").to_string();
+        let assignment = format!("load_assignment: {{cluster_name: c, {ENDPOINTS}}}");
+        assert!(refusal(&format!("type: STATIC, {assignment}")).ends_with("must speak HTTP/2"));
+        assert!(
+            refusal(&format!("type: STATIC, load_assignment: {{cluster_name: c}}, {HTTP2}")).ends_with("no endpoints")
+        );
+        let eds = "type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}";
+        assert!(refusal(&format!("{eds}, {HTTP2}")).ends_with("must be STATIC"));
+    }
+
+    #[test]
+    fn the_authority_is_the_clusters_name_where_it_can_be() {
+        assert_eq!(origin("xds-grpc", false).to_string(), "http://xds-grpc/");
+        assert_eq!(origin("outbound|15010||control plane", true).to_string(), "https://control-plane/");
+    }
+}

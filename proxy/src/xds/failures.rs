@@ -1,11 +1,7 @@
 //! The newest refused update of each resource, until a good one takes its place: what `/config_dump` shows as
 //! `error_state`. Pure.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use crate::xds::{
     kind::ResourceKind,
@@ -42,7 +38,7 @@ impl Failures {
     }
 
     /// Forgets those that nobody speaks of any more.
-    pub fn retain(&mut self, kind: ResourceKind, named: &HashSet<Arc<str>>) {
-        self.kinds[kind.index()].retain(|name, _| named.contains(name));
+    pub fn retain(&mut self, kind: ResourceKind, is_named: impl Fn(&Arc<str>) -> bool) {
+        self.kinds[kind.index()].retain(|name, _| is_named(name));
     }
 }

@@ -31,6 +31,14 @@ impl ResourceKind {
         }
     }
 
+    /// Whether an answer holds all resources there are, so that what it does not name is gone.
+    pub fn comes_whole(self) -> bool {
+        match self {
+            ResourceKind::Cluster | ResourceKind::Listener => true,
+            ResourceKind::Endpoints | ResourceKind::Routes => false,
+        }
+    }
+
     /// As people say it, in logs and metrics.
     pub fn service(self) -> &'static str {
         match self {

@@ -137,10 +137,15 @@ impl ResourceConfig for RouteTable {
 }
 
 /// What is already there, by the bytes of its message: a control plane sends all clusters when one of them changes, and
-/// decoding the others again would cost a start-up's work each time.
+/// decoding the others again would cost a start-up's work each time. Not for kinds that come one by one, where looking at
+/// everything that is there would cost more than it saves.
 pub struct Known<'a, T>(HashMap<&'a [u8], &'a Received<T>>);
 
 impl<'a, T> Known<'a, T> {
+    pub fn nothing() -> Known<'a, T> {
+        Known(HashMap::new())
+    }
+
     pub fn new(received: impl Iterator<Item = &'a Received<T>>) -> Known<'a, T> {
         Known(received.map(|received| (received.origin.message.value.as_slice(), received)).collect())
     }

@@ -95,6 +95,11 @@ impl<'a> Token<'a> {
             return Err(error(format!("'{}': {} does not take a length", self.text, self.name)));
         }
         let format = self.parameters.filter(|format| !format.is_empty()).map(str::to_owned);
+        if let Some(format) = &format
+            && let Err(cause) = jiff::fmt::strtime::format(format, jiff::Timestamp::UNIX_EPOCH)
+        {
+            return Err(error(format!("'{}': {cause}", self.text)));
+        }
         Ok(Operator { command: Command::StartTime(format), max_length: None })
     }
 

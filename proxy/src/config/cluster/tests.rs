@@ -1,1 +1,353 @@
+use super::*;
+use crate::config::testing::{assert_refused, assert_unsupported, message, refusal};
 
+const BASE: &str = "name: c";
+const HTTP: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const POLICIES: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies";
+
+fn cluster(fields: &str) -> ClusterConfig {
+    ClusterConfig::from_proto(message(&format!("{BASE}\n{fields}"))).unwrap()
+}
+
+#[track_caller]
+fn assert_each_refused(cases: &[(&str, &str)]) {
+    assert_refused(BASE, ClusterConfig::from_proto, cases);
+}
+
+fn http_options(fields: &str) -> String {
+    format!(
+        "typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{'@type': {HTTP}, {fields}}}}}"
+    )
+}
+
+fn policy(policies: &[&str]) -> String {
+    let policies: Vec<_> = policies
+        .iter()
+        .map(|policy| format!("{{typed_extension_config: {{name: x, typed_config: {{'@type': {policy}}}}}}}"))
+        .collect();
+    format!("load_balancing_policy: {{policies: [{}]}}", policies.join(", "))
+}
+
+#[test]
+fn defaults_are_envoys() {
+    let cluster = cluster("");
+    assert_eq!((&*cluster.name, &*cluster.stat_name), ("c", "c"));
+    assert!(matches!(&cluster.discovery, Discovery::Static(assignment) if assignment.priorities.is_empty()));
+    assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
+    assert_eq!(cluster.lb_policy, LbPolicy::RoundRobin);
+    let thresholds = CircuitBreakerThresholds {
+        max_connections: 1024,
+        max_pending_requests: 1024,
+        max_requests: 1024,
+        max_retries: 3,
+        track_remaining: false,
+    };
+    assert_eq!((cluster.circuit_breakers, cluster.high_priority_circuit_breakers), (thresholds, thresholds));
+    assert!(matches!(cluster.protocol, UpstreamProtocol::Http1));
+    assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!((cluster.max_requests_per_connection, cluster.per_connection_buffer_limit_bytes), (None, 1 << 20));
+    assert!(cluster.bind_v4.is_none() && cluster.bind_v6.is_none() && cluster.transport_socket.is_none());
+}
+
+#[test]
+fn endpoints_may_come_by_the_stream() {
+    let cluster = cluster("type: EDS\neds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}");
+    let Discovery::Eds { service_name, initial_fetch_timeout } = &cluster.discovery else { panic!("{cluster:?}") };
+    assert_eq!((&**service_name, *initial_fetch_timeout), ("c", Some(Duration::from_secs(15))));
+    let named = self::cluster("type: EDS\neds_cluster_config: {service_name: s, eds_config: {ads: {}}}");
+    assert!(matches!(&named.discovery, Discovery::Eds { service_name, .. } if &**service_name == "s"));
+    assert_each_refused(&[
+        ("type: EDS", "eds_cluster_config: value is required"),
+        ("type: EDS\neds_cluster_config: {}", "eds_cluster_config.eds_config: value is required"),
+        (
+            "type: EDS\neds_cluster_config: {eds_config: {self: {}}}",
+            "eds_cluster_config.eds_config.self: not supported",
+        ),
+        ("eds_cluster_config: {}", "eds_cluster_config: only for a cluster of type EDS"),
+        ("type: EDS\nload_assignment: {}", "load_assignment: only for a cluster of type STATIC"),
+    ]);
+}
+
+#[test]
+fn the_control_planes_passthrough_is_read() {
+    let cluster = cluster(
+        "
+type: ORIGINAL_DST
+lb_policy: CLUSTER_PROVIDED
+connect_timeout: 10s
+upstream_bind_config:
+  source_address: {address: 127.0.0.6, port_value: 0}
+  extra_source_addresses: [{address: {address: '::6', port_value: 0}}]
+circuit_breakers:
+  thresholds:
+  - {max_connections: 1, max_pending_requests: 2, max_requests: 3, max_retries: 4, track_remaining: true}
+  - {max_connections: 9}
+  - {priority: HIGH, max_retries: 8}
+alt_stat_name: s",
+    );
+    assert!(matches!(cluster.discovery, Discovery::OriginalDst));
+    assert_eq!((cluster.lb_policy, &*cluster.stat_name), (LbPolicy::ClusterProvided, "s"));
+    assert_eq!(cluster.connect_timeout, Duration::from_secs(10));
+    assert_eq!(cluster.bind_v4, Some("127.0.0.6:0".parse().unwrap()));
+    assert_eq!(cluster.bind_v6, Some("[::6]:0".parse().unwrap()));
+    assert_eq!(
+        cluster.circuit_breakers,
+        CircuitBreakerThresholds {
+            max_connections: 1,
+            max_pending_requests: 2,
+            max_requests: 3,
+            max_retries: 4,
+            track_remaining: true
+        },
+        "the first of several holds"
+    );
+    assert_eq!(cluster.high_priority_circuit_breakers.max_retries, 8);
+}
+
+#[test]
+fn protocols_are_chosen_by_the_extension_or_by_older_fields() {
+    let extended = cluster(&http_options(
+        "explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 9}},
+         common_http_protocol_options: {idle_timeout: 0s, max_requests_per_connection: 5}",
+    ));
+    assert!(matches!(&extended.protocol, UpstreamProtocol::Http2(options) if options.max_concurrent_streams == 9));
+    assert_eq!((extended.idle_timeout, extended.max_requests_per_connection), (None, Some(5)));
+    let explicit_http1 = http_options("explicit_http_config: {http_protocol_options: {}}");
+    assert!(matches!(cluster(&explicit_http1).protocol, UpstreamProtocol::Http1));
+
+    let legacy = cluster(
+        "http2_protocol_options: {}\ncommon_http_protocol_options: {idle_timeout: 7s}\nmax_requests_per_connection: 3",
+    );
+    assert!(matches!(legacy.protocol, UpstreamProtocol::Http2(_)));
+    assert_eq!((legacy.idle_timeout, legacy.max_requests_per_connection), (Some(Duration::from_secs(7)), Some(3)));
+
+    let both = cluster(&format!("http2_protocol_options: {{}}\nmax_requests_per_connection: 3\n{explicit_http1}"));
+    assert!(matches!(both.protocol, UpstreamProtocol::Http1), "the extension wins");
+    assert_eq!(both.max_requests_per_connection, Some(3));
+}
+
+#[test]
+fn load_balancers_are_chosen_by_the_list_or_by_the_enumeration() {
+    let choose = |fields: &str| cluster(fields).lb_policy;
+    assert_eq!(choose("lb_policy: RANDOM"), LbPolicy::Random);
+    assert_eq!(choose("lb_policy: LEAST_REQUEST"), LbPolicy::LeastRequest { choice_count: 2 });
+    let configured = "lb_policy: LEAST_REQUEST\nleast_request_lb_config: {choice_count: 5}";
+    assert_eq!(choose(configured), LbPolicy::LeastRequest { choice_count: 5 });
+    assert_eq!(choose("least_request_lb_config: {choice_count: 5}"), LbPolicy::RoundRobin, "belongs to another policy");
+
+    let round_robin = format!("{POLICIES}.round_robin.v3.RoundRobin");
+    let least_request = format!("{POLICIES}.least_request.v3.LeastRequest, choice_count: 3");
+    let random = format!("{POLICIES}.random.v3.Random");
+    let unknown = "type.googleapis.com/google.protobuf.Empty, value: {}";
+    assert_eq!(choose(&policy(&[&round_robin])), LbPolicy::RoundRobin);
+    assert_eq!(choose(&policy(&[unknown, &least_request, &random])), LbPolicy::LeastRequest { choice_count: 3 });
+    assert_eq!(choose(&format!("lb_policy: MAGLEV\n{}", policy(&[&random]))), LbPolicy::Random);
+    let provided = policy(&[&format!("{POLICIES}.cluster_provided.v3.ClusterProvided")]);
+    assert_eq!(choose(&format!("type: ORIGINAL_DST\n{provided}")), LbPolicy::ClusterProvided);
+}
+
+#[test]
+fn load_balancers_that_do_not_fit_are_refused() {
+    let path = "load_balancing_policy.policies[0].typed_extension_config.typed_config";
+    let original_dst_only = "lb_policy: CLUSTER_PROVIDED is only for a cluster of type ORIGINAL_DST";
+    assert_each_refused(&[
+        ("lb_policy: RING_HASH", "lb_policy: RING_HASH is not supported"),
+        ("lb_policy: MAGLEV", "lb_policy: MAGLEV is not supported"),
+        ("lb_policy: LOAD_BALANCING_POLICY_CONFIG", "load_balancing_policy: value is required"),
+        ("lb_policy: CLUSTER_PROVIDED", original_dst_only),
+        ("type: ORIGINAL_DST", "lb_policy: a cluster of type ORIGINAL_DST takes CLUSTER_PROVIDED only"),
+        (
+            "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\noriginal_dst_lb_config: {use_http_header: true}",
+            "original_dst_lb_config.use_http_header: not supported",
+        ),
+        ("round_robin_lb_config: {slow_start_config: {}}", "round_robin_lb_config.slow_start_config: not supported"),
+        (
+            "lb_policy: LEAST_REQUEST\nleast_request_lb_config: {active_request_bias: {default_value: 2, runtime_key: x}}",
+            "least_request_lb_config.active_request_bias: not supported",
+        ),
+        ("load_balancing_policy: {}", "load_balancing_policy.policies: none of the policies is supported"),
+        (
+            &policy(&["type.googleapis.com/google.protobuf.Empty, value: {}"]),
+            "load_balancing_policy.policies: none of the policies is supported",
+        ),
+        (
+            &policy(&[&format!(
+                "{POLICIES}.round_robin.v3.RoundRobin, locality_lb_config: {{locality_weighted_lb_config: {{}}}}"
+            )]),
+            &format!("{path}.locality_lb_config: not supported"),
+        ),
+        (
+            &policy(&[&format!("{POLICIES}.least_request.v3.LeastRequest, selection_method: FULL_SCAN")]),
+            &format!("{path}.selection_method: FULL_SCAN is not supported"),
+        ),
+    ]);
+}
+
+#[test]
+fn source_addresses_are_one_a_family() {
+    let bind = |fields: &str| format!("upstream_bind_config: {{{fields}}}");
+    let first = "source_address: {address: 127.0.0.6, port_value: 0}";
+    let older = cluster(&bind(&format!("{first}, additional_source_addresses: [{{address: '::6', port_value: 0}}]")));
+    assert!(older.bind_v4.is_some() && older.bind_v6.is_some());
+    let second = "extra_source_addresses: [{address: {address: '::6', port_value: 0}}]";
+    for (fields, expected) in [
+        (second.to_owned(), "source_address: value is required before further addresses"),
+        (
+            format!("{first}, extra_source_addresses: [{{address: {{address: 127.0.0.7, port_value: 0}}}}]"),
+            "extra_source_addresses[0]: a second source address of the same IP version",
+        ),
+        (
+            format!("{first}, {second}, additional_source_addresses: [{{address: '::6', port_value: 0}}]"),
+            "additional_source_addresses: extra_source_addresses is there too",
+        ),
+        (format!("{first}, freebind: true"), "freebind: true is not supported"),
+        (format!("{first}, socket_options: [{{}}]"), "socket_options: not supported"),
+        (format!("{first}, local_address_selector: {{}}"), "local_address_selector: not supported"),
+        ("source_address: {address: x, port_value: 0}".to_owned(), "source_address.address: malformed IP address: x"),
+    ] {
+        assert_each_refused(&[(&bind(&fields), &format!("upstream_bind_config.{expected}"))]);
+    }
+}
+
+#[test]
+fn what_http_does_not_do_is_refused() {
+    let path = "typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"]";
+    let explicit = "explicit_http_config: {http_protocol_options: {}}";
+    for (fields, expected) in [
+        ("", "upstream_protocol_options: value is required"),
+        ("use_downstream_protocol_config: {}", "use_downstream_protocol_config: not supported"),
+        ("auto_config: {}", "auto_config: not supported"),
+        (
+            "explicit_http_config: {http3_protocol_options: {}}",
+            "explicit_http_config.http3_protocol_options: not supported",
+        ),
+        (
+            "explicit_http_config: {http_protocol_options: {accept_http_10: true}}",
+            "explicit_http_config.http_protocol_options.accept_http_10: not supported",
+        ),
+        (
+            "explicit_http_config: {http2_protocol_options: {allow_connect: true}}",
+            "explicit_http_config.http2_protocol_options.allow_connect: not supported",
+        ),
+        (
+            &format!("{explicit}, upstream_http_protocol_options: {{auto_sni: true}}"),
+            "upstream_http_protocol_options: not supported",
+        ),
+        (&format!("{explicit}, http_filters: [{{name: x}}]"), "http_filters: not supported"),
+        (
+            &format!("{explicit}, outlier_detection: {{error_matcher: {{any_match: true}}}}"),
+            "outlier_detection: not supported",
+        ),
+        (&format!("{explicit}, retry_policy: {{}}"), "retry_policy: not supported"),
+        (
+            &format!("{explicit}, common_http_protocol_options: {{max_connection_duration: 1s}}"),
+            "common_http_protocol_options.max_connection_duration: not supported",
+        ),
+        (
+            &format!("{explicit}, common_http_protocol_options: {{max_headers_count: 1}}"),
+            "common_http_protocol_options.max_headers_count: not supported",
+        ),
+    ] {
+        let error = refusal(ClusterConfig::from_proto(
+            weft_xds::json::from_yaml(&format!("{BASE}\n{}", http_options(fields))).unwrap(),
+        ));
+        assert_eq!(error, format!("{path}.{expected}"), "{fields}");
+    }
+    assert_each_refused(&[
+        (
+            &format!("typed_extension_protocol_options: {{x: {{'@type': {HTTP}, {explicit}}}}}"),
+            "typed_extension_protocol_options[\"x\"]: not supported",
+        ),
+        ("http2_protocol_options: {allow_metadata: true}", "http2_protocol_options.allow_metadata: not supported"),
+        ("http_protocol_options: {enable_trailers: true}", "http_protocol_options.enable_trailers: not supported"),
+        (
+            "common_http_protocol_options: {max_stream_duration: 1s}",
+            "common_http_protocol_options.max_stream_duration: not supported",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_not_supported_is_refused() {
+    assert_unsupported(
+        BASE,
+        ClusterConfig::from_proto,
+        &[
+            "transport_socket_matches: [{}]",
+            "transport_socket_matcher: {}",
+            "stats_matcher: {}",
+            "per_connection_buffer_high_watermark_timeout: 1s",
+            "health_checks: [{}]",
+            "upstream_http_protocol_options: {}",
+            "dns_refresh_rate: 1s",
+            "dns_jitter: 1s",
+            "dns_failure_refresh_rate: {}",
+            "respect_dns_ttl: true",
+            "dns_resolvers: [{}]",
+            "use_tcp_for_dns_lookups: true",
+            "dns_resolution_config: {}",
+            "typed_dns_resolver_config: {}",
+            "outlier_detection: {}",
+            "cleanup_interval: 1s",
+            "lb_subset_config: {}",
+            "protocol_selection: USE_DOWNSTREAM_PROTOCOL",
+            "close_connections_on_host_health_failure: true",
+            "filters: [{}]",
+            "lrs_server: {}",
+            "lrs_report_endpoint_metrics: [x]",
+            "track_timeout_budgets: true",
+            "upstream_config: {}",
+            "track_cluster_stats: {}",
+            "preconnect_policy: {}",
+            "connection_pool_per_downstream_connection: true",
+            "queuing_policies: {}",
+            "cluster_type: {name: x}",
+        ],
+    );
+    assert_each_refused(&[
+        ("type: STRICT_DNS", "type: STRICT_DNS is not supported"),
+        ("type: LOGICAL_DNS", "type: LOGICAL_DNS is not supported"),
+        ("connect_timeout: 0s", "connect_timeout: value must be greater than 0s"),
+        ("wait_for_warm_on_init: false", "wait_for_warm_on_init: false is not supported"),
+        (
+            "common_lb_config: {healthy_panic_threshold: {value: 1}}",
+            "common_lb_config.healthy_panic_threshold: not supported",
+        ),
+        (
+            "common_lb_config: {locality_weighted_lb_config: {}}",
+            "common_lb_config.locality_weighted_lb_config: not supported",
+        ),
+        (
+            "upstream_connection_options: {tcp_keepalive: {}}",
+            "upstream_connection_options.tcp_keepalive: not supported",
+        ),
+        ("circuit_breakers: {per_host_thresholds: [{}]}", "circuit_breakers.per_host_thresholds: not supported"),
+        (
+            "circuit_breakers: {thresholds: [{}, {retry_budget: {}}]}",
+            "circuit_breakers.thresholds[1].retry_budget: not supported",
+        ),
+        ("transport_socket: {name: x}", "transport_socket.typed_config: value is required"),
+        ("load_assignment: {endpoints: [{proximity: 1}]}", "load_assignment.endpoints[0].proximity: not supported"),
+    ]);
+}
+
+proptest::proptest! {
+    /// What a control plane sends is decoded, and may be wrong in any way.
+    #[test]
+    fn no_damage_panics(changes in proptest::collection::vec((0_usize..4096, proptest::num::u8::ANY), 1..6)) {
+        use prost::Message as _;
+        let endpoint = "{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}";
+        let yaml = format!(
+            "{BASE}\nload_assignment: {{cluster_name: c, endpoints: [{{priority: 1, lb_endpoints: [{endpoint}]}}]}}\n{}",
+            http_options("explicit_http_config: {http2_protocol_options: {}}"),
+        );
+        let mut bytes = message::<Cluster>(&yaml).encode_to_vec();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if let Ok(message) = Cluster::decode(&bytes[..]) {
+            let _ = ClusterConfig::from_proto(message);
+        }
+    }
+}

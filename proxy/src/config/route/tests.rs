@@ -1,1 +1,347 @@
+use super::*;
+use crate::config::testing::{assert_refused, assert_unsupported, message, refusal};
 
+const TABLE: &str = "name: r";
+/// A table's YAML with one route, to which the test adds fields.
+fn with_route(fields: &str) -> String {
+    format!("virtual_hosts: [{{name: v, domains: ['*'], routes: [{{{fields}}}]}}]")
+}
+
+fn with_action(fields: &str) -> String {
+    with_route(&format!("match: {{prefix: /}}, route: {{{fields}}}"))
+}
+
+fn table(yaml: &str) -> RouteTable {
+    RouteTable::from_proto(message(&format!("{TABLE}\n{yaml}"))).unwrap()
+}
+
+fn forward(yaml: &str) -> ForwardAction {
+    let mut table = table(&with_action(yaml));
+    let route = Arc::into_inner(table.virtual_hosts.remove(0).routes.remove(0)).unwrap();
+    let RouteAction::Forward(action) = route.action else { panic!("not forwarded") };
+    *action
+}
+
+/// Each pair is the fields of a route and the refusal below `virtual_hosts[0].routes[0]`.
+#[track_caller]
+fn assert_route_refused(cases: &[(&str, &str)]) {
+    for (fields, expected) in cases {
+        let line = with_route(fields);
+        assert_refused(TABLE, RouteTable::from_proto, &[(&line, &format!("virtual_hosts[0].routes[0].{expected}"))]);
+    }
+}
+
+#[test]
+fn a_table_is_read() {
+    let table = table(
+        "
+ignore_port_in_host_matching: true
+virtual_hosts:
+- name: a
+  domains: [Reviews, '*.Example.com']
+  include_request_attempt_count: true
+  include_attempt_count_in_response: true
+  routes:
+  - name: first
+    match: {prefix: /api, case_sensitive: false, grpc: {}, headers: [{name: x}], query_parameters: [{name: q}]}
+    route: {cluster: c}
+    decorator: {operation: x}
+- {name: b, domains: ['*']}",
+    );
+    assert!(table.ignore_port_in_host_matching && !table.validate_clusters);
+    let host = &table.virtual_hosts[0];
+    assert_eq!(host.domains, ["reviews", "*.example.com"]);
+    assert!(host.include_request_attempt_count && host.include_attempt_count_in_response);
+    let RouteMatch { path, case_sensitive, headers, query_parameters, grpc } = &host.routes[0].route_match;
+    assert!(matches!(path, PathMatch::Prefix(prefix) if prefix == "/api"));
+    assert!(!case_sensitive && *grpc);
+    assert_eq!((headers.len(), query_parameters.len(), &*host.routes[0].name), (1, 1, "first"));
+    assert!(matches!(query_parameters[0].value, QueryParameterValue::Present(true)));
+}
+
+#[test]
+fn equal_tables_have_equal_hashes() {
+    assert_eq!(table(&with_action("cluster: c")).hash, table(&with_action("cluster: c")).hash);
+    assert_ne!(table(&with_action("cluster: c")).hash, table(&with_action("cluster: d")).hash);
+}
+
+#[test]
+fn an_action_without_settings_has_envoys_defaults() {
+    let action = forward("cluster: c");
+    assert!(matches!(&action.cluster, ClusterSpecifier::Cluster(name) if &**name == "c"));
+    assert_eq!(action.timeout, Some(Duration::from_secs(15)));
+    assert_eq!(action.idle_timeout, None);
+    assert_eq!(action.cluster_not_found_response_code, 503);
+    assert_eq!(action.priority, RoutingPriority::Default);
+    assert!(action.retry_policy.is_none() && action.prefix_rewrite.is_none() && action.host_rewrite_literal.is_none());
+}
+
+#[test]
+fn an_actions_settings_are_read() {
+    let action = forward(
+        "cluster: c, timeout: 0s, idle_timeout: 0s, priority: HIGH, prefix_rewrite: /x, host_rewrite_literal: h,
+         cluster_not_found_response_code: NOT_FOUND, max_stream_duration: {max_stream_duration: 0s}",
+    );
+    assert_eq!((action.timeout, action.idle_timeout), (None, Some(None)));
+    assert_eq!(action.priority, RoutingPriority::High);
+    assert_eq!(action.prefix_rewrite.as_deref(), Some("/x"));
+    assert_eq!(action.host_rewrite_literal.unwrap(), "h");
+    assert_eq!(action.cluster_not_found_response_code, 404);
+    assert_eq!(forward("cluster: c, idle_timeout: 2s").idle_timeout, Some(Some(Duration::from_secs(2))));
+}
+
+#[test]
+fn a_virtual_hosts_retry_policy_holds_for_routes_without_one() {
+    let table = table(
+        "
+virtual_hosts:
+- name: v
+  domains: ['*']
+  retry_policy: {num_retries: 7}
+  routes:
+  - {match: {prefix: /a}, route: {cluster: c}}
+  - {match: {prefix: /b}, route: {cluster: c, retry_policy: {num_retries: 1}}}",
+    );
+    let retries = table.virtual_hosts[0].routes.iter().map(|route| match &route.action {
+        RouteAction::Forward(action) => action.retry_policy.as_ref().map(|policy| policy.num_retries),
+        RouteAction::DirectResponse(_) => None,
+    });
+    assert_eq!(retries.collect::<Vec<_>>(), [Some(7), Some(1)]);
+}
+
+#[test]
+fn weighted_clusters_are_read_and_named() {
+    let table = table(&with_action(
+        "weighted_clusters: {total_weight: 3, clusters: [{name: a, weight: 1}, {name: b, weight: 99}]}",
+    ));
+    let names: Vec<_> = table.clusters().map(|(path, name)| (path.to_string(), name.to_string())).collect();
+    let path = "virtual_hosts[0].routes[0].route.weighted_clusters.clusters";
+    assert_eq!(names, [(format!("{path}[0].name"), "a".to_owned()), (format!("{path}[1].name"), "b".to_owned())]);
+}
+
+#[test]
+fn an_inline_table_checks_its_clusters_unless_told_otherwise() {
+    let yaml = |extra: &str| message(&format!("{TABLE}\n{extra}\n{}", with_action("cluster: nope")));
+    let known = |name: &str| name == "c";
+    let error = RouteTable::inline(yaml("")).unwrap().check_clusters(known).unwrap_err();
+    assert_eq!(error.to_string(), "virtual_hosts[0].routes[0].route.cluster: unknown cluster 'nope'");
+    RouteTable::inline(yaml("validate_clusters: false")).unwrap().check_clusters(known).unwrap();
+    RouteTable::from_proto(yaml("")).unwrap().check_clusters(known).unwrap();
+    RouteTable::from_proto(yaml("validate_clusters: true")).unwrap().check_clusters(known).unwrap_err();
+}
+
+#[test]
+fn a_direct_response_is_bounded() {
+    let respond = |body: usize, limit: &str| {
+        let body = "x".repeat(body);
+        let route =
+            format!("match: {{prefix: /}}, direct_response: {{status: 418, body: {{inline_string: '{body}'}}}}");
+        RouteTable::from_proto(message(&format!("{TABLE}\n{limit}\n{}", with_route(&route))))
+    };
+    let table = respond(3, "").unwrap();
+    let RouteAction::DirectResponse(response) = &table.virtual_hosts[0].routes[0].action else { panic!("{table:?}") };
+    assert_eq!((response.status.as_u16(), &response.body[..]), (418, &b"xxx"[..]));
+    respond(4096, "").unwrap();
+    assert_eq!(
+        refusal(respond(4097, "")),
+        "virtual_hosts[0].routes[0].direct_response.body: body is 4097 bytes; maximum is 4096"
+    );
+    respond(4097, "max_direct_response_body_size_bytes: 5000").unwrap();
+}
+
+#[test]
+fn a_domain_stands_in_one_virtual_host() {
+    let shared = |index: usize, item: usize, domain: &str| {
+        format!("virtual_hosts[{index}].domains[{item}]: domain '{domain}' stands in route table 'r' already")
+    };
+    assert_refused(
+        TABLE,
+        RouteTable::from_proto,
+        &[
+            ("virtual_hosts: [{name: a, domains: [x]}, {name: b, domains: [y, X]}]", &shared(1, 1, "x")),
+            ("virtual_hosts: [{name: a, domains: ['*']}, {name: b, domains: ['*']}]", &shared(1, 0, "*")),
+            ("virtual_hosts: [{name: a, domains: [x, x]}]", &shared(0, 1, "x")),
+        ],
+    );
+}
+
+#[test]
+fn a_tables_unsupported_fields_are_refused() {
+    assert_unsupported(
+        TABLE,
+        RouteTable::from_proto,
+        &[
+            "vhds: {}",
+            "internal_only_headers: [x]",
+            "response_headers_to_add: [{}]",
+            "response_headers_to_remove: [x]",
+            "request_headers_to_add: [{}]",
+            "request_headers_to_remove: [x]",
+            "cluster_specifier_plugins: [{}]",
+            "request_mirror_policies: [{}]",
+            "vhost_header: x",
+            "ignore_path_parameters_in_path_matching: true",
+            "typed_per_filter_config: {x: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}",
+            "route_specifiers: [{}]",
+        ],
+    );
+}
+
+#[test]
+fn a_virtual_hosts_unsupported_fields_are_refused() {
+    for line in [
+        "matcher: {}",
+        "require_tls: ALL",
+        "virtual_clusters: [{}]",
+        "rate_limits: [{}]",
+        "request_headers_to_add: [{}]",
+        "request_headers_to_remove: [x]",
+        "response_headers_to_add: [{}]",
+        "response_headers_to_remove: [x]",
+        "cors: {}",
+        "typed_per_filter_config: {x: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}",
+        "retry_policy_typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}",
+        "hedge_policy: {}",
+        "include_is_timeout_retry_header: true",
+        "per_request_buffer_limit_bytes: 1",
+        "request_body_buffer_limit: 1",
+        "request_mirror_policies: [{}]",
+        "route_specifiers: [{}]",
+    ] {
+        let (field, _) = line.split_once(':').unwrap();
+        let host = format!("virtual_hosts: [{{name: v, domains: ['*'], {line}}}]");
+        assert_refused(TABLE, RouteTable::from_proto, &[(&host, &format!("virtual_hosts[0].{field}: not supported"))]);
+    }
+}
+
+#[test]
+fn a_routes_unsupported_fields_are_refused() {
+    for line in [
+        "typed_per_filter_config: {x: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}",
+        "request_headers_to_add: [{}]",
+        "request_headers_to_remove: [x]",
+        "response_headers_to_add: [{}]",
+        "response_headers_to_remove: [x]",
+        "per_request_buffer_limit_bytes: 1",
+        "stat_prefix: x",
+        "request_body_buffer_limit: 1",
+        "route_specifiers: [{}]",
+    ] {
+        let (field, _) = line.split_once(':').unwrap();
+        let fields = format!("match: {{prefix: /}}, route: {{cluster: c}}, {line}");
+        assert_route_refused(&[(&fields, &format!("{field}: not supported"))]);
+    }
+    assert_route_refused(&[
+        ("match: {prefix: /}, redirect: {}", "redirect: not supported"),
+        ("match: {prefix: /}, filter_action: {}", "filter_action: not supported"),
+        ("match: {prefix: /}, non_forwarding_action: {}", "non_forwarding_action: not supported"),
+        ("match: {prefix: /}", "action: value is required"),
+        ("route: {cluster: c}", "match: value is required"),
+        ("match: {}, route: {cluster: c}", "match.path_specifier: value is required"),
+        ("match: {connect_matcher: {}}, route: {cluster: c}", "match.connect_matcher: not supported"),
+        ("match: {path_match_policy: {}}, route: {cluster: c}", "match.path_match_policy: not supported"),
+        ("match: {safe_regex: {regex: '('}}, route: {cluster: c}", "match.safe_regex.regex: unclosed group"),
+        ("match: {prefix: /, runtime_fraction: {}}, route: {cluster: c}", "match.runtime_fraction: not supported"),
+        ("match: {prefix: /, cookies: [{}]}, route: {cluster: c}", "match.cookies: not supported"),
+        ("match: {prefix: /, tls_context: {}}, route: {cluster: c}", "match.tls_context: not supported"),
+        ("match: {prefix: /, dynamic_metadata: [{}]}, route: {cluster: c}", "match.dynamic_metadata: not supported"),
+        ("match: {prefix: /, filter_state: [{}]}, route: {cluster: c}", "match.filter_state: not supported"),
+        (
+            "match: {prefix: /, headers: [{name: a}, {name: ' '}]}, route: {cluster: c}",
+            "match.headers[1].name: not a header name",
+        ),
+        (
+            "match: {prefix: /}, direct_response: {status: 200, body_format: {}}",
+            "direct_response.body_format: not supported",
+        ),
+        ("match: {prefix: /}, direct_response: {status: 70000}", "direct_response.status: not an HTTP status code"),
+    ]);
+}
+
+#[test]
+fn an_actions_unsupported_fields_are_refused() {
+    for line in [
+        "metadata_match: {}",
+        "regex_rewrite: {}",
+        "path_rewrite_policy: {}",
+        "path_rewrite: x",
+        "append_x_forwarded_host: true",
+        "flush_timeout: 1s",
+        "early_data_policy: {}",
+        "retry_policy_typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}",
+        "request_mirror_policies: [{}]",
+        "rate_limits: [{}]",
+        "include_vh_rate_limits: true",
+        "hash_policy: [{}]",
+        "cors: {}",
+        "max_grpc_timeout: 1s",
+        "grpc_timeout_offset: 1s",
+        "upgrade_configs: [{}]",
+        "internal_redirect_policy: {}",
+        "internal_redirect_action: HANDLE_INTERNAL_REDIRECT",
+        "max_internal_redirects: 1",
+        "hedge_policy: {}",
+        "host_rewrite_header: x",
+        "host_rewrite_path_regex: {}",
+    ] {
+        let (field, _) = line.split_once(':').unwrap();
+        let fields = format!("match: {{prefix: /}}, route: {{cluster: c, {line}}}");
+        assert_route_refused(&[(&fields, &format!("route.{field}: not supported"))]);
+    }
+    let action = |fields: &str| format!("match: {{prefix: /}}, route: {{{fields}}}");
+    for (fields, expected) in [
+        ("", "cluster_specifier: value is required"),
+        ("cluster_header: x", "cluster_header: not supported"),
+        ("cluster_specifier_plugin: x", "cluster_specifier_plugin: not supported"),
+        ("inline_cluster_specifier_plugin: {}", "inline_cluster_specifier_plugin: not supported"),
+        ("cluster: c, auto_host_rewrite: true", "auto_host_rewrite: true is not supported"),
+        ("cluster: c, timeout: -1s", "timeout: duration must not be negative"),
+        ("cluster: c, host_rewrite_literal: \"a\\nb\"", "host_rewrite_literal: not a valid header value"),
+        ("cluster: c, retry_policy: {retry_priority: {}}", "retry_policy.retry_priority: not supported"),
+        (
+            "cluster: c, max_stream_duration: {max_stream_duration: 1s}",
+            "max_stream_duration.max_stream_duration: not supported",
+        ),
+        (
+            "cluster: c, max_stream_duration: {grpc_timeout_header_max: 0s}",
+            "max_stream_duration.grpc_timeout_header_max: not supported",
+        ),
+        ("cluster: c, priority: 7", "priority: 7 is not one of the defined enum values"),
+    ] {
+        assert_route_refused(&[(&action(fields), &format!("route.{expected}"))]);
+    }
+}
+
+#[test]
+fn weights_that_cannot_be_drawn_from_are_refused() {
+    for (fields, expected) in [
+        ("clusters: [{name: a, weight: 0}]", "clusters: sum of weights must be greater than 0"),
+        ("clusters: [{name: a}]", "clusters[0].weight: value is required"),
+        ("clusters: [{weight: 1}]", "clusters[0].name: value is required"),
+        ("clusters: [{name: a, cluster_header: x, weight: 1}]", "clusters[0].cluster_header: not supported"),
+        ("clusters: [{name: a, weight: 1, metadata_match: {}}]", "clusters[0].metadata_match: not supported"),
+        (
+            "clusters: [{name: a, weight: 1, host_rewrite_literal: h}]",
+            "clusters[0].host_rewrite_literal: not supported",
+        ),
+        (
+            "clusters: [{name: a, weight: 4000000000}, {name: b, weight: 4000000000}]",
+            "clusters: sum of weights must not exceed 4294967295",
+        ),
+        ("header_name: x, clusters: [{name: a, weight: 1}]", "header_name: not supported"),
+        ("use_hash_policy: true, clusters: [{name: a, weight: 1}]", "use_hash_policy: true is not supported"),
+    ] {
+        let fields = format!("match: {{prefix: /}}, route: {{weighted_clusters: {{{fields}}}}}");
+        assert_route_refused(&[(&fields, &format!("route.weighted_clusters.{expected}"))]);
+    }
+}
+
+#[test]
+fn a_weight_is_drawn_as_often_as_it_says() {
+    let clusters: Vec<_> =
+        [("a", 1), ("b", 0), ("c", 3)].map(|(name, weight)| WeightedCluster { name: name.into(), weight }).into();
+    let mut random = fastrand::Rng::with_seed(7);
+    let drawn = (0..4000).filter(|_| &**choose_weighted(&clusters, &mut random) == "a").count();
+    assert!((800..1200).contains(&drawn), "{drawn} of 4000 for a weight of 1 in 4");
+    assert!((0..4000).all(|_| &**choose_weighted(&clusters, &mut random) != "b"));
+}

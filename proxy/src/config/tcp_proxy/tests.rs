@@ -1,1 +1,85 @@
+use weft_xds::json;
 
+use super::*;
+use crate::config::testing::{assert_refused, assert_unsupported, message, refusal};
+
+const BASE: &str = "stat_prefix: t\ncluster: c";
+
+#[test]
+fn defaults_are_envoys() {
+    let proxy = TcpProxy::from_proto(message(BASE)).unwrap();
+    assert_eq!(&*proxy.stat_prefix, "t");
+    assert!(matches!(&proxy.cluster, TcpCluster::Single(name) if &**name == "c"));
+    assert_eq!(proxy.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!((proxy.max_downstream_connection_duration, proxy.max_connect_attempts), (None, 1));
+    assert!(proxy.access_log.is_empty());
+}
+
+#[test]
+fn settings_are_read() {
+    let proxy = TcpProxy::from_proto(message(
+        "
+stat_prefix: t
+weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, weight: 2}]}
+idle_timeout: 0s
+max_connect_attempts: 3
+max_downstream_connection_duration: 60s
+access_log:
+- name: x
+  typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}",
+    ))
+    .unwrap();
+    let TcpCluster::Weighted(clusters) = &proxy.cluster else { panic!("{proxy:?}") };
+    assert_eq!(
+        clusters.iter().map(|cluster| (&*cluster.name, cluster.weight)).collect::<Vec<_>>(),
+        [("a", 1), ("b", 2)]
+    );
+    assert_eq!((proxy.idle_timeout, proxy.max_connect_attempts, proxy.access_log.len()), (None, 3, 1));
+    assert_eq!(proxy.max_downstream_connection_duration, Some(Duration::from_secs(60)));
+}
+
+#[test]
+fn what_is_not_supported_is_refused() {
+    assert_unsupported(
+        BASE,
+        TcpProxy::from_proto,
+        &[
+            "on_demand: {}",
+            "metadata_match: {}",
+            "downstream_idle_timeout: 1s",
+            "upstream_idle_timeout: 1s",
+            "backoff_options: {}",
+            "hash_policy: [{}]",
+            "tunneling_config: {}",
+            "max_downstream_connection_duration_jitter_percentage: {value: 1}",
+            "access_log_flush_interval: 1s",
+            "flush_access_log_on_connected: true",
+            "access_log_options: {}",
+            "proxy_protocol_tlvs: [{}]",
+            "proxy_protocol_tlv_merge_policy: OVERWRITE_BY_TYPE_IF_EXISTS_OR_ADD",
+            "upstream_connect_mode: ON_DOWNSTREAM_DATA",
+            "max_early_data_bytes: 1",
+        ],
+    );
+    assert_refused(
+        BASE,
+        TcpProxy::from_proto,
+        &[
+            ("check_drain_close: true", "check_drain_close: true is not supported"),
+            (
+                "max_downstream_connection_duration: 0s",
+                "max_downstream_connection_duration: value must be greater than 0s",
+            ),
+            ("access_log: [{name: x}]", "access_log[0].typed_config: value is required"),
+        ],
+    );
+    for (clusters, expected) in [
+        ("{name: a}", "weighted_clusters.clusters: sum of weights must be greater than 0"),
+        ("{name: a, weight: 1, metadata_match: {}}", "weighted_clusters.clusters[0].metadata_match: not supported"),
+    ] {
+        let yaml = format!("{{stat_prefix: t, weighted_clusters: {{clusters: [{clusters}]}}}}");
+        assert_eq!(refusal(TcpProxy::from_proto(json::from_yaml(&yaml).unwrap())), expected);
+    }
+    let nowhere = json::from_yaml("stat_prefix: t").unwrap();
+    assert_eq!(refusal(TcpProxy::from_proto(nowhere)), "cluster_specifier: value is required");
+}

@@ -295,6 +295,3 @@ impl ClientCertVerifier for DownstreamVerifier {
         self.chain.supported_verify_schemes()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, request};
 
 use crate::{
     config::{
-        matcher::{HeaderMatch, HeaderMatcher, HeaderMatcherName, StringMatcher, StringPattern},
+        matcher::{HeaderMatch, HeaderMatcher, HeaderMatcherName},
         route::{PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch},
     },
     http::exchange::is_grpc,
@@ -28,29 +28,7 @@ fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
         PathMatch::PathSeparatedPrefix(prefix) => {
             starts_with(prefix) && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
         }
-        PathMatch::SafeRegex(regex) => is_full_match(regex, path),
-    }
-}
-
-fn is_full_match(regex: &regex::Regex, text: &str) -> bool {
-    // Leftmost-first search may stop at a shorter alternative, so patterns are compiled anchored at both ends.
-    regex.is_match(text)
-}
-
-pub fn string_matches(matcher: &StringMatcher, text: &str) -> bool {
-    let lowered;
-    let text = if matcher.ignore_case {
-        lowered = text.to_ascii_lowercase();
-        &lowered
-    } else {
-        text
-    };
-    match &matcher.pattern {
-        StringPattern::Exact(exact) => text == exact,
-        StringPattern::Prefix(prefix) => text.starts_with(prefix),
-        StringPattern::Suffix(suffix) => text.ends_with(suffix),
-        StringPattern::Contains(part) => text.contains(part),
-        StringPattern::SafeRegex(regex) => is_full_match(regex, text),
+        PathMatch::SafeRegex(regex) => regex.is_match(path), // anchored when it was compiled
     }
 }
 
@@ -81,7 +59,7 @@ fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority: &[u
     let text = || std::str::from_utf8(value).ok();
     let matched = match &matcher.value {
         HeaderMatch::Present(present) => *present,
-        HeaderMatch::String(string) => text().is_some_and(|text| string_matches(string, text)),
+        HeaderMatch::String(string) => text().is_some_and(|text| string.matches(text)),
         HeaderMatch::Range { start, end } => {
             text().and_then(|text| text.parse::<i64>().ok()).is_some_and(|number| (*start..*end).contains(&number))
         }
@@ -107,13 +85,14 @@ fn query_matches(matcher: &QueryParameterMatcher, query: &str) -> bool {
     });
     match &matcher.value {
         QueryParameterValue::Present(present) => found.is_some() == *present,
-        QueryParameterValue::Match(string) => found.is_some_and(|value| string_matches(string, value)),
+        QueryParameterValue::Match(string) => found.is_some_and(|value| string.matches(value)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::matcher::{StringMatcher, StringPattern};
 
     fn head(uri: &str, headers: &[(&str, &str)]) -> request::Parts {
         let mut request = http::Request::get(uri);

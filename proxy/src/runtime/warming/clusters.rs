@@ -94,7 +94,7 @@ impl ClusterSet {
         for received in clusters {
             self.warm(received, Source::Static, now);
         }
-        self.index_assignments(now);
+        self.index_assignments();
         self.adopt_known_endpoints(&names);
     }
 
@@ -105,6 +105,7 @@ impl ClusterSet {
         clusters: Vec<Received<ClusterConfig>>,
         refused: &HashSet<Arc<str>>,
         now: Instant,
+        actions: &mut Vec<Action>,
     ) -> EndpointsInterest {
         let mut named: HashSet<Arc<str>> = refused.clone();
         let mut begun = Vec::new();
@@ -130,14 +131,17 @@ impl ClusterSet {
         }
         self.drop_unnamed(&named, now);
 
-        let names_changed = self.index_assignments(now);
+        let names_changed = self.index_assignments();
         for assignment in restored {
             if let Some(entry) = self.assignments.get_mut(&assignment.name) {
                 entry.received.get_or_insert(assignment);
             }
         }
-        let waiting = self.adopt_known_endpoints(&begun);
-        EndpointsInterest { names_changed, ask_again: waiting }
+        let ask_again = self.adopt_known_endpoints(&begun);
+        if names_changed {
+            self.receive_early_endpoints(now, actions);
+        }
+        EndpointsInterest { names_changed, ask_again }
     }
 
     /// An assignment: updates the clusters that use it, or completes those that wait for it.
@@ -168,6 +172,13 @@ impl ClusterSet {
         }
     }
 
+    fn receive_early_endpoints(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let early: Vec<_> = self.assignments.keys().filter_map(|name| self.early.take(name, now)).collect();
+        for received in early {
+            self.receive_endpoints(received, now, actions);
+        }
+    }
+
     /// Activates what is ready. True if the names of endpoints to ask for changed by it.
     pub(super) fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
         self.early.forget_old(now);
@@ -181,6 +192,7 @@ impl ClusterSet {
             return false;
         }
         ready.sort_unstable();
+        let mut names_given_up = false;
         for name in ready {
             let Some(WarmingCluster { received, source, endpoints_arrived, .. }) = self.warming.remove(&name) else {
                 continue;
@@ -194,9 +206,11 @@ impl ClusterSet {
                 assignment,
                 warmed_by: if endpoints_arrived { WarmedBy::Arrival } else { WarmedBy::Timeout },
             });
-            self.active.insert(name, ActiveCluster { received, source });
+            let endpoints = endpoints_name(&received).cloned();
+            let before = self.active.insert(name, ActiveCluster { received, source });
+            names_given_up |= before.is_some_and(|before| endpoints_name(&before.received) != endpoints.as_ref());
         }
-        self.index_assignments(now)
+        names_given_up && self.index_assignments()
     }
 
     /// Lets go of dropped clusters that nothing needs any more. `is_held` says whether something live that names the
@@ -344,7 +358,7 @@ impl ClusterSet {
     }
 
     /// Makes `assignments` name what `active` and `warming` use. True if the names changed.
-    fn index_assignments(&mut self, now: Instant) -> bool {
+    fn index_assignments(&mut self) -> bool {
         let mut index: BTreeMap<Arc<str>, Assignment> = BTreeMap::new();
         let active = self.active.values().map(|active| &active.received);
         for received in active.chain(self.warming.values().map(|warming| &warming.received)) {
@@ -354,8 +368,7 @@ impl ClusterSet {
         }
         let changed = !index.keys().eq(self.assignments.keys());
         for (name, entry) in &mut index {
-            let known = self.assignments.remove(name).and_then(|known| known.received);
-            entry.received = known.or_else(|| self.early.take(name, now));
+            entry.received = self.assignments.remove(name).and_then(|known| known.received);
         }
         self.assignments = index;
         changed

@@ -23,6 +23,8 @@ use crate::{
 pub struct ListenerSet {
     active: BTreeMap<Arc<str>, Entry>,
     warming: BTreeMap<Arc<str>, WarmingListener>,
+    /// The entries changed since `take_changed` was called last.
+    changed: bool,
     /// What the activations of the event at hand replaced, to go back to where one turns out to be impossible.
     replaced: HashMap<Arc<str>, Option<Entry>>,
 }
@@ -42,7 +44,7 @@ struct WarmingListener {
 
 impl ListenerSet {
     pub(super) fn new() -> ListenerSet {
-        ListenerSet { active: BTreeMap::new(), warming: BTreeMap::new(), replaced: HashMap::new() }
+        ListenerSet { active: BTreeMap::new(), warming: BTreeMap::new(), changed: false, replaced: HashMap::new() }
     }
 
     /// To be called before each event: its activations are final once the next one comes.
@@ -64,6 +66,7 @@ impl ListenerSet {
         now: Instant,
         actions: &mut Vec<Action>,
     ) -> Vec<RefusedResource> {
+        self.changed = true;
         let named: HashSet<&Arc<str>> = listeners.iter().map(|listener| &listener.name).chain(refused).collect();
         self.warming.retain(|name, warming| warming.entry.source == Source::Static || named.contains(name));
         self.active.retain(|name, entry| {
@@ -74,6 +77,7 @@ impl ListenerSet {
             stays
         });
 
+        let mut owners = self.owners_of_addresses();
         let mut refusals = Vec::new();
         for received in listeners {
             let name = &received.name;
@@ -85,9 +89,13 @@ impl ListenerSet {
             if self.active.get(name).is_some_and(|entry| entry.received.config.hash == hash) {
                 self.warming.remove(name);
             } else if self.warming.get(name).is_none_or(|warming| warming.entry.received.config.hash != hash) {
-                match self.refusal(&received.config, clusters) {
+                match refusal(&received.config, &owners, clusters) {
                     Some(reason) => refusals.push(received.refused(reason)),
-                    None => self.warm(received, Source::Dynamic, now),
+                    None => {
+                        let addresses = received.config.addresses.iter().map(|at| (at.address, name.clone()));
+                        owners.extend(addresses);
+                        self.warm(received, Source::Dynamic, now);
+                    }
                 }
             }
         }
@@ -97,6 +105,7 @@ impl ListenerSet {
     /// The activation of a listener failed: the version before it goes on.
     pub(super) fn refuse(&mut self, name: &str) {
         if let Some((name, before)) = self.replaced.remove_entry(name) {
+            self.changed = true;
             self.active.remove(&name);
             self.active.extend(before.map(|entry| (name, entry)));
         }
@@ -124,9 +133,15 @@ impl ListenerSet {
             let Some(WarmingListener { entry, since: _ }) = self.warming.remove(&name) else { continue };
             let (listener, source) = (entry.received.clone(), entry.source);
             actions.push(Action::ActivateListener { listener, source, warmed_by });
+            self.changed = true;
             let before = self.active.insert(name.clone(), entry);
             self.replaced.entry(name).or_insert(before);
         }
+    }
+
+    /// Whether names of route tables may have changed.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// The route tables that some version of some listener uses.
@@ -184,31 +199,19 @@ impl ListenerSet {
     }
 
     fn warm(&mut self, received: Received<Listener>, source: Source, now: Instant) {
+        self.changed = true;
         let needs = ListenerNeeds::of(&received.config);
         let entry = Entry { received, source, needs };
         self.warming.insert(entry.received.name.clone(), WarmingListener { entry, since: now });
     }
 
-    fn refusal(&self, listener: &Listener, clusters: &ClusterSet) -> Option<String> {
-        if let Some((address, owner)) = self.owner_of_address(listener) {
-            return Some(format!("has duplicate address '{address}' as existing listener '{owner}'"));
-        }
-        listener.check_clusters(|name| clusters.is_known(name)).err().map(|error| error.to_string())
-    }
-
-    /// Another listener with an address of this one. Which of the two a connection meets would be left to chance. A port
-    /// of 0 that is bound becomes another one each time.
-    fn owner_of_address(&self, listener: &Listener) -> Option<(SocketAddr, Arc<str>)> {
-        let others = self.entries().map(|entry| &entry.received).filter(|other| other.name != listener.name);
-        for other in others {
-            let is_theirs = |address: &SocketAddr| other.config.addresses.iter().any(|own| own.address == *address);
-            let mut addresses = listener.addresses.iter().map(|address| address.address);
-            let clash = addresses.find(|address| is_theirs(address) && (address.port() != 0 || !listener.bind_to_port));
-            if let Some(address) = clash {
-                return Some((address, other.name.clone()));
-            }
-        }
-        None
+    fn owners_of_addresses(&self) -> HashMap<SocketAddr, Arc<str>> {
+        let received = self.entries().map(|entry| &entry.received);
+        let addresses_of = |received: &Received<Listener>| {
+            let name = received.name.clone();
+            received.config.addresses.iter().map(move |at| (at.address, name.clone())).collect::<Vec<_>>()
+        };
+        received.flat_map(addresses_of).collect()
     }
 }
 
@@ -220,16 +223,15 @@ impl WarmingListener {
         now: Instant,
         unknown_wait: Duration,
     ) -> Readiness<Option<Instant>> {
-        let tables = if self.entry.needs.route_tables.iter().all(|name| routes.is_live(name)) {
-            Readiness::Ready
-        } else {
-            match self.entry.needs.fetch_timeout {
-                FetchTimeout::Never => Readiness::Waiting(None),
-                FetchTimeout::After(timeout) if now < self.since + timeout => {
-                    Readiness::Waiting(Some(self.since + timeout))
-                }
-                FetchTimeout::After(_) => Readiness::Overdue,
+        let missing = || self.entry.needs.route_tables.iter().filter(|name| !routes.is_live(name));
+        let tables = match self.entry.needs.fetch_timeout {
+            _ if missing().next().is_none() => Readiness::Ready,
+            _ if missing().all(|name| routes.is_pending(name)) => Readiness::Waiting(None),
+            FetchTimeout::Never => Readiness::Waiting(None),
+            FetchTimeout::After(timeout) if now < self.since + timeout => {
+                Readiness::Waiting(Some(self.since + timeout))
             }
+            FetchTimeout::After(_) => Readiness::Overdue,
         };
         let clusters = clusters.readiness(&self.entry.needs.clusters, self.since, now, unknown_wait);
         match (tables, clusters) {
@@ -239,4 +241,18 @@ impl WarmingListener {
             (Readiness::Overdue, _) | (_, Readiness::Overdue) => Readiness::Overdue,
         }
     }
+}
+
+/// Why a listener cannot be used beside the others.
+fn refusal(listener: &Listener, owners: &HashMap<SocketAddr, Arc<str>>, clusters: &ClusterSet) -> Option<String> {
+    for at in &listener.addresses {
+        // Which of two listeners a connection meets would be left to chance. A port of 0 becomes another one each time that
+        // it is bound.
+        let is_shared = at.address.port() == 0 && listener.bind_to_port;
+        let owner = owners.get(&at.address).filter(|owner| **owner != listener.name && !is_shared);
+        if let Some(owner) = owner {
+            return Some(format!("has duplicate address '{}' as existing listener '{owner}'", at.address));
+        }
+    }
+    listener.check_clusters(|name| clusters.is_known(name)).err().map(|error| error.to_string())
 }

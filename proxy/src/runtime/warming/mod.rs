@@ -144,6 +144,8 @@ pub struct Warming {
     routes: RouteSet,
     listeners: ListenerSet,
     lds: Option<DiscoverySource>,
+    /// A server may send listeners before it is asked for them.
+    listeners_answered: bool,
     /// Wait for the first clusters.
     static_listeners: Vec<Received<Listener>>,
     cluster_ack_held: bool,
@@ -190,6 +192,7 @@ impl Warming {
             routes: RouteSet::new(),
             listeners: ListenerSet::new(),
             lds,
+            listeners_answered: false,
             static_listeners: listeners,
             cluster_ack_held: false,
         };
@@ -210,13 +213,14 @@ impl Warming {
         }
         match event {
             Event::Clusters { resources, refused } => {
-                let interest = self.clusters.receive(resources, &refused, now);
+                let interest = self.clusters.receive(resources, &refused, now, &mut actions);
                 if interest.names_changed {
                     self.subscribe_endpoints(&mut actions);
                 } else if interest.ask_again {
                     actions.push(Action::RequestAgain(ResourceKind::Endpoints));
                 }
-                if self.clusters.is_warming() && !self.cluster_ack_held {
+                if self.clusters.is_warming() {
+                    // Said again for each answer: a new stream knows nothing of the answer before.
                     self.cluster_ack_held = true;
                     actions.push(Action::HoldClusterAck);
                 }
@@ -276,6 +280,7 @@ impl Warming {
     }
 
     fn first_answer_settled(&mut self, kind: ResourceKind) {
+        self.listeners_answered |= kind == ResourceKind::Listener;
         match (&mut self.phase, kind) {
             (Phase::Clusters(first), ResourceKind::Cluster) | (Phase::Listeners(first), ResourceKind::Listener) => {
                 *first = FirstAnswer::Settled;
@@ -317,7 +322,10 @@ impl Warming {
         if first != FirstAnswer::Settled || self.clusters.is_warming() {
             return;
         }
-        self.phase = Phase::Listeners(FirstAnswer::of(self.lds.as_ref(), now));
+        self.phase = Phase::Listeners(match self.listeners_answered {
+            true => FirstAnswer::Settled,
+            false => FirstAnswer::of(self.lds.as_ref(), now),
+        });
         if self.lds.is_some() {
             actions.push(Action::Subscribe(ResourceKind::Listener, Interest::Wildcard));
         }
@@ -351,6 +359,9 @@ impl Warming {
     }
 
     fn subscribe_routes(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.listeners.take_changed() {
+            return;
+        }
         let names: BTreeSet<Arc<str>> = self.listeners.route_tables();
         if self.routes.set_names(&names, now, actions) {
             actions.push(Action::Subscribe(ResourceKind::Routes, Interest::Names(self.routes.names())));

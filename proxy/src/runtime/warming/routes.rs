@@ -14,7 +14,7 @@ use crate::{
     config::route::RouteTable,
     runtime::{
         dependencies::clusters_of,
-        warming::{Action, Readiness, WarmedBy, clusters::ClusterSet, early::EarlyArrivals},
+        warming::{Action, DEPENDENCY_WAIT_MAX, Readiness, WarmedBy, clusters::ClusterSet, early::EarlyArrivals},
     },
     xds::resource::Received,
 };
@@ -22,6 +22,8 @@ use crate::{
 #[derive(Debug)]
 pub struct RouteSet {
     slots: BTreeMap<Arc<str>, Slot>,
+    /// Names of the slots with something pending: few, while there may be thousands of slots.
+    waiting: BTreeSet<Arc<str>>,
     early: EarlyArrivals<RouteTable>,
 }
 
@@ -32,6 +34,8 @@ struct Slot {
     pending: Option<PendingTable>,
     /// Arrived while `pending` waits; only there when `pending` is.
     next: Option<PendingTable>,
+    /// Since when something was always pending and nothing went live.
+    stuck_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -48,7 +52,7 @@ struct PendingTable {
 
 impl RouteSet {
     pub(super) fn new() -> RouteSet {
-        RouteSet { slots: BTreeMap::new(), early: EarlyArrivals::new() }
+        RouteSet { slots: BTreeMap::new(), waiting: BTreeSet::new(), early: EarlyArrivals::new() }
     }
 
     /// The names that listeners wait for or use. True if they changed; tables that nobody names any more are dropped.
@@ -65,8 +69,10 @@ impl RouteSet {
         });
         for name in names {
             if !self.slots.contains_key(name) {
-                let pending = self.early.take(name, now).map(|received| PendingTable::new(received, now));
-                self.slots.insert(name.clone(), Slot { pending, ..Slot::default() });
+                self.slots.insert(name.clone(), Slot::default());
+                if let Some(received) = self.early.take(name, now) {
+                    self.receive(received, now);
+                }
             }
         }
         true
@@ -78,7 +84,10 @@ impl RouteSet {
 
     pub(super) fn receive(&mut self, received: Received<RouteTable>, now: Instant) {
         match self.slots.get_mut(&received.name) {
-            Some(slot) => slot.receive(received, now),
+            Some(slot) => {
+                self.waiting.insert(received.name.clone());
+                slot.receive(received, now);
+            }
             None => self.early.keep(received, now),
         }
     }
@@ -92,20 +101,27 @@ impl RouteSet {
         actions: &mut Vec<Action>,
     ) {
         self.early.forget_old(now);
-        for slot in self.slots.values_mut() {
-            slot.settle(|table| clusters.readiness(&table.table.clusters, table.since, now, unknown_wait), actions);
-        }
+        self.waiting.retain(|name| {
+            let Some(slot) = self.slots.get_mut(name) else { return false };
+            let readiness =
+                |table: &PendingTable| clusters.readiness(&table.table.clusters, table.since, now, unknown_wait);
+            slot.settle(readiness, now, actions);
+            slot.pending.is_some()
+        });
     }
 
     pub(super) fn is_live(&self, name: &str) -> bool {
         self.slots.get(name).is_some_and(|slot| slot.live.is_some())
     }
 
+    /// A table arrived and waits for its clusters, which has an end of its own.
+    pub(super) fn is_pending(&self, name: &str) -> bool {
+        self.slots.get(name).is_some_and(|slot| slot.pending.is_some())
+    }
+
     /// Whether a live table that names this cluster is about to be replaced.
     pub(super) fn holds(&self, cluster: &str) -> bool {
-        self.slots.values().any(|slot| {
-            slot.pending.is_some() && slot.live.as_ref().is_some_and(|live| live.clusters.contains(cluster))
-        })
+        self.waiting_slots().any(|slot| slot.live.as_ref().is_some_and(|live| live.clusters.contains(cluster)))
     }
 
     pub(super) fn deadlines(
@@ -114,7 +130,7 @@ impl RouteSet {
         now: Instant,
         unknown_wait: Duration,
     ) -> impl Iterator<Item = Instant> {
-        let pending = self.slots.values().flat_map(|slot| slot.pending.iter().chain(&slot.next));
+        let pending = self.waiting_slots().flat_map(|slot| slot.pending.iter().chain(&slot.next));
         let waits = pending.filter_map(move |table| {
             match clusters.readiness(&table.table.clusters, table.since, now, unknown_wait) {
                 Readiness::Waiting(until) => Some(until),
@@ -124,15 +140,13 @@ impl RouteSet {
         waits.chain(self.early.deadline())
     }
 
+    fn waiting_slots(&self) -> impl Iterator<Item = &Slot> {
+        self.waiting.iter().filter_map(|name| self.slots.get(name))
+    }
+
     /// The tables that serve.
     pub fn live(&self) -> impl Iterator<Item = &Received<RouteTable>> {
         self.slots.values().filter_map(|slot| slot.live.as_ref()).map(|table| &table.received)
-    }
-
-    /// Every table that is there, also those that wait.
-    pub fn all(&self) -> impl Iterator<Item = &Received<RouteTable>> {
-        let waiting = self.slots.values().flat_map(|slot| slot.pending.iter().chain(&slot.next));
-        self.live().chain(waiting.map(|pending| &pending.table.received))
     }
 }
 
@@ -145,6 +159,7 @@ impl Slot {
         }
         let Some(pending) = &self.pending else {
             self.pending = Some(PendingTable::new(received, now));
+            self.stuck_since = Some(now);
             return;
         };
         if is(&pending.table) {
@@ -154,7 +169,11 @@ impl Slot {
         }
     }
 
-    fn settle(&mut self, readiness: impl Fn(&PendingTable) -> Readiness, actions: &mut Vec<Action>) {
+    fn can_wait(&self, now: Instant) -> bool {
+        self.live.is_some() && self.stuck_since.is_some_and(|since| now < since + DEPENDENCY_WAIT_MAX)
+    }
+
+    fn settle(&mut self, readiness: impl Fn(&PendingTable) -> Readiness, now: Instant, actions: &mut Vec<Action>) {
         while let Some(pending) = &self.pending {
             let next_is_ready = self.next.as_ref().is_some_and(|next| readiness(next) == Readiness::Ready);
             let warmed_by = match readiness(pending) {
@@ -164,8 +183,8 @@ impl Slot {
                 }
                 Readiness::Ready => WarmedBy::Arrival,
                 Readiness::Waiting(_) => return,
-                // What never became complete gives way to what may.
-                Readiness::Overdue if self.next.is_some() => {
+                // What never became complete gives way to what may, but not for ever.
+                Readiness::Overdue if self.next.is_some() && self.can_wait(now) => {
                     self.pending = self.next.take();
                     continue;
                 }
@@ -173,6 +192,7 @@ impl Slot {
             };
             let Some(PendingTable { table, .. }) = self.pending.take() else { return };
             self.pending = self.next.take();
+            self.stuck_since = self.pending.is_some().then_some(now);
             if self.live.as_ref().is_none_or(|live| live.received.config.hash != table.received.config.hash) {
                 actions.push(Action::ActivateRoutes { table: table.received.clone(), warmed_by });
             }

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     config::{http_connection_manager::Http2Options, route::RoutingPriority},
+    net::http2_keepalive::until_dead,
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
@@ -89,9 +90,7 @@ async fn open(pool: Rc<HostPool>, permit: Permit, options: Http2Options) {
         Ok((connection, driver, guard)) => {
             pool.http2.connections.borrow_mut().push(connection.clone());
             pool.http2.serve_waiting(&pool);
-            if let Err(error) = driver.await {
-                tracing::debug!(host = %pool.host.address, %error, "upstream connection ended");
-            }
+            drive(&pool, driver, &options).await;
             connection.retired.set(true);
             pool.http2.forget_retired();
             drop(guard);
@@ -105,6 +104,17 @@ async fn open(pool: Rc<HostPool>, permit: Permit, options: Http2Options) {
     }
     if pool.http2.has_waiting() {
         open_for_waiting(&pool, RoutingPriority::Default, &options);
+    }
+}
+
+async fn drive(pool: &HostPool, mut driver: Driver, options: &Http2Options) {
+    let alive = until_dead(driver.ping_pong(), options.keepalive.as_ref());
+    tokio::select! {
+        biased;
+        ended = driver => if let Err(error) = ended {
+            tracing::debug!(host = %pool.host.address, %error, "upstream connection ended");
+        },
+        () = alive => tracing::debug!(host = %pool.host.address, "upstream connection answers no PING"),
     }
 }
 

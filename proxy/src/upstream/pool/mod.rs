@@ -103,6 +103,9 @@ impl ClusterPools {
             self.renew(&mut view, random);
         }
         let View { set, hosts, balancer, .. } = &mut *view;
+        if set.priorities.iter().any(|priority| priority.in_panic) {
+            self.cluster.stats.cells.inc(self.worker, ClusterStat::LbHealthyPanic);
+        }
         let mut left = reselections;
         loop {
             let policy = self.cluster.config.lb_policy;

@@ -3,8 +3,8 @@
 //! Plain scalars: `null` and `~`, `true` and `false`, decimal, `0x` and octal (`0o17`, and `017` as Envoy reads it) integers and
 //! floats in their shortest spelling are typed. Everything else is a string: what is quoted, `yes`, `on`, dates, and numbers
 //! that would not print as they were written (1.10, a version more often than a number), which number fields take all the
-//! same. Anchors, aliases and merge keys work. Bounds: [`DEPTH_MAX`] levels and [`NODES_MAX`] nodes, both counted after aliases are expanded, so
-//! that a small document cannot unfold into a huge one.
+//! same. Anchors, aliases and merge keys work. Bounds: [`DEPTH_MAX`] levels, counted after aliases are expanded, and
+//! [`COPIED_BYTES_MAX`] in copies for anchors and aliases, so that a small document cannot unfold into a huge one.
 
 use super::read::path_step;
 use crate::error::{FieldError, wrong};
@@ -14,23 +14,25 @@ use std::collections::HashMap;
 
 /// Levels of nesting. More than a message can have, as lists count here and not there.
 const DEPTH_MAX: usize = 200;
-/// Scalars, lists and mappings: a hundred times what a large mesh's whole configuration has.
-const NODES_MAX: usize = 10_000_000;
+/// What anchors and aliases may copy in all, about. People's configurations repeat kilobytes.
+const COPIED_BYTES_MAX: usize = 64 << 20;
+/// What a value takes beside its text, about.
+const VALUE_BYTES: usize = 64;
 
 /// Reads one YAML document. A key written twice is refused with its path and line, bad syntax with line and column.
 pub fn yaml_to_value(text: &str) -> Result<Value, FieldError> {
     let mut options = granit_parser::options! { block_nesting_limit: DEPTH_MAX, flow_nesting_limit: DEPTH_MAX };
     options.set_emit_comments(false);
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut loader = Loader { parser, anchors: HashMap::new(), nodes: 0, syntax: None };
+    let mut loader = Loader { parser, anchors: HashMap::new(), copied_bytes: 0, syntax: None };
     loader.document().map_err(|error| loader.syntax.take().unwrap_or(error))
 }
 
 struct Loader<'t> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     anchors: HashMap<usize, Node>,
-    /// Nodes so far, those from aliases included.
-    nodes: usize,
+    /// What was copied for anchors and aliases so far.
+    copied_bytes: usize,
     /// The error that ended parsing. It is about the text, so the path of the value at hand would only mislead.
     syntax: Option<FieldError>,
 }
@@ -39,7 +41,9 @@ struct Loader<'t> {
 #[derive(Clone)]
 struct Node {
     value: Value,
-    nodes: usize,
+    /// What a copy takes, about.
+    bytes: usize,
+    /// The levels below it.
     height: usize,
 }
 
@@ -77,9 +81,10 @@ impl<'t> Loader<'t> {
         let (node, anchor) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span, depth),
             Event::Scalar(text, style, anchor, tag) => {
+                let bytes = VALUE_BYTES + text.len();
                 let value =
                     scalar(text.into_owned(), style, tag.as_deref()).map_err(|reason| at(span.start, &reason))?;
-                (Node { value, nodes: 1, height: 0 }, anchor)
+                (Node { value, bytes, height: 0 }, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 no_tag(tag.as_deref(), "seq", span)?;
@@ -91,8 +96,8 @@ impl<'t> Loader<'t> {
             }
             _ => return Err(at(span.start, "not valid YAML: a value is missing")),
         };
-        self.count(1, span)?;
         if anchor != 0 {
+            self.copy(node.bytes, span)?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
@@ -106,36 +111,37 @@ impl<'t> Loader<'t> {
         if depth + node.height > DEPTH_MAX {
             return Err(at(span.start, &format!("aliases nest deeper than {DEPTH_MAX} levels")));
         }
-        let nodes = node.nodes;
-        self.count(nodes, span)?;
+        let bytes = node.bytes;
+        self.copy(bytes, span)?;
         Ok(self.anchors[&anchor].clone())
     }
 
-    fn count(&mut self, nodes: usize, span: Span) -> Result<(), FieldError> {
-        self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes > NODES_MAX {
-            return Err(at(span.start, &format!("more than {NODES_MAX} values, those repeated by aliases included")));
+    /// Accounts for a copy before it is made.
+    fn copy(&mut self, bytes: usize, span: Span) -> Result<(), FieldError> {
+        self.copied_bytes = self.copied_bytes.saturating_add(bytes);
+        if self.copied_bytes > COPIED_BYTES_MAX {
+            return Err(at(span.start, "anchors and aliases repeat more than 64 MiB"));
         }
         Ok(())
     }
 
     fn sequence(&mut self, depth: usize) -> Result<Node, FieldError> {
-        let (mut items, mut nodes, mut height) = (Vec::new(), 1, 0);
+        let (mut items, mut bytes, mut height) = (Vec::new(), VALUE_BYTES, 0);
         loop {
             let (event, span) = self.next()?;
             if event == Event::SequenceEnd {
-                return Ok(Node { value: Value::Array(items), nodes, height: height + 1 });
+                return Ok(Node { value: Value::Array(items), bytes, height: height + 1 });
             }
             let item =
                 self.node(event, span, depth + 1).map_err(|error| error.within(&format!("[{}]", items.len())))?;
-            nodes += item.nodes;
+            bytes += item.bytes;
             height = height.max(item.height);
             items.push(item.value);
         }
     }
 
     fn mapping(&mut self, depth: usize) -> Result<Node, FieldError> {
-        let (mut object, mut nodes, mut height) = (Map::new(), 1, 0);
+        let (mut object, mut bytes, mut height) = (Map::new(), VALUE_BYTES, 0);
         let mut merges = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -145,7 +151,7 @@ impl<'t> Loader<'t> {
             let (key, is_merge) = self.key(event, span, depth)?;
             let (event, value_span) = self.next()?;
             let value = self.node(event, value_span, depth + 1).map_err(|error| error.within(&path_step(&key)))?;
-            nodes += value.nodes;
+            bytes += key.len() + value.bytes;
             height = height.max(value.height);
             if is_merge {
                 merges.push((value.value, value_span));
@@ -160,7 +166,7 @@ impl<'t> Loader<'t> {
         for (value, span) in merges {
             merge_key(&mut object, value, span)?;
         }
-        Ok(Node { value: Value::Object(object), nodes, height: height + 1 })
+        Ok(Node { value: Value::Object(object), bytes, height: height + 1 })
     }
 
     /// A key and whether it is the merge key. Protobuf maps may have numbers as keys, so any scalar's text will do.
@@ -168,8 +174,9 @@ impl<'t> Loader<'t> {
         match event {
             Event::Scalar(text, style, anchor, _) => {
                 if anchor != 0 {
-                    let value = Value::from(text.as_ref());
-                    self.anchors.insert(anchor, Node { value, nodes: 1, height: 0 });
+                    let (value, bytes) = (Value::from(text.as_ref()), VALUE_BYTES + text.len());
+                    self.copy(bytes, span)?;
+                    self.anchors.insert(anchor, Node { value, bytes, height: 0 });
                 }
                 let is_merge = style == ScalarStyle::Plain && text == "<<";
                 Ok((text.into_owned(), is_merge))

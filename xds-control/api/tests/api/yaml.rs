@@ -137,6 +137,15 @@ fn json_is_yaml() {
 }
 
 #[test]
+fn json_with_tabs_and_escapes_is_yaml_too() {
+    let text =
+        "{\n\t\"a\": \"x\\/\\u00e4\\ud83d\\ude00\\n\",\n\t\"b\" : [\n\t\t1 ,2\n\t],\"c\":{},\"url\":\"http://a\"\n}\n";
+    assert_eq!(read(text), serde_json::from_str::<Value>(text).unwrap());
+    let long_key = format!("{{\"{}\": 1}}", "k".repeat(900));
+    assert_eq!(read(&long_key), serde_json::from_str::<Value>(&long_key).unwrap());
+}
+
+#[test]
 fn duplicate_keys_are_refused_with_path_and_line() {
     let text = "a:\n  b:\n  - c: 1\n    d: 2\n    c: 3\n";
     assert_eq!(error(text), "a.b[0].c: is written twice, again at line 5");
@@ -202,7 +211,11 @@ fn an_alias_bomb_is_refused() {
         let aliases = vec![format!("*l{}", level - 1); 10].join(", ");
         text.push_str(&format!("l{level}: &l{level} [{aliases}]\n"));
     }
-    assert!(error(&text).contains("those repeated by aliases included"));
+    assert!(error(&text).contains("anchors and aliases repeat more than 64 MiB"));
+    let long = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), vec!["*a"; 1000].join(", "));
+    assert!(error(&long).contains("anchors and aliases repeat more than 64 MiB"), "long strings count by their length");
+    let nested = (0..150).map(|n| format!("&a{n} [{}", "y, ".repeat(1000))).collect::<String>() + &"]".repeat(150);
+    assert!(error(&nested).contains("anchors and aliases repeat more than 64 MiB"), "so do anchors within anchors");
 }
 
 #[test]

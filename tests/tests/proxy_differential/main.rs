@@ -1,0 +1,95 @@
+//! The same static bootstrap and the same requests, to the real Envoy and to weft-proxy: the answers, what the application saw and what the
+//! access log says have to be the same, but for differences that we want, each named with its reason.
+//!
+//! Both run side by side in one network namespace with the application. A case gathers facts ([`Facts`]) from each; the
+//! comparison names every fact that differs, of all cases, before it fails.
+
+mod config;
+mod differences;
+mod http1;
+mod http2;
+mod pair;
+mod tcp;
+mod tools;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+
+use pair::{Pair, Target};
+use weft_tests::facts::Facts;
+
+/// One behaviour to compare.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// Gathers the facts from one of the two.
+    pub(crate) observe: Observe,
+}
+
+pub(crate) type Observe = Box<dyn Fn(&Target) -> Result<Facts> + Send + Sync>;
+
+/// Runs every case against both and reports all differences together.
+fn compare(cases: &[Case]) -> Result<()> {
+    let pair = Pair::start()?;
+    // Much of a case is waiting for a connection to close, so several run at a time.
+    let next = AtomicUsize::new(0);
+    let complaints = Mutex::new(Vec::new());
+    let facts_compared = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..CASES_AT_A_TIME {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (compared, differences) = case.compare(&pair);
+                    facts_compared.fetch_add(compared, Ordering::Relaxed);
+                    complaints.lock().expect("no other case panics").extend(differences);
+                }
+            });
+        }
+    });
+    let complaints = complaints.into_inner().expect("no case panics");
+    println!("{} cases, {} facts compared", cases.len(), facts_compared.into_inner());
+    ensure!(complaints.is_empty(), "{} differences:\n{}\n\n{}", complaints.len(), complaints.join("\n"), pair.logs());
+    Ok(())
+}
+
+impl Case {
+    /// How many facts were compared, and what is wrong.
+    fn compare(&self, pair: &Pair) -> (usize, Vec<String>) {
+        let name = self.name;
+        let observed = [&pair.envoy, &pair.weft].map(|target| {
+            pair.enter(|| (self.observe)(target)).with_context(|| format!("{} in case {name:?}", target.name))
+        });
+        match observed {
+            [Ok(mut envoy), Ok(mut weft)] => {
+                envoy.drop_derived();
+                weft.drop_derived();
+                let differences = envoy.differences(&weft, &differences::of(name));
+                (envoy.count(), differences.into_iter().map(|difference| format!("{name}: {difference}")).collect())
+            }
+            failed => (0, failed.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect()),
+        }
+    }
+}
+
+const CASES_AT_A_TIME: usize = 8;
+
+#[test]
+fn http1_answers_are_envoys() -> Result<()> {
+    compare(&http1::cases())
+}
+
+#[test]
+fn http2_and_grpc_answers_are_envoys() -> Result<()> {
+    compare(&http2::cases())
+}
+
+#[test]
+fn tcp_connections_go_as_envoys() -> Result<()> {
+    compare(&tcp::cases())
+}
+
+#[test]
+fn well_known_clients_see_the_same() -> Result<()> {
+    compare(&tools::cases())
+}

@@ -1,0 +1,132 @@
+//! Envoy and weft-proxy side by side in a namespace with one application behind both.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use weft_tests::facts::Facts;
+use weft_tests::http1::Connection;
+use weft_tests::netns::Namespace;
+use weft_tests::process::{Launch, Process};
+use weft_tests::slot::Slot;
+use weft_tests::{peers, wait};
+
+use crate::config::{self, LOG_FACTS, Ports};
+
+/// Both, until dropped.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) envoy: Target,
+    pub(crate) weft: Target,
+    _origin: Process,
+    namespace: Namespace,
+    _slot: Slot,
+}
+
+/// One of the two.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    pub(crate) ports: Ports,
+    access_log: PathBuf,
+    process: Process,
+}
+
+impl Pair {
+    pub(crate) fn start() -> Result<Self> {
+        let slot = Slot::acquire("weft-pair")?;
+        let namespace = Namespace::create(&format!("{}-both", slot.prefix()))?;
+        // Who calls this address calls from it.
+        namespace.ip(&[&format!("address add {}/32 dev lo", config::INTERNAL)])?;
+        let origin = Launch::new(peers::weft("weft-origin")?)
+            .args(["--http", &config::ORIGIN_HTTP.to_string()])
+            .args(["--tcp", &config::ORIGIN_TCP.to_string()])
+            .args(["--tcp-server-first", &config::ORIGIN_SERVER_FIRST.to_string()])
+            .inside(&namespace);
+        let origin = Process::spawn("origin", &origin, &slot.work().join("origin.log"))?;
+        let envoy = Launch::new(peers::envoy()?).args(["--disable-hot-restart", "--file-flush-interval-msec", "20"]);
+        let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, &namespace, slot.work())?;
+        let weft = Launch::new(peers::weft("weft-proxy")?);
+        let weft = Target::start("weft-proxy", weft, Ports { first: 11000 }, &namespace, slot.work())?;
+        let mut pair = Self { envoy, weft, _origin: origin, namespace, _slot: slot };
+        pair.wait_ready()?;
+        Ok(pair)
+    }
+
+    /// Runs `work` on a thread in the namespace.
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.namespace.enter(work)
+    }
+
+    /// The ends of both logs, for the one who has to find out.
+    pub(crate) fn logs(&self) -> String {
+        [&self.envoy, &self.weft].map(|target| format!("--- {}\n{}", target.name, target.process.log())).join("\n")
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        for target in [&mut self.envoy, &mut self.weft] {
+            wait::until(&format!("{} is ready", target.name), Duration::from_secs(20), || {
+                target.process.check_running()?;
+                let admin = target.ports.admin();
+                self.namespace.enter(|| {
+                    let ready = Connection::open(admin, TIMEOUT)?.get("admin", "/ready", &[])?;
+                    ensure!(ready.status == 200, "/ready says {}", ready.status);
+                    Ok(())
+                })
+            })?;
+        }
+        self.namespace.enter(|| {
+            wait::until("the application listens", TIMEOUT, || {
+                Ok(Connection::open(config::local(config::ORIGIN_HTTP), TIMEOUT).map(|_| ())?)
+            })
+        })
+    }
+}
+
+impl Target {
+    fn start(name: &'static str, launch: Launch, ports: Ports, namespace: &Namespace, work: &Path) -> Result<Self> {
+        let access_log = work.join(format!("{name}.access.log"));
+        let bootstrap = work.join(format!("{name}.yaml"));
+        fs::write(&bootstrap, config::bootstrap(ports, &access_log))?;
+        let launch = launch
+            .args(["-c".as_ref(), bootstrap.as_os_str()])
+            .args(["--concurrency", "1", "-l", "warning"])
+            .inside(namespace);
+        let process = Process::spawn(name, &launch, &work.join(format!("{name}.log")))?;
+        Ok(Self { name, ports, access_log, process })
+    }
+
+    /// A name for requests of `case` that no other case, and not the other proxy, uses.
+    pub(crate) fn key(&self, case: &str) -> String {
+        // Of one length for both, so that lengths can be compared.
+        let tag = self.name.get(..4).unwrap_or(self.name);
+        format!("{tag}-{}", case.replace(' ', "-"))
+    }
+
+    /// How many requests of this case reached the application.
+    pub(crate) fn attempts(&self, case: &str) -> Result<String> {
+        let path = format!("/seen/{}", self.key(case));
+        Ok(Connection::open(config::local(config::ORIGIN_HTTP), TIMEOUT)?.get("origin", &path, &[])?.text())
+    }
+
+    /// What the access log says about the request of this case.
+    pub(crate) fn logged(&self, case: &str) -> Result<Facts> {
+        let key = self.key(case);
+        wait::until(&format!("an access log line of {case:?}"), LOG_PATIENCE, || {
+            let log = fs::read_to_string(&self.access_log).context("no access log")?;
+            let line = log
+                .lines()
+                .find_map(|line| line.strip_prefix(key.as_str())?.strip_prefix('\t'))
+                .with_context(|| format!("not among {} lines", log.lines().count()))?;
+            let mut facts = Facts::default();
+            for (name, value) in LOG_FACTS.iter().zip(line.split('\t')) {
+                facts.add(format!("log {name}"), value);
+            }
+            Ok(facts)
+        })
+    }
+}
+
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(8);
+const LOG_PATIENCE: Duration = Duration::from_secs(3);
