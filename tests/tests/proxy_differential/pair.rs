@@ -110,22 +110,31 @@ impl Target {
         Ok(Connection::open(config::local(config::ORIGIN_HTTP), TIMEOUT)?.get("origin", &path, &[])?.text())
     }
 
-    /// What the access log says about the request of this case.
+    /// What the access log says about the request of this case; `log line` says whether it does.
     pub(crate) fn logged(&self, case: &str) -> Result<Facts> {
         let key = self.key(case);
-        wait::until(&format!("an access log line of {case:?}"), LOG_PATIENCE, || {
+        let line = wait::until("a line of the access log", LOG_PATIENCE, || {
             let log = fs::read_to_string(&self.access_log).context("no access log")?;
             let line = log
                 .lines()
                 .find_map(|line| line.strip_prefix(key.as_str())?.strip_prefix('\t'))
-                .with_context(|| format!("not among {} lines", log.lines().count()))?;
-            let mut facts = Facts::default();
-            for (name, value) in LOG_FACTS.iter().zip(line.split('\t')) {
-                facts.add(format!("log {name}"), value);
-            }
-            Ok(facts)
-        })
+                .context("not among them")?;
+            Ok(line.to_owned())
+        });
+        let mut facts = Facts::default();
+        facts.add("log line", if line.is_ok() { "written" } else { "missing" });
+        for (name, value) in LOG_FACTS.iter().zip(line.iter().flat_map(|line| line.split('\t'))) {
+            facts.add(format!("log {name}"), if *name == "flags" { sorted(value) } else { value.to_owned() });
+        }
+        Ok(facts)
     }
+}
+
+/// Flags are a set; their order says nothing.
+fn sorted(flags: &str) -> String {
+    let mut flags: Vec<&str> = flags.split(',').collect();
+    flags.sort_unstable();
+    flags.join(",")
 }
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(8);
