@@ -172,16 +172,16 @@ fn restore_all(plan: &Plan, iptables: &Iptables, in_place: &InPlace) -> Result<(
     if plan.ipv6 && iptables.restore(Family::V6).is_none() {
         return Err(ApplyError::NoIp6tables(iptables.name));
     }
-    for family in [Family::V4, Family::V6] {
-        let target = if families(plan).contains(&family) { Ruleset::of_plan(plan, family) } else { Ruleset::default() };
-        if let Err(error) = restore(iptables, family, &before(in_place, iptables, family), &target) {
-            for family in [Family::V4, Family::V6] {
-                take_back(iptables, family, &before(in_place, iptables, family));
-            }
-            return Err(error);
-        }
+    let restored = program::for_both_families(|family| {
+        let is_planned = families(plan).contains(&family);
+        let target = if is_planned { Ruleset::of_plan(plan, family) } else { Ruleset::default() };
+        restore(iptables, family, &before(in_place, iptables, family), &target)
+    });
+    let failed = restored.into_iter().find_map(Result::err);
+    if failed.is_some() {
+        program::for_both_families(|family| take_back(iptables, family, &before(in_place, iptables, family)));
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 fn before(in_place: &InPlace, iptables: &Iptables, family: Family) -> Ruleset {

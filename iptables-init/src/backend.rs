@@ -146,8 +146,8 @@ impl InPlace {
             }
         }
         for programs in kinds {
-            for family in [Family::V4, Family::V6] {
-                in_place.read_iptables(&programs, family)?;
+            for read in program::for_both_families(|family| InPlaceIptables::read(&programs, family)) {
+                in_place.iptables.extend(read?);
             }
         }
         Ok(in_place)
@@ -199,25 +199,24 @@ impl InPlace {
         let is_iptables = |chain: &NftChain| chain.name.starts_with(PREFIX) || chain.name.starts_with(ISTIO_PREFIX);
         chains.iter().any(|chain| matches!(chain.family.as_str(), "ip" | "ip6") && is_iptables(chain))
     }
+}
 
-    fn read_iptables(&mut self, programs: &Iptables, family: Family) -> Result<(), ProgramError> {
-        let Some(save) = programs.save(family) else { return Ok(()) };
+impl InPlaceIptables {
+    /// `None` where there are no programs for the family, or no family.
+    fn read(programs: &Iptables, family: Family) -> Result<Option<Self>, ProgramError> {
+        let Some(save) = programs.save(family) else { return Ok(None) };
         let text = match program::run(&save, "") {
             Ok(text) => text,
             // A kernel without IPv6 holds nothing for it.
             Err(ProgramError::Failed { message, .. }) if family == Family::V6 => {
                 debug!(%message, "the rules for IPv6 can't be read");
-                return Ok(());
+                return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        self.iptables.push(InPlaceIptables {
-            programs: programs.clone(),
-            family,
-            ours: Ruleset::parse(&text, PREFIX),
-            istio: Ruleset::parse(&text, ISTIO_PREFIX),
-        });
-        Ok(())
+        let ours = Ruleset::parse(&text, PREFIX);
+        let istio = Ruleset::parse(&text, ISTIO_PREFIX);
+        Ok(Some(Self { programs: programs.clone(), family, ours, istio }))
     }
 }
 

@@ -56,6 +56,14 @@ pub fn run(program: &Program, input: &str) -> Result<String, ProgramError> {
     Err(failure(path.clone(), message))
 }
 
+/// Does something for both families side by side: starting programs is what takes the time.
+pub fn for_both_families<T: Send>(run: impl Fn(Family) -> T + Sync) -> [T; 2] {
+    thread::scope(|scope| {
+        let v6 = scope.spawn(|| run(Family::V6));
+        [run(Family::V4), v6.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))]
+    })
+}
+
 /// Tells a missing privilege from other failures by the message: neither program has an exit status for it.
 fn failure(program: PathBuf, message: String) -> ProgramError {
     let is_permission = ["Operation not permitted", "Permission denied", "you must be root"];

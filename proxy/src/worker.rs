@@ -10,8 +10,8 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
-    task::{AbortHandle, LocalSet},
+    sync::{mpsc, oneshot, watch},
+    task::LocalSet,
 };
 
 use crate::{
@@ -90,7 +90,8 @@ async fn serve(
     mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
     mut published: watch::Receiver<u64>,
 ) {
-    let mut accepting: HashMap<SocketId, AbortHandle> = HashMap::new();
+    // Dropped, a sender tells its task to stop accepting.
+    let mut accepting: HashMap<SocketId, oneshot::Sender<()>> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -98,13 +99,12 @@ async fn serve(
             command = commands.recv() => match command {
                 None => return,
                 Some(WorkerCommand::Accept { id, listener, socket }) => {
-                    let task = tokio::task::spawn_local(accept::run(worker.clone(), listener, socket));
-                    accepting.insert(id, task.abort_handle());
+                    let (closing, closed) = oneshot::channel();
+                    tokio::task::spawn_local(accept::run(worker.clone(), listener, socket, closed));
+                    accepting.insert(id, closing);
                 }
                 Some(WorkerCommand::Close(id)) => {
-                    if let Some(task) = accepting.remove(&id) {
-                        task.abort();
-                    }
+                    accepting.remove(&id);
                 }
             },
             Ok(()) = published.changed() => {

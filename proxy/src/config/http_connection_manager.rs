@@ -4,22 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use weft_xds::{
     FieldError,
-    pb::{
-        envoy::{
-            config::core::v3::HttpProtocolOptions,
-            extensions::filters::{
-                http::router::v3::Router,
-                network::http_connection_manager::v3::{
-                    HttpConnectionManager as ProtoHttpConnectionManager, HttpFilter as ProtoHttpFilter, Rds,
-                    http_connection_manager::{
-                        CodecType as ProtoCodecType, PathWithEscapedSlashesAction, RouteSpecifier,
-                        ServerHeaderTransformation as ProtoServerHeaderTransformation, StripPortMode,
-                    },
-                    http_filter::ConfigType,
+    pb::envoy::{
+        config::core::v3::HttpProtocolOptions,
+        extensions::filters::{
+            http::router::v3::Router,
+            network::http_connection_manager::v3::{
+                HttpConnectionManager as ProtoHttpConnectionManager, HttpFilter as ProtoHttpFilter, Rds,
+                http_connection_manager::{
+                    CodecType as ProtoCodecType, PathWithEscapedSlashesAction, RouteSpecifier,
+                    ServerHeaderTransformation as ProtoServerHeaderTransformation, StripPortMode,
                 },
+                http_filter::ConfigType,
             },
         },
-        google::protobuf::Duration as ProtoDuration,
     },
 };
 
@@ -56,6 +53,8 @@ pub struct HttpConnectionManager {
     pub request_headers_timeout: Option<Duration>,
     /// Default 5 s.
     pub drain_timeout: Duration,
+    /// How long a closed connection is read from, so that the peer gets what was said last. Default 1 s; zero: not at all.
+    pub delayed_close_timeout: Duration,
     /// Default 60 KiB.
     pub max_request_headers_bytes: u32,
     /// `common_http_protocol_options.max_headers_count`, default 100.
@@ -106,6 +105,7 @@ pub struct RouterFilter {
 const SERVER_NAME: &str = "envoy";
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 const MAX_HEADERS_COUNT: u32 = 100;
@@ -182,7 +182,6 @@ impl HttpConnectionManager {
         refuse!(path_normalization_options, strip_trailing_host_dot, proxy_status_config);
         refuse!(typed_header_validation_config, append_x_forwarded_port, append_local_overload);
         refuse!(add_proxy_protocol_connection_state, forward_proto_config, merge_slashes, xff_num_trusted_hops);
-        refuse_delayed_close(delayed_close_timeout)?;
         field::only(normalize_path, false, "normalize_path")?;
         field::only(add_user_agent, false, "add_user_agent")?;
         field::only(stream_error_on_invalid_http_message, false, "stream_error_on_invalid_http_message")?;
@@ -204,6 +203,7 @@ impl HttpConnectionManager {
             request_timeout: timeout_or(request_timeout, None, "request_timeout")?,
             request_headers_timeout: timeout_or(request_headers_timeout, None, "request_headers_timeout")?,
             drain_timeout: duration_or(drain_timeout, DRAIN_TIMEOUT, "drain_timeout")?,
+            delayed_close_timeout: duration_or(delayed_close_timeout, DELAYED_CLOSE_TIMEOUT, "delayed_close_timeout")?,
             max_request_headers_bytes: header_bytes(field::u32_or(max_request_headers_kb, MAX_REQUEST_HEADERS_KB))?,
             max_headers_count: connection.max_headers_count,
             http1: Http1Options::downstream(http_protocol_options.unwrap_or_default())
@@ -218,14 +218,6 @@ impl HttpConnectionManager {
             via: if via.is_empty() { None } else { Some(field::header_value(&via, "via")?) },
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
         })
-    }
-}
-
-/// A connection closes as soon as what it had to say is with the kernel: what Envoy does with a delay of zero.
-fn refuse_delayed_close(timeout: Option<ProtoDuration>) -> Result<()> {
-    match timeout {
-        Some(timeout) if timeout != ProtoDuration::default() => Err(unsupported("delayed_close_timeout")),
-        _ => Ok(()),
     }
 }
 

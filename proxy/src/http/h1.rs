@@ -15,7 +15,7 @@ use crate::{
         connection_manager::{self, HttpConnection},
     },
     listener::registry::Order,
-    net::stream::Stream,
+    net::{linger::Linger, stream::Stream},
     stats::HttpStat,
 };
 
@@ -33,7 +33,10 @@ pub async fn serve(connection: &Rc<HttpConnection>, stream: Stream) {
     }
     let service = connection_manager::service(connection.clone())
         .map_request(|request: http::Request<Incoming>| request.map(Body::Http1));
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let served = builder.serve_connection(
+        TokioIo::new(Linger::new(stream, config.delayed_close_timeout)),
+        TowerToHyperService::new(service),
+    );
     let mut served = std::pin::pin!(served);
     let mut ending = false;
     let result = std::future::poll_fn(|cx| {

@@ -127,6 +127,7 @@ pub fn authority(head: &request::Parts) -> &[u8] {
 /// The request as an HTTP/1.1 upstream wants it: origin form, with a Host field.
 pub fn to_http1(head: &mut request::Parts) -> Result<(), http::Error> {
     head.version = Version::HTTP_11;
+    join_cookies(&mut head.headers);
     if head.uri.authority().is_some() {
         let uri = std::mem::take(&mut head.uri).into_parts();
         if let Some(authority) = uri.authority {
@@ -138,6 +139,18 @@ pub fn to_http1(head: &mut request::Parts) -> Result<(), http::Error> {
         head.uri = http::Uri::from_parts(origin)?;
     }
     Ok(())
+}
+
+/// RFC 9113 section 8.2.3: crumbs become one field again before they leave HTTP/2.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(crumbs.join(&b"; "[..]))) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// The request as an HTTP/2 upstream wants it: `:scheme`, `:authority`, no Host field (RFC 9113 section 8.3.1).
@@ -183,6 +196,14 @@ mod tests {
         let mut te = headers(&[("te", "gzip")]);
         remove_hop_by_hop(&mut te);
         assert!(te.is_empty());
+    }
+
+    #[test]
+    fn cookie_crumbs_are_joined_for_http1() {
+        let request = http::Request::get("http://a/").header("cookie", "a=1").header("cookie", "b=2");
+        let (mut head, ()) = request.body(()).expect("a request").into_parts();
+        to_http1(&mut head).expect("converted");
+        assert_eq!(head.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 
     #[test]

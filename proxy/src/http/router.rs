@@ -36,6 +36,7 @@ use crate::{
 };
 
 const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
@@ -47,6 +48,7 @@ pub async fn route(
 ) -> Response<ResponseBody> {
     let Some(found) = find_route(exchange, &head) else {
         exchange.count(HttpStat::NoRoute);
+        capture(exchange, &head);
         let reply = LocalReply::new(StatusCode::NOT_FOUND, ResponseFlags::NO_ROUTE_FOUND, "route_not_found");
         return reply.into_response(exchange);
     };
@@ -56,6 +58,7 @@ pub async fn route(
     match &found.route.action {
         RouteAction::DirectResponse(direct) => {
             exchange.count(HttpStat::RqDirectResponse);
+            capture(exchange, &head);
             let reply = LocalReply::new(direct.status, ResponseFlags::default(), "direct_response");
             reply.with_body(direct.body.clone()).into_response(exchange)
         }
@@ -64,6 +67,11 @@ pub async fn route(
             forwarded.unwrap_or_else(|reply| reply.into_response(exchange))
         }
     }
+}
+
+/// For access logs: the request as it goes on, or as it was refused.
+fn capture(exchange: &Exchange, head: &request::Parts) {
+    exchange.captured.borrow_mut().capture_request(&exchange.connection.active.config.access_log, head);
 }
 
 struct Found {
@@ -90,16 +98,16 @@ async fn forward(
     mut head: request::Parts,
     body: Body,
 ) -> Result<Response<ResponseBody>, LocalReply> {
-    let pools = find_cluster(exchange, action)?;
+    let pools = find_cluster(exchange, action).inspect_err(|_| capture(exchange, &head))?;
     exchange.count(HttpStat::RqTotalRouted);
-    rewrite(action, found, &mut head)?;
+    rewrite(filter, action, found, &mut head).inspect_err(|_| capture(exchange, &head))?;
     if !filter.suppress_envoy_headers
         && let Some(timeout) = expected_timeout(action)
     {
         head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, (timeout.as_millis() as u64).into());
     }
     let config = &exchange.connection.active.config;
-    exchange.captured.borrow_mut().capture_request(&config.access_log, &head);
+    capture(exchange, &head);
     let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
     let mut tries = Tries {
         filter,
@@ -141,7 +149,12 @@ fn find_cluster(exchange: &Exchange, action: &ForwardAction) -> Result<Rc<Cluste
     }
 }
 
-fn rewrite(action: &ForwardAction, found: &Found, head: &mut request::Parts) -> Result<(), LocalReply> {
+fn rewrite(
+    filter: &RouterFilter,
+    action: &ForwardAction,
+    found: &Found,
+    head: &mut request::Parts,
+) -> Result<(), LocalReply> {
     use crate::config::route::PathMatch;
     if let Some(host) = &action.host_rewrite_literal {
         head.headers.insert(http::header::HOST, host.clone());
@@ -157,6 +170,11 @@ fn rewrite(action: &ForwardAction, found: &Found, head: &mut request::Parts) -> 
         PathMatch::SafeRegex(_) => head.uri.path().len(),
     };
     let rewritten = format!("{replacement}{}", &whole[matched..]);
+    if !filter.suppress_envoy_headers
+        && let Ok(original) = HeaderValue::from_str(whole)
+    {
+        head.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
+    }
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.path_and_query = Some(rewritten.try_into().map_err(|_| unusable_path())?);
     head.uri = http::Uri::from_parts(uri).map_err(|_| unusable_path())?;
@@ -367,8 +385,8 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     let reset = |status, flags, reason: &str, cause: Option<&str>| {
         let retried = if retried { "retried and the latest reset reason" } else { "reset reason" };
-        let transport = cause.map(|cause| format!(", transport failure reason: {cause}")).unwrap_or_default();
-        let body = format!("upstream connect error or disconnect/reset before headers. {retried}: {reason}{transport}");
+        // The transport's own words are for the operator's logs, not for the caller.
+        let body = format!("upstream connect error or disconnect/reset before headers. {retried}: {reason}");
         let cause = cause.map(|cause| format!("|{cause}")).unwrap_or_default();
         let details = format!("upstream_reset_before_response_started{{{reason}{cause}}}").replace(' ', "_");
         LocalReply::new(status, flags, details).with_body(body)

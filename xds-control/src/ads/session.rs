@@ -6,7 +6,8 @@
 //! that does not answer gets its news all the same, after `PUSH_PAUSE` or, where the order asks for it,
 //! `ANSWER_WAIT_MAX`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::subscription::{Reaction, Removals, Request, Response, Scope, Subscription, Variant};
@@ -18,6 +19,9 @@ pub struct Session {
     variant: Variant,
     subscriptions: BTreeMap<Kind, Subscription>,
     snapshot: Snapshot,
+    /// Clusters that the client was sent after all of its listeners and routes, so that none of these can refer to one.
+    /// If such a cluster is gone again it goes at once: the client may be waiting for endpoints that never come.
+    unused_clusters: HashSet<Arc<str>>,
     /// Makes nonces unlike those of other streams.
     stream_id: u64,
     responses: u64,
@@ -31,7 +35,14 @@ pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(16);
 
 impl Session {
     pub fn new(variant: Variant, stream_id: u64, snapshot: Snapshot) -> Self {
-        Self { variant, subscriptions: BTreeMap::new(), snapshot, stream_id, responses: 0 }
+        Self {
+            variant,
+            subscriptions: BTreeMap::new(),
+            snapshot,
+            unused_clusters: HashSet::new(),
+            stream_id,
+            responses: 0,
+        }
     }
 
     pub fn request(&mut self, kind: Kind, request: Request) -> Reaction {
@@ -81,16 +92,25 @@ impl Session {
     }
 
     fn respond(&mut self, kind: Kind, scope: Scope, now: Instant) -> Option<Response> {
-        let removals = if self.may_remove(kind, now) { Removals::Now } else { Removals::Later };
+        let removals = match kind {
+            _ if self.may_remove(kind, now) => Removals::All,
+            Kind::Cluster => Removals::Only(&self.unused_clusters),
+            _ => Removals::None,
+        };
         let nonce = format!("{:x}-{}", self.stream_id, self.responses + 1);
         let view = self.snapshot.view(kind);
         let sending = self.subscriptions.get_mut(&kind)?.respond(&view, scope, removals, &nonce, now)?;
         self.responses += 1;
-        if kind == Kind::Cluster
-            && let Some(endpoints) = self.subscriptions.get_mut(&Kind::Endpoints)
-        {
-            // A changed cluster is a new one to the client, which waits for endpoints before it uses it.
-            sending.changed.iter().for_each(|cluster| endpoints.send_again(cluster));
+        match kind {
+            Kind::Cluster => {
+                self.unused_clusters.extend(sending.added);
+                if let Some(endpoints) = self.subscriptions.get_mut(&Kind::Endpoints) {
+                    // A changed cluster is a new one to the client, which waits for endpoints before it uses it.
+                    sending.changed.iter().for_each(|cluster| endpoints.send_again(cluster));
+                }
+            }
+            Kind::Listener | Kind::Route => self.unused_clusters.clear(),
+            Kind::Endpoints => {}
         }
         Some(sending.response)
     }

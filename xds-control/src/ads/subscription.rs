@@ -83,6 +83,8 @@ pub struct Sending {
     pub response: Response,
     /// The resources in it that the client had in another version.
     pub changed: Vec<Arc<str>>,
+    /// The resources in it that the client did not have.
+    pub added: Vec<Arc<str>>,
 }
 
 /// How much a response is to say.
@@ -93,11 +95,12 @@ pub enum Scope {
     All,
 }
 
-/// Whether resources that are gone may be taken away from the client yet.
+/// Which of the resources that are gone may be taken away from the client already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removals {
-    Now,
-    Later,
+pub enum Removals<'a> {
+    All,
+    Only(&'a HashSet<Arc<str>>),
+    None,
 }
 
 #[derive(Debug)]
@@ -319,7 +322,7 @@ impl Subscription {
         &mut self,
         view: &View,
         scope: Scope,
-        removals: Removals,
+        removals: Removals<'_>,
         nonce: &str,
         now: Instant,
     ) -> Option<Sending> {
@@ -345,8 +348,8 @@ impl Subscription {
             (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
             return None;
         }
-        let changed = difference.news.iter().filter(|news| self.sent.version_of(&news.name).is_some());
-        let changed = changed.map(|news| news.name.clone()).collect();
+        let names = difference.news.iter().map(|news| news.name.clone());
+        let (changed, added) = names.partition(|name| self.sent.version_of(name).is_some());
         for name in &difference.removed {
             self.sent.remove(name);
         }
@@ -360,7 +363,7 @@ impl Subscription {
         self.must_answer = false;
         self.last = Some(Sent { nonce: nonce.to_owned(), version: version.clone(), at: now, answered: false });
         let response = Response { kind: self.kind, nonce: nonce.to_owned(), version, resources, removed };
-        Some(Sending { response, changed })
+        Some(Sending { response, changed, added })
     }
 
     /// Whether each answer is all that there is, so that absence deletes.
@@ -368,7 +371,7 @@ impl Subscription {
         self.variant == Variant::StateOfTheWorld && self.kind.absence_deletes()
     }
 
-    fn compare(&self, view: &View, scope: Scope, removals: Removals) -> Difference {
+    fn compare(&self, view: &View, scope: Scope, removals: Removals<'_>) -> Difference {
         let mut difference = Difference::default();
         let mut consider = |resource: &Arc<Resource>| {
             let known = self.sent.version_of(&resource.name);
@@ -401,18 +404,20 @@ impl Subscription {
             }
             gone.extend(self.sent.names().filter(|name| view.lookup(name).is_none()).cloned());
         }
-        match removals {
-            Removals::Now => difference.removed = gone.iter().map(|name| name.to_string()).collect(),
-            Removals::Later => {
-                difference.deferred |= !gone.is_empty();
-                let body = |name: &Arc<str>| {
-                    let shown = self.compared.lookup(name);
-                    shown.or_else(|| self.kept.iter().find(|kept| kept.name == *name)).cloned()
-                };
-                difference.kept = gone.iter().filter_map(body).collect();
-                difference.kept.sort_by(|a, b| a.name.cmp(&b.name));
-            }
-        }
+        let may_go = |name: &Arc<str>| match removals {
+            Removals::All => true,
+            Removals::Only(names) => names.contains(name),
+            Removals::None => false,
+        };
+        let (goes, stays) = gone.into_iter().partition::<Vec<_>, _>(may_go);
+        difference.deferred |= !stays.is_empty();
+        difference.removed = goes.iter().map(ToString::to_string).collect();
+        let body = |name: &Arc<str>| {
+            let shown = self.compared.lookup(name);
+            shown.or_else(|| self.kept.iter().find(|kept| kept.name == *name)).cloned()
+        };
+        difference.kept = stays.iter().filter_map(body).collect();
+        difference.kept.sort_by(|a, b| a.name.cmp(&b.name));
         // Asked for and not there.
         let is_missing = |name: &&String| view.lookup(name).is_none() && self.sent.version_of(name).is_none();
         difference.removed.extend(self.asked.iter().filter(is_missing).cloned());

@@ -33,7 +33,10 @@ fn defaults_are_envoys() {
     assert_eq!(manager.stream_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!((manager.request_timeout, manager.request_headers_timeout), (None, None));
     assert_eq!((manager.max_connection_duration, manager.max_requests_per_connection), (None, None));
-    assert_eq!(manager.drain_timeout, Duration::from_secs(5));
+    assert_eq!(
+        (manager.drain_timeout, manager.delayed_close_timeout),
+        (Duration::from_secs(5), Duration::from_secs(1))
+    );
     assert_eq!((manager.max_request_headers_bytes, manager.max_headers_count), (60 * 1024, 100));
     assert!(manager.generate_request_id && !manager.preserve_external_request_id);
     assert!(!manager.use_remote_address && !manager.skip_xff_append && !manager.always_set_request_id_in_response);
@@ -86,7 +89,7 @@ strip_any_host_port: false",
     assert_eq!((manager.max_requests_per_connection, manager.max_headers_count), (Some(5), 7));
     assert_eq!(manager.request_timeout, Some(Duration::from_secs(3)));
     assert_eq!(manager.request_headers_timeout, Some(Duration::from_secs(4)));
-    assert_eq!(manager.drain_timeout, Duration::ZERO);
+    assert_eq!((manager.drain_timeout, manager.delayed_close_timeout), (Duration::ZERO, Duration::ZERO));
     assert_eq!(manager.max_request_headers_bytes, 8192);
     assert_eq!(manager.http1.default_host_for_http_10.as_deref(), Some("h"));
     assert_eq!((manager.http2.max_concurrent_streams, manager.http2.hpack_table_size), (10, 0));

@@ -386,6 +386,21 @@ fn a_replaced_cluster_is_there_twice_until_the_routes_moved() {
 }
 
 #[test]
+fn a_cluster_that_nothing_led_to_yet_goes_at_once() {
+    let mut client = settled(&[A, EA, L, R]);
+    // The client waits for endpoints of `b`, and does not answer before they come.
+    client.change(&[A, B, EA, L, R]);
+    client.expect(Kind::Cluster, &["a", "b"]);
+    client.change(&[A, EA, L2, R]);
+    client.expect_nothing();
+    client.now += PUSH_PAUSE;
+    let without = client.expect(Kind::Cluster, &["a"]);
+    client.expect_nothing();
+    client.acknowledge(&without, &[]);
+    client.expect(Kind::Listener, &["l"]);
+}
+
+#[test]
 fn a_refusal_of_clusters_does_not_hold_up_the_rest() {
     let mut client = settled(&[A, EA, L, R]);
     client.change(&[A2, EA, L2, R]);
