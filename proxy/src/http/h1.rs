@@ -24,7 +24,6 @@ pub async fn serve(connection: &Rc<HttpConnection>, stream: Stream) {
     let mut builder = http1::Builder::new();
     builder
         .auto_date_header(false)
-        .pipeline_flush(true)
         .max_headers(config.max_headers_count as usize)
         .max_header_size(config.max_request_headers_bytes as usize)
         .header_read_timeout(config.request_headers_timeout);

@@ -21,14 +21,18 @@ pub fn prepare(
     downstream: &Downstream,
 ) -> Result<(), LocalReply> {
     check_version_and_host(head, config)?;
-    if head.headers.contains_key(header::UPGRADE) && head.version < Version::HTTP_2 {
+    if asks_for_upgrade(head) {
         return Err(refused(http::StatusCode::FORBIDDEN, "upgrade_failed"));
     }
     remove_hop_by_hop(&mut head.headers);
     // The proxy answers `100 Continue` itself, as the body is read.
     head.headers.remove(header::EXPECT);
-    if config.use_remote_address && !config.skip_xff_append {
-        append_forwarded_for(&mut head.headers, downstream);
+    if config.use_remote_address {
+        // Without `internal_address_config` no caller at the edge is internal.
+        distrust(&mut head.headers, downstream);
+        if !config.skip_xff_append {
+            append_forwarded_for(&mut head.headers, downstream);
+        }
     }
     if config.use_remote_address || !head.headers.contains_key(X_FORWARDED_PROTO) {
         let scheme = if downstream.is_tls { "https" } else { "http" };
@@ -42,6 +46,12 @@ pub fn prepare(
         head.headers.insert(X_REQUEST_ID, downstream.worker.with_random(request_id::generate));
     }
     Ok(())
+}
+
+/// An offer of h2c is no request: RFC 9110 section 7.8 lets a server overlook it, and RFC 9113 knows it no more.
+fn asks_for_upgrade(head: &request::Parts) -> bool {
+    head.version < Version::HTTP_2
+        && head.headers.get(header::UPGRADE).is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// RFC 9112 section 3.2: an HTTP/1.1 request has exactly one Host. HTTP/1.0 is taken only where configured.
@@ -104,6 +114,37 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 fn is_needed(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::TE].contains(name)
 }
+
+/// Takes from an external caller what only internal ones may ask for, and says where it comes from.
+fn distrust(headers: &mut HeaderMap, downstream: &Downstream) {
+    for name in INTERNAL_HEADERS {
+        headers.remove(name);
+    }
+    if let Ok(address) = HeaderValue::from_str(&downstream.remote_address.ip().to_string()) {
+        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
+    }
+}
+
+const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const INTERNAL_HEADERS: [HeaderName; 17] = [
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-original-url"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+];
 
 fn append_forwarded_for(headers: &mut HeaderMap, downstream: &Downstream) {
     let ip = downstream.remote_address.ip();

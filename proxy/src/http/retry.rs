@@ -23,7 +23,9 @@ pub enum TryFailure {
 /// The names of Envoy's `retry_on` that a failure without a response answers to.
 pub fn retries_failure(on: &RetryOn, failure: TryFailure) -> bool {
     match failure {
-        TryFailure::Connect => on.connect_failure || on.gateway_error || on.server_error || on.reset,
+        TryFailure::Connect => {
+            on.connect_failure || on.reset_before_request || on.gateway_error || on.server_error || on.reset
+        }
         TryFailure::RefusedStream => on.refused_stream || on.gateway_error || on.server_error || on.reset,
         TryFailure::ResetBeforeRequest => on.reset_before_request || on.gateway_error || on.server_error || on.reset,
         TryFailure::Reset | TryFailure::PerTryTimeout => on.gateway_error || on.server_error || on.reset,
@@ -83,6 +85,8 @@ mod tests {
         assert!(retries_failure(&safe, TryFailure::ResetBeforeRequest));
         assert!(!retries_failure(&safe, TryFailure::Reset));
         assert!(!retries_failure(&safe, TryFailure::PerTryTimeout));
+        let before = RetryOn { reset_before_request: true, ..Default::default() };
+        assert!(retries_failure(&before, TryFailure::Connect), "without a connection nothing of it was sent");
         let reset = RetryOn { reset: true, ..Default::default() };
         assert!(retries_failure(&reset, TryFailure::Reset) && retries_failure(&reset, TryFailure::Connect));
     }

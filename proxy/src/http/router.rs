@@ -326,6 +326,7 @@ impl Tries<'_> {
         self.retry_permit = breakers.try_acquire(self.action.priority, Resource::Retries);
         if self.retry_permit.is_none() {
             self.count(ClusterStat::RqRetryOverflow);
+            self.exchange.add_flag(ResponseFlags::UPSTREAM_OVERFLOW);
             return false;
         }
         self.count(ClusterStat::RqRetry);
