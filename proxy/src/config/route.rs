@@ -234,20 +234,6 @@ impl std::fmt::Display for ClusterPath {
     }
 }
 
-/// One of them, as often as its weight says.
-pub fn choose_weighted<'a>(clusters: &'a [WeightedCluster], random: &mut fastrand::Rng) -> &'a Arc<str> {
-    let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
-    let mut left = random.u64(0..total.max(1));
-    for cluster in clusters {
-        let weight = u64::from(cluster.weight);
-        if left < weight {
-            return &cluster.name;
-        }
-        left -= weight;
-    }
-    unreachable!("what is drawn is less than the sum of the weights, which is at least 1")
-}
-
 /// What the table sets for all of its routes.
 struct Limits {
     body_bytes_max: u32,

@@ -335,13 +335,3 @@ fn weights_that_cannot_be_drawn_from_are_refused() {
         assert_route_refused(&[(&fields, &format!("route.weighted_clusters.{expected}"))]);
     }
 }
-
-#[test]
-fn a_weight_is_drawn_as_often_as_it_says() {
-    let clusters: Vec<_> =
-        [("a", 1), ("b", 0), ("c", 3)].map(|(name, weight)| WeightedCluster { name: name.into(), weight }).into();
-    let mut random = fastrand::Rng::with_seed(7);
-    let drawn = (0..4000).filter(|_| &**choose_weighted(&clusters, &mut random) == "a").count();
-    assert!((800..1200).contains(&drawn), "{drawn} of 4000 for a weight of 1 in 4");
-    assert!((0..4000).all(|_| &**choose_weighted(&clusters, &mut random) != "b"));
-}
