@@ -71,6 +71,12 @@ impl Stream {
         }
     }
 
+    fn count_written(&self, polled: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(written)) = polled {
+            self.count(ClusterStat::CxTxBytesTotal, *written);
+        }
+    }
+
     fn count(&self, stat: ClusterStat, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.stats.cells.add(meter.worker, stat, bytes as u64);
@@ -93,7 +99,13 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        let this = self.get_mut();
+        let polled = match &mut this.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        };
+        this.count_written(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -106,9 +118,7 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
-        if let Poll::Ready(Ok(written)) = &polled {
-            this.count(ClusterStat::CxTxBytesTotal, *written);
-        }
+        this.count_written(&polled);
         polled
     }
 
