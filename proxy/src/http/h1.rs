@@ -1,6 +1,6 @@
 //! HTTP/1 downstream, by hyper: one request at a time (RFC 9112).
 
-use std::{rc::Rc, task::Poll};
+use std::rc::Rc;
 
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
@@ -48,10 +48,7 @@ pub async fn serve(connection: &Rc<HttpConnection>, stream: Stream) {
             // Responses say `connection: close` from now on; a client that sends nothing more is closed by `Order::Close`.
             Some(_) | None => {}
         }
-        match served.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => Poll::Pending,
-        }
+        served.as_mut().poll(cx)
     })
     .await;
     if let Err(error) = result {
