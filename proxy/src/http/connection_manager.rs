@@ -11,6 +11,7 @@ use crate::{
         body::Body,
         exchange::{Exchange, RequestBody, ResponseBody},
         h1, h2,
+        local_reply::LocalReply,
         request_headers::{self, X_REQUEST_ID},
         router,
     },
@@ -148,6 +149,13 @@ impl HttpConnection {
 
     fn echoed_request_id(&self, headers: &http::HeaderMap) -> Option<HeaderValue> {
         self.active.config.always_set_request_id_in_response.then(|| headers.get(X_REQUEST_ID).cloned()).flatten()
+    }
+
+    /// A response to a request that the codec refuses.
+    pub fn answer_locally(&self, exchange: &Rc<Exchange>, reply: LocalReply) -> Response<ResponseBody> {
+        let mut response = reply.into_response(exchange);
+        self.finish(exchange, &mut response);
+        response
     }
 
     /// What every response gets.

@@ -249,7 +249,7 @@ impl Tries<'_> {
             if let Ok((_, body, stream)) = answered {
                 // Complete already (a bare 503): its connection can go on.
                 if http_body::Body::is_end_stream(&body) {
-                    stream.complete(self.exchange.request_received.get().is_some());
+                    stream.complete();
                 }
             }
             self.back_off(policy).await?;
