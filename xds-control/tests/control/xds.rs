@@ -24,6 +24,7 @@ fn names(response: &DiscoveryResponse) -> BTreeSet<String> {
         Kind::Endpoints => unpack::<ClusterLoadAssignment>(body).unwrap().cluster_name,
         Kind::Listener => unpack::<Listener>(body).unwrap().name,
         Kind::Route => unpack::<RouteConfiguration>(body).unwrap().name,
+        Kind::Secret | Kind::ExtensionConfig => panic!("{body:?}"),
     };
     response.resources.iter().map(name).collect()
 }
@@ -158,9 +159,9 @@ async fn versions_are_the_same_from_every_replica() {
     let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
     let (one, other) = (Control::start(&files).await, Control::start(&files).await);
     let (first, second) = (one.sotw().await.subscribe().await, other.sotw().await.subscribe().await);
-    for kind in Kind::ALL {
-        assert_eq!(first[&kind].version_info, second[&kind].version_info, "{kind:?}");
-        assert_eq!(first[&kind].resources, second[&kind].resources, "{kind:?}");
+    for kind in first.keys() {
+        assert_eq!(first[kind].version_info, second[kind].version_info, "{kind:?}");
+        assert_eq!(first[kind].resources, second[kind].resources, "{kind:?}");
     }
     // Nonces are of no use to another stream.
     let again = one.sotw().await.subscribe().await;
