@@ -52,7 +52,9 @@ impl Control {
         let manifests = folder.path().to_str().unwrap();
         let mut line = vec!["weft-control", "serve", "--manifests", manifests];
         line.extend(["--plaintext-xds-address", "127.0.0.1:0", "--monitoring-address", "127.0.0.1:0"]);
-        line.extend(["--drain-duration", "200ms"]);
+        if !flags.contains(&"--drain-duration") {
+            line.extend(["--drain-duration", "200ms"]);
+        }
         line.extend(flags);
         let Command::Serve(serve) = Arguments::try_parse_from(line).unwrap().command;
         let metrics = PrometheusBuilder::new().build_recorder().handle();
