@@ -11,7 +11,7 @@ mod replay;
 pub mod request_headers;
 mod request_id;
 pub mod response_flags;
-mod retry;
+pub mod retry;
 pub mod route;
 mod router;
 mod upstream_request;
