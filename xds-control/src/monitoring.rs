@@ -23,7 +23,7 @@ use crate::ads::registry::Connections;
 use crate::snapshot::shared::Shared;
 use crate::source::manifests::Health;
 
-pub use debug::{ConfigDump, DumpedResource, ProxyStatus, SyncStatus};
+pub use debug::{ConfigDump, DumpedResource, KindStatus, ProxyStatus, SyncStatus};
 
 /// What there is to tell.
 pub struct Monitoring {

@@ -9,13 +9,32 @@ pub mod version;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::{self, AtomicU64};
 
 use crate::translate::resource::{Kind, Resource};
 
 /// Resources of one kind, sorted by name, each name once.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct ResourceSet {
     resources: Vec<Arc<Resource>>,
+    /// Unlike any other set's, but that all empty ones may have 0.
+    id: u64,
+    /// What led here, worked out once for everyone who comes from there.
+    step: Option<Step>,
+}
+
+/// From the set with an id to the next.
+#[derive(Debug)]
+struct Step {
+    from: u64,
+    changed: Vec<Arc<Resource>>,
+    gone: Vec<Arc<Resource>>,
+}
+
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+
+fn next_id() -> u64 {
+    LAST_ID.fetch_add(1, atomic::Ordering::Relaxed) + 1
 }
 
 impl ResourceSet {
@@ -31,7 +50,31 @@ impl ResourceSet {
             }
             same
         });
-        (Self { resources }, refused)
+        (Self { resources, id: next_id(), step: None }, refused)
+    }
+
+    /// Notes what changed since the set before.
+    fn followed_from(mut self, before: &Self) -> Self {
+        let mut changes = Changes::default();
+        self.walk_since(before, &mut changes);
+        let [changed, gone] = [changes.changed, changes.gone].map(|list| list.into_iter().cloned().collect());
+        self.step = Some(Step { from: before.id, changed, gone });
+        self
+    }
+
+    /// The next set, in which resources have other content; `None` if one of them is not in this set, by another's doing.
+    pub fn with_replaced(&self, replaced: &[(Arc<Resource>, Arc<Resource>)]) -> Option<Self> {
+        let mut resources = self.resources.clone();
+        for (old, new) in replaced {
+            let position = self.resources.binary_search_by(|resource| resource.name.cmp(&old.name)).ok()?;
+            let place = resources.get_mut(position)?;
+            if !Arc::ptr_eq(place, old) {
+                return None;
+            }
+            *place = new.clone();
+        }
+        let changed = replaced.iter().map(|(_, new)| new.clone()).collect();
+        Some(Self { resources, id: next_id(), step: Some(Step { from: self.id, changed, gone: Vec::new() }) })
     }
 
     pub fn lookup(&self, name: &str) -> Option<&Arc<Resource>> {
@@ -43,9 +86,19 @@ impl ResourceSet {
         self.resources.iter()
     }
 
+    fn changes_since<'a>(&'a self, before: &'a Self, changes: &mut Changes<'a>) {
+        match &self.step {
+            Some(Step { from, changed, gone }) if *from == before.id => {
+                changes.changed.extend(changed);
+                changes.gone.extend(gone);
+            }
+            _ => self.walk_since(before, changes),
+        }
+    }
+
     /// Both walks of two sorted sets at once: resources that differ from `before`, and names that are gone since.
     /// What is the same pointer costs a comparison of pointers.
-    fn changes_since<'a>(&'a self, before: &'a Self, changes: &mut Changes<'a>) {
+    fn walk_since<'a>(&'a self, before: &'a Self, changes: &mut Changes<'a>) {
         let (mut new, mut old) = (self.resources.iter().peekable(), before.resources.iter().peekable());
         loop {
             let order = match (new.peek(), old.peek()) {
@@ -88,7 +141,8 @@ impl Sets {
     }
 
     pub fn replace(&mut self, kind: Kind, set: ResourceSet) {
-        self.by_kind[kind as usize] = Arc::new(set);
+        let place = &mut self.by_kind[kind as usize];
+        *place = Arc::new(if set.step.is_some() { set } else { set.followed_from(place) });
     }
 
     /// Sorts resources of any kind into sets; gives back those whose names were taken.

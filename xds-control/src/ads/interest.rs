@@ -4,13 +4,15 @@
 //! wildcard); from then on `*` says it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// The name that stands for all resources.
 pub const WILDCARD: &str = "*";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    names: HashSet<String>,
+    /// Shared with the resources of these names, where there are any.
+    names: HashSet<Arc<str>>,
     wildcard: bool,
     /// A name was sent on this stream, so that an empty list means none.
     named_once: bool,
@@ -19,8 +21,8 @@ pub struct Interest {
 /// What a request changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterestChange {
-    pub added: Vec<String>,
-    pub removed: Vec<String>,
+    pub added: Vec<Arc<str>>,
+    pub removed: Vec<Arc<str>>,
     pub wildcard_added: bool,
     pub wildcard_removed: bool,
 }
@@ -35,7 +37,7 @@ impl Interest {
     }
 
     /// The names asked for one by one, without the wildcard.
-    pub fn names(&self) -> &HashSet<String> {
+    pub fn names(&self) -> &HashSet<Arc<str>> {
         &self.names
     }
 
@@ -44,27 +46,25 @@ impl Interest {
     }
 
     /// State of the world: the request's names are all that is wanted. `all_without_names` where the kind has the legacy
-    /// wildcard.
-    pub fn replace(&mut self, names: Vec<String>, all_without_names: bool) -> InterestChange {
-        self.named_once |= !names.is_empty();
+    /// wildcard. Gives the new interest, as what was held by the old one is still of interest.
+    pub fn replaced(&self, names: Vec<Arc<str>>, all_without_names: bool) -> (Self, InterestChange) {
+        let named_once = self.named_once || !names.is_empty();
         let mut wanted = names.into_iter().collect::<HashSet<_>>();
-        let wildcard = wanted.remove(WILDCARD) || (all_without_names && !self.named_once);
+        let wildcard = wanted.remove(WILDCARD) || (all_without_names && !named_once);
         let change = InterestChange {
             added: wanted.difference(&self.names).cloned().collect(),
             removed: self.names.difference(&wanted).cloned().collect(),
             wildcard_added: wildcard && !self.wildcard,
             wildcard_removed: !wildcard && self.wildcard,
         };
-        self.names = wanted;
-        self.wildcard = wildcard;
-        change
+        (Self { names: wanted, wildcard, named_once }, change)
     }
 
     /// Delta: the request says what changes. `is_first` is the first request of the kind on its stream.
     pub fn amend(
         &mut self,
-        subscribe: &[String],
-        unsubscribe: &[String],
+        subscribe: &[Arc<str>],
+        unsubscribe: &[Arc<str>],
         is_first: bool,
         all_without_names: bool,
     ) -> InterestChange {
@@ -74,7 +74,7 @@ impl Interest {
             change.wildcard_added = true;
         }
         for name in subscribe {
-            if name == WILDCARD {
+            if **name == *WILDCARD {
                 change.wildcard_added |= !self.wildcard;
                 self.wildcard = true;
             } else {
@@ -84,7 +84,7 @@ impl Interest {
             }
         }
         for name in unsubscribe {
-            if name == WILDCARD {
+            if **name == *WILDCARD {
                 change.wildcard_removed |= self.wildcard;
                 self.wildcard = false;
             } else if self.names.remove(name) || self.wildcard {
@@ -99,18 +99,25 @@ impl Interest {
 mod tests {
     use super::*;
 
-    fn names(list: &[&str]) -> Vec<String> {
-        list.iter().map(ToString::to_string).collect()
+    fn names(list: &[&str]) -> Vec<Arc<str>> {
+        list.iter().map(|name| Arc::from(*name)).collect()
+    }
+
+    /// Replaces it for good.
+    fn replace(interest: &mut Interest, names: Vec<Arc<str>>, all_without_names: bool) -> InterestChange {
+        let (next, change) = interest.replaced(names, all_without_names);
+        *interest = next;
+        change
     }
 
     #[test]
     fn no_names_mean_everything_until_a_name_was_sent() {
         let mut interest = Interest::default();
-        assert!(interest.replace(names(&[]), true).wildcard_added);
+        assert!(replace(&mut interest, names(&[]), true).wildcard_added);
         assert!(interest.wants("anything"));
-        interest.replace(names(&["a"]), true);
+        replace(&mut interest, names(&["a"]), true);
         assert!(interest.wants("a") && !interest.wants("b"));
-        let change = interest.replace(names(&[]), true);
+        let change = replace(&mut interest, names(&[]), true);
         assert_eq!(change.removed, names(&["a"]));
         assert!(!interest.wants("a") && !interest.wants("b"), "an empty list is none by now");
     }
@@ -118,17 +125,24 @@ mod tests {
     #[test]
     fn a_star_is_everything_at_any_time() {
         let mut interest = Interest::default();
-        interest.replace(names(&["a"]), true);
-        interest.replace(names(&["*", "a"]), true);
+        replace(&mut interest, names(&["a"]), true);
+        replace(&mut interest, names(&["*", "a"]), true);
         assert!(interest.wants("b"));
-        assert!(interest.replace(names(&["a"]), true).wildcard_removed);
+        assert!(replace(&mut interest, names(&["a"]), true).wildcard_removed);
         assert!(!interest.wants("b"));
+    }
+
+    #[test]
+    fn a_name_given_twice_hides_no_other() {
+        let mut interest = Interest::default();
+        replace(&mut interest, names(&["a", "b"]), false);
+        assert_eq!(replace(&mut interest, names(&["a", "a"]), false).removed, names(&["b"]));
     }
 
     #[test]
     fn other_kinds_have_no_wildcard_of_no_names() {
         let mut interest = Interest::default();
-        interest.replace(names(&[]), false);
+        replace(&mut interest, names(&[]), false);
         assert!(interest.is_empty());
     }
 

@@ -47,8 +47,9 @@ impl Session {
 
     pub fn request(&mut self, kind: Kind, request: Request) -> Reaction {
         let is_first = !self.subscriptions.contains_key(&kind);
-        let variant = self.variant;
-        self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, variant)).request(request, is_first)
+        let (variant, view) = (self.variant, self.snapshot.view(kind));
+        let subscription = self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, variant));
+        subscription.request(request, is_first, &view)
     }
 
     pub fn set_snapshot(&mut self, snapshot: Snapshot) {
@@ -116,7 +117,8 @@ impl Session {
                     sending.changed.iter().for_each(|cluster| endpoints.send_again(cluster));
                 }
             }
-            Kind::Listener | Kind::Route => self.unused_clusters.clear(),
+            // Not cleared: that would keep the memory of all clusters.
+            Kind::Listener | Kind::Route => self.unused_clusters = HashSet::new(),
             Kind::Endpoints | Kind::Secret | Kind::ExtensionConfig => {}
         }
         Some(sending.response)

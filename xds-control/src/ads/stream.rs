@@ -15,12 +15,14 @@ use tonic::codec::Streaming;
 use tracing::Instrument;
 
 use super::message::Message;
-use super::node::Node;
+use super::node::{Node, SidecarNode};
 use super::registry::{Connection, Connections, OpenConnection, Question, Status};
 use super::server;
 use super::session::Session;
 use super::subscription::{Reaction, Refusal, Response, Variant};
 use super::wire::{Incoming, Wire};
+use crate::model::mesh::ServiceEntry;
+use crate::model::workload::Workload;
 use crate::snapshot::shared::Shared;
 use crate::snapshot::{Sets, Snapshot};
 use crate::translate::resource::Kind;
@@ -262,8 +264,40 @@ pub(super) fn check_type(only: Kind, type_url: &str) -> Result<(), GrpcStatus> {
 /// A node's own resources, translated again only when what they depend on changed.
 #[derive(Default)]
 struct OwnResources {
+    basis: Option<Basis>,
     inputs: Option<SidecarInputs>,
     sets: Sets,
+}
+
+/// What a sidecar's inputs are made from, to be compared without making them: there are as many sidecars as pods.
+struct Basis {
+    services_version: u64,
+    workload: Option<Arc<Workload>>,
+    /// Of which it is an endpoint.
+    services: Vec<Arc<ServiceEntry>>,
+}
+
+impl Basis {
+    fn of(sidecar: &SidecarNode, shared: &Shared) -> Self {
+        let Shared { mesh, services_version, .. } = shared;
+        let workload = mesh.workloads.get(&sidecar.pod).cloned();
+        let of_pod = workload.iter().flat_map(|workload| &workload.addresses);
+        let names = sidecar.addresses.iter().chain(of_pod).filter_map(|address| mesh.services_by_address.get(address));
+        let services = names.flatten().filter_map(|name| mesh.services.get(name)).cloned().collect();
+        Self { services_version: *services_version, workload, services }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let is_same_workload = match (&self.workload, &other.workload) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        is_same_workload
+            && self.services_version == other.services_version
+            && self.services.len() == other.services.len()
+            && self.services.iter().zip(&other.services).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
 }
 
 impl OwnResources {
@@ -272,21 +306,30 @@ impl OwnResources {
             Node::Sidecar(sidecar) => sidecar,
             Node::Proxyless(_) => return Snapshot { shared: shared.proxyless().clone(), own: Sets::default() },
         };
-        let (inputs, conflicts) = sidecar.inputs(&shared.mesh);
-        if self.inputs.as_ref() != Some(&inputs) {
-            for conflict in conflicts {
-                tracing::warn!(
-                    node = sidecar.id,
-                    port = conflict.number,
-                    kept = %conflict.kept,
-                    refused = %conflict.refused,
-                    "two Services send different protocols to one port"
-                );
-            }
-            (self.sets, _) = Sets::sort(translate::sidecar(&inputs, &shared.settings));
-            self.inputs = Some(inputs);
+        let basis = Basis::of(sidecar, shared);
+        if !self.basis.as_ref().is_some_and(|known| known.is_same(&basis)) {
+            self.translate(sidecar, shared);
+            self.basis = Some(basis);
         }
         Snapshot { shared: shared.sets.clone(), own: self.sets.clone() }
+    }
+
+    fn translate(&mut self, sidecar: &SidecarNode, shared: &Shared) {
+        let (inputs, conflicts) = sidecar.inputs(&shared.mesh);
+        if self.inputs.as_ref() == Some(&inputs) {
+            return;
+        }
+        for conflict in conflicts {
+            tracing::warn!(
+                node = sidecar.id,
+                port = conflict.number,
+                kept = %conflict.kept,
+                refused = %conflict.refused,
+                "two Services send different protocols to one port"
+            );
+        }
+        (self.sets, _) = Sets::sort(translate::sidecar(&inputs, &shared.settings));
+        self.inputs = Some(inputs);
     }
 }
 

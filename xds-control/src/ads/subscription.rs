@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::interest::{Interest, InterestChange};
+use super::holdings::Holdings;
+use super::interest::{Interest, InterestChange, WILDCARD};
 use crate::snapshot::View;
 use crate::snapshot::version::Version;
 use crate::translate::resource::{Kind, Resource};
@@ -131,9 +132,9 @@ pub struct Subscription {
     /// What the client has, or refused to have.
     sent: Holdings,
     /// Names to be sent even if the client has them.
-    resend: HashSet<String>,
+    resend: HashSet<Arc<str>>,
     /// Delta: names that were asked for; those that do not exist are to be answered as removed.
-    asked: HashSet<String>,
+    asked: HashSet<Arc<str>>,
     /// A request asks for an answer even if there is nothing to say.
     must_answer: bool,
     last: Option<Sent>,
@@ -141,12 +142,32 @@ pub struct Subscription {
     kept: Vec<Arc<Resource>>,
     /// The view that the client was last compared to.
     compared: View,
-    /// Nothing was left to say then, and nothing was asked since.
-    in_line: bool,
+    /// What was left to say then, or was asked since.
+    pending: Pending,
     accepted: Option<String>,
     refused: Option<Refusal>,
     /// What the client refused, by name, and was not sent again since. Empty unless `refused` is set.
     failed: HashSet<Arc<str>>,
+}
+
+/// Which of the names that are wanted may differ between what the client holds and the view that it was compared to.
+#[derive(Debug)]
+enum Pending {
+    Any,
+    Only(HashSet<Arc<str>>),
+}
+
+impl Pending {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::Only(names) if names.is_empty())
+    }
+
+    fn add(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+        match self {
+            Self::Any => {}
+            Self::Only(known) => known.extend(names),
+        }
+    }
 }
 
 /// The response on its way, or the last one.
@@ -173,19 +194,24 @@ impl Subscription {
             last: None,
             kept: Vec::new(),
             compared: View::default(),
-            in_line: false,
+            pending: Pending::Any,
             accepted: None,
             refused: None,
             failed: HashSet::new(),
         }
     }
 
-    /// Takes a request. `is_first` is the first of this kind on its stream.
-    pub fn request(&mut self, request: Request, is_first: bool) -> Reaction {
+    /// Takes a request. `is_first` is the first of this kind on its stream. `view` lends its names, so that each exists
+    /// once however many clients ask for it.
+    pub fn request(&mut self, request: Request, is_first: bool, view: &View) -> Reaction {
+        let intern = |names: Vec<String>| {
+            let known = |name: &str| view.lookup(name).map(|resource| resource.name.clone());
+            names.into_iter().map(|name| known(&name).unwrap_or_else(|| name.into())).collect::<Vec<Arc<str>>>()
+        };
         match request.names {
-            RequestNames::All(names) => self.request_all(&request.nonce, request.error, names, is_first),
+            RequestNames::All(names) => self.request_all(&request.nonce, request.error, intern(names), is_first),
             RequestNames::Delta { subscribe, unsubscribe, initial_versions } => {
-                self.amend(&subscribe, &unsubscribe, &initial_versions, is_first);
+                self.amend(&intern(subscribe), &intern(unsubscribe), &initial_versions, is_first);
                 if is_first {
                     Reaction::Subscribed
                 } else if request.nonce.is_empty() {
@@ -197,7 +223,7 @@ impl Subscription {
         }
     }
 
-    fn request_all(&mut self, nonce: &str, error: Option<String>, names: Vec<String>, is_first: bool) -> Reaction {
+    fn request_all(&mut self, nonce: &str, error: Option<String>, names: Vec<Arc<str>>, is_first: bool) -> Reaction {
         // A nonce of an earlier stream comes with the first request of some clients and means nothing here.
         if !is_first && nonce != self.last_nonce().unwrap_or_default() {
             return Reaction::Stale;
@@ -209,64 +235,79 @@ impl Subscription {
         } else {
             self.answer(nonce, error)
         };
-        let change = self.interest.replace(names, self.kind.absence_deletes());
-        for name in &change.removed {
+        let (next, change) = self.interest.replaced(names, self.kind.absence_deletes());
+        if change.wildcard_added || change.wildcard_removed {
+            self.sent.detach(&self.interest);
+        }
+        // While the interest is the old one, which tells what of it is held.
+        let covered = self.interest.is_wildcard();
+        for name in change.removed.iter().chain(change.added.iter().filter(|_| !covered)) {
             self.forget(name);
         }
-        if change.wildcard_removed {
-            let interest = &self.interest;
-            self.sent.retain(|name| interest.wants(name));
-        }
+        self.interest = next;
+        self.note(&change);
         // That a listener or cluster does not exist is said by an answer without it.
         let asked_for_more = !change.added.is_empty() || change.wildcard_added;
         self.must_answer |= asked_for_more && self.kind.absence_deletes();
-        self.note(change);
         reaction
     }
 
     fn amend(
         &mut self,
-        subscribe: &[String],
-        unsubscribe: &[String],
+        subscribe: &[Arc<str>],
+        unsubscribe: &[Arc<str>],
         initial_versions: &HashMap<String, String>,
         is_first: bool,
     ) {
-        let change = self.interest.amend(subscribe, unsubscribe, is_first, self.kind.absence_deletes());
-        for name in &change.added {
-            self.sent.remove(name);
-            self.asked.insert(name.clone());
+        let named = subscribe.iter().chain(unsubscribe);
+        if named.clone().any(|name| **name == *WILDCARD) {
+            self.sent.detach(&self.interest);
         }
-        for name in &change.removed {
+        // While the interest is the old one, which tells what of it is held.
+        for name in named.filter(|name| ***name != *WILDCARD) {
             self.forget(name);
+        }
+        let change = self.interest.amend(subscribe, unsubscribe, is_first, self.kind.absence_deletes());
+        self.asked.extend(change.added.iter().cloned());
+        for name in &change.removed {
+            self.asked.remove(name);
             if self.interest.is_wildcard() {
                 // The client can't tell whether the wildcard covers it, so it is told.
                 self.asked.insert(name.clone());
             }
         }
-        if change.wildcard_removed {
-            let interest = &self.interest;
-            self.sent.retain(|name| interest.wants(name));
-        }
+        self.note(&change);
         if is_first {
             for (name, version) in initial_versions.iter().filter(|(name, _)| self.interest.wants(name)) {
                 // A version that is not one of ours differs from all of ours.
-                self.sent.insert(name.as_str().into(), Version::parse(version).unwrap_or_default());
-                self.asked.remove(name);
+                let version = Version::parse(version).unwrap_or_default();
+                self.sent.insert(name.as_str().into(), version, &self.interest);
+                self.asked.remove(name.as_str());
             }
         }
         // An empty answer ends the client's wait for the first state.
         self.must_answer |= change.wildcard_added;
-        self.note(change);
     }
 
-    fn note(&mut self, change: InterestChange) {
-        if change != InterestChange::default() {
-            self.in_line = false;
+    /// After a change of interest.
+    fn note(&mut self, change: &InterestChange) {
+        let InterestChange { added, removed, wildcard_added, wildcard_removed } = change;
+        if *wildcard_removed {
+            for name in self.sent.names(&self.interest) {
+                if !self.interest.wants(&name) {
+                    self.sent.remove(name, &self.interest);
+                }
+            }
+        }
+        if *wildcard_added || *wildcard_removed {
+            self.pending = Pending::Any;
+        } else {
+            self.pending.add(added.iter().chain(removed).cloned());
         }
     }
 
-    fn forget(&mut self, name: &str) {
-        self.sent.remove(name);
+    fn forget(&mut self, name: &Arc<str>) {
+        self.sent.remove(name.clone(), &self.interest);
         self.failed.remove(name);
         self.resend.remove(name);
         self.asked.remove(name);
@@ -297,18 +338,24 @@ impl Subscription {
     }
 
     /// Has a resource sent again, though it did not change: the client lost it with what it belonged to.
-    pub fn send_again(&mut self, name: &str) {
-        if self.interest.wants(name) && self.sent.version_of(name).is_some() {
-            self.resend.insert(name.to_owned());
-            self.in_line = false;
+    pub fn send_again(&mut self, name: &Arc<str>) {
+        if self.interest.wants(name) && self.sent.version_of(name, &self.interest).is_some() {
+            self.resend.insert(name.clone());
+            self.pending.add([name.clone()]);
         }
     }
 
     /// Whether the client waits for the answer to a question, rather than for news.
     pub fn is_asked(&self) -> bool {
+        let was_never_sent = |name: &Arc<str>| {
+            self.interest.names().contains(name) && self.sent.version_of(name, &self.interest).is_none()
+        };
         self.must_answer
             || !self.asked.is_empty()
-            || (!self.in_line && self.interest.names().iter().any(|name| self.sent.version_of(name).is_none()))
+            || match &self.pending {
+                Pending::Any => self.interest.names().iter().any(was_never_sent),
+                Pending::Only(names) => names.iter().any(was_never_sent),
+            }
     }
 
     /// Whether the client was sent what is new in a view; what is gone may still be with it.
@@ -318,7 +365,7 @@ impl Subscription {
 
     /// Whether the client was sent all that there is to say about a view.
     pub fn is_in_line(&self, view: &View) -> bool {
-        self.in_line && self.was_compared_to(view)
+        self.pending.is_none() && self.was_compared_to(view)
     }
 
     /// Since when a response is on its way without an answer.
@@ -339,6 +386,11 @@ impl Subscription {
         self.last.as_ref().map(|last| last.version.as_str())
     }
 
+    /// Of everything that the client was sent and still wants: a function of what that is.
+    pub fn held_version(&self) -> Version {
+        self.sent.total()
+    }
+
     pub fn accepted_version(&self) -> Option<&str> {
         self.accepted.as_deref()
     }
@@ -351,7 +403,7 @@ impl Subscription {
     pub fn held(&self, view: &View) -> Vec<Held> {
         let under_way = self.last.iter().flat_map(|last| &last.names).map(|name| &**name).collect::<HashSet<&str>>();
         let describe = |name: Arc<str>, newest: Option<&Arc<Resource>>| {
-            let Some(version) = self.sent.version_of(&name) else {
+            let Some(version) = self.sent.version_of(&name, &self.interest) else {
                 return Held { name, resource: newest.cloned(), state: HeldState::NotSent };
             };
             let is_newest = newest.is_some_and(|newest| Version::of(newest) == version);
@@ -369,7 +421,7 @@ impl Subscription {
             view.iter().map(|resource| describe(resource.name.clone(), Some(resource))).collect::<Vec<_>>()
         } else {
             let named = self.interest.names().iter().map(|name| (name, view.lookup(name)));
-            named.map(|(name, newest)| describe(name.as_str().into(), newest)).collect()
+            named.map(|(name, newest)| describe(name.clone(), newest)).collect()
         };
         held.sort_by(|a, b| a.name.cmp(&b.name));
         held
@@ -390,41 +442,44 @@ impl Subscription {
         }
         // Before anything was sent there is no news to hold back.
         let scope = if self.last.is_none() { Scope::All } else { scope };
-        let difference = self.compare(view, scope, removals);
-        let in_line = !difference.deferred;
-        let removed = match self.variant {
-            Variant::StateOfTheWorld => Vec::new(),
-            Variant::Delta => difference.removed.clone(),
+        let Difference { news, removed, missing, kept, deferred } = self.compare(view, scope, removals);
+        let is_told_of_removals = match self.variant {
+            Variant::StateOfTheWorld => self.is_whole_state() && !removed.is_empty(),
+            Variant::Delta => !removed.is_empty() || !missing.is_empty(),
         };
-        let says_something = !difference.news.is_empty()
-            || !removed.is_empty()
-            || (self.is_whole_state() && !difference.removed.is_empty());
-        self.asked.clear();
-        if !says_something && !self.must_answer {
-            for name in &difference.removed {
-                self.sent.remove(name);
-            }
-            (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
+        let is_silent = news.is_empty() && !is_told_of_removals && !self.must_answer;
+        let is_held = |resource: &&Arc<Resource>| self.sent.version_of(&resource.name, &self.interest).is_some();
+        let (changed, added) = news.iter().partition::<Vec<_>, _>(is_held);
+        let [changed, added] = [changed, added].map(|list| list.iter().map(|news| news.name.clone()).collect());
+        for name in &removed {
+            self.sent.remove(name.clone(), &self.interest);
+        }
+        for resource in &news {
+            self.sent.insert(resource.name.clone(), Version::of(resource), &self.interest);
+            self.resend.remove(&resource.name);
+        }
+        // Not cleared: that would keep the memory of a first, long list.
+        self.asked = HashSet::new();
+        (self.compared, self.kept, self.pending) = (view.clone(), kept, Pending::Only(deferred));
+        if self.pending.is_none() {
+            self.sent.settle(view);
+        }
+        if is_silent {
             return None;
         }
-        let names = difference.news.iter().map(|news| news.name.clone());
-        let (changed, added) = names.partition(|name| self.sent.version_of(name).is_some());
-        for name in &difference.removed {
-            self.sent.remove(name);
-        }
-        for resource in &difference.news {
-            self.sent.insert(resource.name.clone(), Version::of(resource));
-            self.resend.remove(&*resource.name);
-        }
-        let version = self.sent.total.to_string();
-        let resources = if self.is_whole_state() { self.whole_state(view, &difference.kept) } else { difference.news };
-        (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
+        let version = self.sent.total().to_string();
+        let resources = if self.is_whole_state() { self.whole_state(view) } else { news };
         self.must_answer = false;
         let mut names = self.last.take().map(|last| last.names).unwrap_or_default();
         names.extend(resources.iter().map(|resource| resource.name.clone()));
         names.iter().for_each(|name| _ = self.failed.remove(name));
         self.last = Some(Sent { nonce: nonce.to_owned(), version: version.clone(), at: now, answered: false, names });
-        let response = Response { kind: self.kind, nonce: nonce.to_owned(), version, resources, removed };
+        let mut told = match self.variant {
+            Variant::StateOfTheWorld => Vec::new(),
+            Variant::Delta => removed.iter().chain(&missing).map(ToString::to_string).collect::<Vec<_>>(),
+        };
+        told.sort();
+        let response = Response { kind: self.kind, nonce: nonce.to_owned(), version, resources, removed: told };
         Some(Sending { response, changed, added })
     }
 
@@ -435,36 +490,47 @@ impl Subscription {
 
     fn compare(&self, view: &View, scope: Scope, removals: Removals<'_>) -> Difference {
         let mut difference = Difference::default();
+        let mut gone = Vec::new();
+        let held = |name: &str| self.sent.version_of(name, &self.interest);
         let mut consider = |resource: &Arc<Resource>| {
-            let known = self.sent.version_of(&resource.name);
-            let is_asked = self.resend.contains(&*resource.name) || self.asked.contains(&*resource.name);
+            let known = held(&resource.name);
+            let is_asked = self.resend.contains(&resource.name) || self.asked.contains(&resource.name);
             if known == Some(Version::of(resource)) && !is_asked {
                 return;
             }
             if scope == Scope::Asked && known.is_some() && !is_asked && !self.is_whole_state() {
-                difference.deferred = true;
+                difference.deferred.insert(resource.name.clone());
             } else {
                 difference.news.push(resource.clone());
             }
         };
-        let mut gone: Vec<Arc<str>> = Vec::new();
-        if self.in_line && self.asked.is_empty() && self.resend.is_empty() && !self.must_answer {
-            // The usual case, a change under a client that had everything: look only at what changed.
-            let changes = view.changes_since(&self.compared);
-            let wanted = changes.changed.into_iter().filter(|resource| self.interest.wants(&resource.name));
-            wanted.for_each(&mut consider);
-            let names = changes.gone.into_iter().map(|resource| &resource.name);
-            let had = names.filter(|name| self.sent.version_of(name).is_some() && view.lookup(name).is_none());
-            gone.extend(had.cloned());
-        } else {
-            if self.interest.is_wildcard() {
-                view.iter().for_each(&mut consider);
-            } else {
+        match &self.pending {
+            Pending::Any if self.interest.is_wildcard() => view.iter().for_each(&mut consider),
+            Pending::Any => {
                 let mut wanted = self.interest.names().iter().filter_map(|name| view.lookup(name)).collect::<Vec<_>>();
                 wanted.sort_by(|a, b| a.name.cmp(&b.name));
                 wanted.into_iter().for_each(&mut consider);
             }
-            gone.extend(self.sent.names().filter(|name| view.lookup(name).is_none()).cloned());
+            // The usual case, a change under a client that had everything: look only at what changed.
+            Pending::Only(pending) => {
+                let changes = view.changes_since(&self.compared);
+                let changed = changes.changed.iter().chain(&changes.gone).map(|resource| &resource.name);
+                let mut names = changed.chain(pending).collect::<Vec<_>>();
+                names.sort();
+                names.dedup();
+                for name in names {
+                    match view.lookup(name) {
+                        Some(resource) if self.interest.wants(name) => consider(resource),
+                        Some(_) => {}
+                        None if held(name).is_some() => gone.push(name.clone()),
+                        None => {}
+                    }
+                }
+            }
+        }
+        if matches!(self.pending, Pending::Any) {
+            gone = self.sent.names(&self.interest);
+            gone.retain(|name| view.lookup(name).is_none());
         }
         let may_go = |name: &Arc<str>| match removals {
             Removals::All => true,
@@ -472,25 +538,36 @@ impl Subscription {
             Removals::None => false,
         };
         let (goes, stays) = gone.into_iter().partition::<Vec<_>, _>(may_go);
-        difference.deferred |= !stays.is_empty();
-        difference.removed = goes.iter().map(ToString::to_string).collect();
         let body = |name: &Arc<str>| {
             let shown = self.compared.lookup(name);
             shown.or_else(|| self.kept.iter().find(|kept| kept.name == *name)).cloned()
         };
         difference.kept = stays.iter().filter_map(body).collect();
         difference.kept.sort_by(|a, b| a.name.cmp(&b.name));
-        // Asked for and not there.
-        let is_missing = |name: &&String| view.lookup(name).is_none() && self.sent.version_of(name).is_none();
-        difference.removed.extend(self.asked.iter().filter(is_missing).cloned());
-        difference.removed.sort();
+        difference.deferred.extend(stays);
+        difference.removed = goes;
+        let is_missing = |name: &&Arc<str>| view.lookup(name).is_none() && held(name).is_none();
+        difference.missing = self.asked.iter().filter(is_missing).cloned().collect();
         difference
     }
 
-    fn whole_state(&self, view: &View, kept: &[Arc<Resource>]) -> Vec<Arc<Resource>> {
+    fn whole_state(&self, view: &View) -> Vec<Arc<Resource>> {
         let wanted = view.iter().filter(|resource| self.interest.wants(&resource.name));
-        wanted.chain(kept).cloned().collect()
+        wanted.chain(&self.kept).cloned().collect()
     }
+}
+
+/// What a client lacks and what it has too much.
+#[derive(Debug, Default)]
+struct Difference {
+    news: Vec<Arc<Resource>>,
+    removed: Vec<Arc<str>>,
+    /// Asked for and not there.
+    missing: Vec<Arc<str>>,
+    /// Gone, but not to be taken away yet: the bodies, as far as they are still known.
+    kept: Vec<Arc<Resource>>,
+    /// Something remains to be said of these later.
+    deferred: HashSet<Arc<str>>,
 }
 
 /// Whether a text holds a name that is not part of a longer one.
@@ -505,57 +582,6 @@ fn mentions(text: &str, name: &str) -> bool {
         let (before, after) = (&text.as_bytes()[..start], &text.as_bytes()[start + name.len()..]);
         !before.last().is_some_and(|byte| of_names(*byte) || *byte == b'.') && !goes_on(after)
     })
-}
-
-/// Resources by name, each with its version, and the version of them all.
-#[derive(Debug, Default)]
-struct Holdings {
-    versions: HashMap<Arc<str>, Version>,
-    /// The sum over `versions`.
-    total: Version,
-}
-
-impl Holdings {
-    fn version_of(&self, name: &str) -> Option<Version> {
-        self.versions.get(name).copied()
-    }
-
-    fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.versions.keys()
-    }
-
-    fn insert(&mut self, name: Arc<str>, version: Version) {
-        self.remove(&name);
-        self.total.add(&name, version);
-        self.versions.insert(name, version);
-    }
-
-    fn remove(&mut self, name: &str) {
-        if let Some(version) = self.versions.remove(name) {
-            self.total.subtract(name, version);
-        }
-    }
-
-    fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.versions.retain(|name, version| {
-            let keeps = keep(name);
-            if !keeps {
-                self.total.subtract(name, *version);
-            }
-            keeps
-        });
-    }
-}
-
-/// What a client lacks and what it has too much.
-#[derive(Debug, Default)]
-struct Difference {
-    news: Vec<Arc<Resource>>,
-    removed: Vec<String>,
-    /// Gone, but not to be taken away yet: the bodies, as far as they are still known.
-    kept: Vec<Arc<Resource>>,
-    /// Something remains to be said later.
-    deferred: bool,
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use weft_control::monitoring::{ConfigDump, ProxyStatus};
+use weft_control::source::manifests::Problem;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
@@ -40,6 +42,15 @@ pub(crate) fn config_dump(control: &str, proxy: &str) -> Result<ConfigDump, Fetc
     // What could end the value early is escaped; the rest of a node's name is plain.
     let proxy = proxy.replace('%', "%25").replace('&', "%26").replace(' ', "%20");
     json(control, &format!("/debug/config_dump?node={proxy}"))
+}
+
+/// What is wrong with the manifests.
+pub(crate) fn problems(control: &str) -> Result<Vec<Problem>, FetchError> {
+    #[derive(Deserialize)]
+    struct Registry {
+        problems: Vec<Problem>,
+    }
+    json::<Registry>(control, "/debug/registry").map(|registry| registry.problems)
 }
 
 pub(crate) fn version(control: &str) -> Result<String, FetchError> {

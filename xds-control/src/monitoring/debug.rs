@@ -29,7 +29,7 @@ pub struct ProxyStatus {
     pub variant: String,
     /// Seconds since 1970.
     pub connected_at: u64,
-    /// By `cds`, `eds`, `lds`, `rds`; kinds that it did not ask for are missing.
+    /// By `cds`, `eds`, `lds`, `rds`, `sds`, `ecds`; kinds that it did not ask for are missing.
     pub kinds: BTreeMap<String, KindStatus>,
 }
 
@@ -116,6 +116,8 @@ pub struct ConfigDump {
     pub endpoints: Vec<DumpedResource>,
     pub listeners: Vec<DumpedResource>,
     pub routes: Vec<DumpedResource>,
+    pub secrets: Vec<DumpedResource>,
+    pub extensions: Vec<DumpedResource>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -147,5 +149,7 @@ pub(super) fn config_dump(node: &Node, shared: &Shared) -> Result<ConfigDump, Fi
         endpoints: of_kind(Kind::Endpoints)?,
         listeners: of_kind(Kind::Listener)?,
         routes: of_kind(Kind::Route)?,
+        secrets: of_kind(Kind::Secret)?,
+        extensions: of_kind(Kind::ExtensionConfig)?,
     })
 }

@@ -19,6 +19,8 @@ pub struct Shared {
     /// When the change came that led to this.
     pub made_at: Instant,
     pub mesh: Arc<Mesh>,
+    /// The same as long as nothing changed but endpoints.
+    pub services_version: u64,
     pub settings: Arc<MeshSettings>,
     /// For sidecars.
     pub sets: Sets,
@@ -26,8 +28,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn new(mesh: Arc<Mesh>, settings: Arc<MeshSettings>, sets: Sets) -> Self {
-        Self { made_at: Instant::now(), mesh, settings, sets, proxyless: OnceLock::new() }
+    fn new(mesh: Arc<Mesh>, services_version: u64, settings: Arc<MeshSettings>, sets: Sets) -> Self {
+        Self { made_at: Instant::now(), mesh, services_version, settings, sets, proxyless: OnceLock::new() }
     }
 
     /// For applications without a sidecar. Translated when the first of them asks: most meshes have none.
@@ -44,6 +46,7 @@ impl Shared {
 pub struct Translator {
     settings: Arc<MeshSettings>,
     services: HashMap<ObjectName, Translated>,
+    services_version: u64,
     sets: Sets,
 }
 
@@ -65,15 +68,17 @@ pub struct Update {
 
 impl Translator {
     pub fn new(settings: Arc<MeshSettings>) -> Self {
-        Self { settings, services: HashMap::new(), sets: Sets::default() }
+        Self { settings, services: HashMap::new(), services_version: 0, sets: Sets::default() }
     }
 
     pub fn update(&mut self, mesh: &Arc<Mesh>) -> Update {
         let mut dirty = Dirty::default();
         let mut translated = 0;
+        let mut is_same_services = true;
         self.services.retain(|name, known| {
             let stays = mesh.services.contains_key(name);
             if !stays {
+                is_same_services = false;
                 dirty.mark(&known.resources);
             }
             stays
@@ -84,19 +89,28 @@ impl Translator {
                 continue;
             }
             translated += 1;
+            is_same_services &= known.is_some_and(|known| Arc::ptr_eq(&known.entry.service, &entry.service));
             let before = known.map(|known| known.resources.as_slice()).unwrap_or_default();
             let resources = keep_equal(before, translate::service(entry, &self.settings));
             dirty.compare(before, &resources);
             self.services.insert(name.clone(), Translated { entry: entry.clone(), resources });
         }
         let refused = self.rebuild(mesh, &dirty);
-        let shared = Shared::new(mesh.clone(), self.settings.clone(), self.sets.clone());
+        self.services_version += u64::from(!is_same_services);
+        let shared = Shared::new(mesh.clone(), self.services_version, self.settings.clone(), self.sets.clone());
         Update { shared, refused, translated }
     }
 
     fn rebuild(&mut self, mesh: &Mesh, dirty: &Dirty) -> Vec<Arc<Resource>> {
         let mut refused = Vec::new();
-        for kind in Kind::ALL.into_iter().filter(|kind| dirty.kinds.contains(kind)) {
+        for kind in Kind::ALL {
+            let Some(change) = dirty.kinds.get(&kind) else { continue };
+            if let KindChange::Contents(replaced) = change
+                && let Some(set) = self.sets.of(kind).with_replaced(replaced)
+            {
+                self.sets.replace(kind, set);
+                continue;
+            }
             // In the order of the Services' names: the first to use a resource name keeps it.
             let in_order = mesh.services.keys().filter_map(|name| self.services.get(name));
             let of_kind =
@@ -123,22 +137,40 @@ fn keep_equal(before: &[Arc<Resource>], after: Vec<Resource>) -> Vec<Arc<Resourc
 /// The kinds of which something changed.
 #[derive(Debug, Default)]
 struct Dirty {
-    kinds: Vec<Kind>,
+    kinds: HashMap<Kind, KindChange>,
+}
+
+#[derive(Debug)]
+enum KindChange {
+    /// Resources of the same names, each with what takes its place.
+    Contents(Vec<(Arc<Resource>, Arc<Resource>)>),
+    /// Names came or went.
+    Names,
 }
 
 impl Dirty {
     fn mark<'a>(&mut self, resources: impl IntoIterator<Item = &'a Arc<Resource>>) {
         for resource in resources {
-            if !self.kinds.contains(&resource.kind) {
-                self.kinds.push(resource.kind);
-            }
+            self.kinds.insert(resource.kind, KindChange::Names);
         }
     }
 
     fn compare(&mut self, before: &[Arc<Resource>], after: &[Arc<Resource>]) {
-        let not_in =
-            |set: &[Arc<Resource>], resource: &Arc<Resource>| !set.iter().any(|other| Arc::ptr_eq(other, resource));
-        self.mark(before.iter().filter(|resource| not_in(after, resource)));
-        self.mark(after.iter().filter(|resource| not_in(before, resource)));
+        let named_as = |set: &'_ [Arc<Resource>], resource: &Arc<Resource>| {
+            set.iter().find(|other| other.kind == resource.kind && other.name == resource.name).cloned()
+        };
+        self.mark(before.iter().filter(|resource| named_as(after, resource).is_none()));
+        for resource in after {
+            match named_as(before, resource) {
+                None => self.mark([resource]),
+                Some(old) if Arc::ptr_eq(&old, resource) => {}
+                Some(old) => {
+                    let change = self.kinds.entry(resource.kind).or_insert_with(|| KindChange::Contents(Vec::new()));
+                    if let KindChange::Contents(replaced) = change {
+                        replaced.push((old, resource.clone()));
+                    }
+                }
+            }
+        }
     }
 }

@@ -268,6 +268,11 @@ fn walk(variant: Variant, seed: u64) {
             resources.map(|resource| (resource.name.clone(), resource.hash)).collect::<Vec<_>>()
         };
         assert_eq!(of(&client), of(&fresh), "{history}: {kind:?}");
+        let version = |client: &Client| {
+            let subscription = client.session.subscription(kind)?;
+            Some(subscription.held_version().to_string())
+        };
+        assert_eq!(version(&client), version(&fresh), "{history}: {kind:?}");
     }
 }
 
