@@ -1,6 +1,4 @@
 //! Message bodies of both sides, as one closed type.
-//!
-//! HTTP/2 flow control: capacity is released when a frame is handed on, so a slow reader slows the sender.
 
 use std::{
     pin::Pin,
@@ -12,6 +10,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::http::{
     exchange::{Deadline, RequestBody},
+    h2::{RecvStream, StreamError},
     replay::Replay,
 };
 
@@ -21,7 +20,7 @@ pub enum Body {
     Empty,
     Full(Bytes),
     Http1(hyper::body::Incoming),
-    Http2(h2::RecvStream),
+    Http2(RecvStream),
     /// The downstream's request, counted on its exchange.
     Request(Box<RequestBody>),
     /// The same, kept for another try.
@@ -33,7 +32,7 @@ pub enum BodyError {
     #[error(transparent)]
     Http1(#[from] hyper::Error),
     #[error(transparent)]
-    Http2(#[from] h2::Error),
+    Http2(#[from] StreamError),
     #[error("the body it was read from has failed")]
     Source,
     #[error("a deadline of the request is over")]
@@ -55,7 +54,7 @@ impl http_body::Body for Body {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
-            Body::Http2(stream) => poll_http2(stream, cx),
+            Body::Http2(stream) => stream.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Body::Request(body) => body.poll_frame(cx),
             Body::Replay(replay) => replay.poll_frame(cx),
         }
@@ -81,22 +80,6 @@ impl http_body::Body for Body {
             Body::Http2(_) | Body::Replay(_) => SizeHint::default(),
             Body::Request(body) => body.size_hint(),
         }
-    }
-}
-
-fn poll_http2(stream: &mut h2::RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    match ready!(stream.poll_data(cx)) {
-        Some(Ok(data)) => {
-            // Err: the stream is reset, which the next poll tells.
-            let _ = stream.flow_control().release_capacity(data.len());
-            Poll::Ready(Some(Ok(Frame::data(data))))
-        }
-        Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-        None => match ready!(stream.poll_trailers(cx)) {
-            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(error.into()))),
-        },
     }
 }
 

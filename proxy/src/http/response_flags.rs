@@ -27,6 +27,7 @@ flags! {
     NO_CLUSTER_FOUND = 11 "NC",
     DOWNSTREAM_PROTOCOL_ERROR = 12 "DPE",
     LOCAL_RESET = 13 "LR",
+    DOWNSTREAM_REMOTE_RESET = 14 "DR",
 }
 
 impl ResponseFlags {

@@ -14,7 +14,7 @@ use crate::{
     drain::Drain,
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::filter_chain::{ConnectionFacts, FilterChainIndex},
-    stats::{GroupStats, HttpStats, ListenerStat, Registry, TcpStat},
+    stats::{GroupStats, Http2Stat, HttpStats, ListenerStat, Registry, Sharded, TcpStat},
 };
 
 pub struct ActiveListener {
@@ -42,6 +42,7 @@ pub struct ActiveHttp {
     pub config: Arc<HttpConnectionManager>,
     pub routes: RouteSlot,
     pub stats: Arc<HttpStats>,
+    pub http2_stats: Arc<Sharded<Http2Stat>>,
 }
 
 pub struct ActiveTcp {
@@ -113,6 +114,7 @@ impl ActiveChain {
                     RouteSource::Rds { route_config_name, .. } => routes(route_config_name),
                 },
                 stats: registry.http(&manager.stat_prefix),
+                http2_stats: registry.http2.clone(),
                 config: manager.clone(),
             })),
             NetworkFilter::TcpProxy(proxy) => ActiveFilter::Tcp(Arc::new(ActiveTcp {

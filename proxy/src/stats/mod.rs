@@ -9,7 +9,7 @@ mod prometheus;
 mod registry;
 mod sharded;
 
-pub use groups::{ClusterStat, HostStat, HttpStat, ListenerStat, ServerStat, TcpStat};
+pub use groups::{ClusterStat, HostStat, Http2Stat, HttpStat, ListenerStat, ServerStat, TcpStat};
 pub use prometheus::{PromText, write_prometheus};
 pub use registry::{ClusterStats, GroupStats, HttpStats, Registry};
 pub use sharded::{CodeCounters, Histogram, Sharded, WorkerIndex};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::stats::{
-    ClusterStats, CodeCounters, Histogram, HttpStats, Registry, ServerStat, Sharded, StatGroup, StatKind,
+    ClusterStats, CodeCounters, Histogram, HttpStats, Registry, Sharded, StatGroup, StatKind,
     sharded::HISTOGRAM_BUCKETS_MS,
 };
 
@@ -43,6 +43,7 @@ pub fn write_prometheus(registry: &Registry, out: &mut PromText) {
     let clusters = registry.clusters();
     let label = "envoy_cluster_name";
     cells(out, "envoy_cluster_", label, clusters.iter().map(|c| (&*c.name, &c.cells)));
+    cells(out, "envoy_cluster_http2_", label, clusters.iter().map(|c| (&*c.name, &*c.http2)));
     codes(
         out,
         "envoy_cluster_upstream_rq",
@@ -68,10 +69,16 @@ pub fn write_prometheus(registry: &Registry, out: &mut PromText) {
     let listeners = registry.listeners();
     cells(out, "envoy_listener_", "envoy_listener_address", listeners.iter().map(|l| (&*l.name, &l.cells)));
 
-    for &(stat, name, kind) in ServerStat::CELLS {
-        let name = format!("envoy_{name}");
+    unlabelled(out, "envoy_http2_", &registry.http2);
+    unlabelled(out, "envoy_", &registry.server);
+}
+
+/// A group of which there is one.
+fn unlabelled<S: StatGroup>(out: &mut PromText, prefix: &str, group: &Sharded<S>) {
+    for &(stat, name, kind) in S::CELLS {
+        let name = format!("{prefix}{name}");
         out.type_line(&name, kind_name(kind));
-        out.sample(&name, &[], registry.server.sum(stat));
+        out.sample(&name, &[], group.sum(stat));
     }
 }
 
