@@ -20,7 +20,7 @@ use weft_xds::{
     },
 };
 
-pub use crate::config::http_protocol::{Http1Options, Http2Keepalive, Http2Options};
+pub use crate::config::http_protocol::{Http1Options, Http2Options};
 use crate::config::{
     access_log::AccessLog,
     config_source::DiscoverySource,

@@ -1,13 +1,17 @@
 //! `Http1ProtocolOptions` and `Http2ProtocolOptions` of `envoy.config.core.v3`: what connection managers and clusters say
 //! about their connections in common.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use weft_xds::pb::envoy::config::core::v3::{
-    Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings,
-    http1_protocol_options::{
-        HeaderKeyFormat,
-        header_key_format::{HeaderFormat, ProperCaseWords},
+use weft_xds::{
+    FieldError,
+    pb::envoy::config::core::v3::{
+        Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings,
+        http1_protocol_options::{
+            HeaderKeyFormat,
+            header_key_format::{HeaderFormat, ProperCaseWords},
+        },
+        http2_protocol_options::SettingsParameter,
     },
 };
 
@@ -58,13 +62,39 @@ pub struct Http2Options {
     pub max_concurrent_streams: u32,
     pub initial_stream_window_size: u32,
     pub initial_connection_window_size: u32,
+    /// RFC 8441, where we are the server.
+    pub allow_connect: bool,
+    /// What is wrong with one message ends its stream only.
+    pub stream_error_on_invalid_message: bool,
+    /// Sent besides the others, (identifier, value).
+    pub custom_settings: Arc<[(u16, u32)]>,
+    /// None: where it pays.
+    pub huffman: Option<bool>,
+    /// Of a header's name or value as it is on the wire.
+    pub header_field_bytes_max: usize,
+    pub floods: Http2FloodLimits,
     pub keepalive: Option<Http2Keepalive>,
+}
+
+/// What a peer may do before it counts as an attack.
+#[derive(Clone, Debug)]
+pub struct Http2FloodLimits {
+    pub max_outbound_frames: u32,
+    pub max_outbound_control_frames: u32,
+    pub max_consecutive_inbound_frames_with_empty_payload: u32,
+    pub max_inbound_priority_frames_per_stream: u32,
+    pub max_inbound_window_update_frames_per_data_frame_sent: u32,
+    pub stream_reset_burst: u64,
+    /// Given back a second.
+    pub stream_reset_rate: u64,
 }
 
 #[derive(Clone, Debug)]
 pub struct Http2Keepalive {
     pub interval: Duration,
     pub timeout: Duration,
+    /// How much longer an interval may be, of its length.
+    pub interval_jitter: f64,
 }
 
 const HPACK_TABLE_SIZE: u32 = 4096;
@@ -131,7 +161,7 @@ impl HeaderCase {
 }
 
 impl Http2Options {
-    #[expect(deprecated, reason = "named to be refused")]
+    #[expect(deprecated, reason = "named to be read")]
     pub(crate) fn from_proto(message: Http2ProtocolOptions) -> Result<Self> {
         let Http2ProtocolOptions {
             hpack_table_size,
@@ -150,32 +180,48 @@ impl Http2Options {
             custom_settings_parameters,
             connection_keepalive,
             use_oghttp2_codec: _, // which of Envoy's libraries does the work
-            max_metadata_size,
+            max_metadata_size: _, // of METADATA frames, which are not taken
             enable_huffman_encoding,
             max_header_field_size_kb,
-            disallow_obs_text,
+            disallow_obs_text: _, // of the one of Envoy's libraries that is not the default
             stream_reset_burst,
             stream_reset_rate,
         } = message;
-        refuse!(allow_connect, allow_metadata, max_outbound_frames, max_outbound_control_frames);
-        refuse!(max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream);
-        refuse!(max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging);
-        refuse!(custom_settings_parameters, max_metadata_size, max_header_field_size_kb, disallow_obs_text);
-        refuse!(stream_reset_burst, stream_reset_rate);
-        field::only(enable_huffman_encoding, true, "enable_huffman_encoding")?;
-        field::only(
-            override_stream_error_on_invalid_http_message,
-            false,
-            "override_stream_error_on_invalid_http_message",
-        )?;
+        refuse!(allow_metadata);
+        let default = Self::default();
+        let floods = default.floods;
+        let or = field::u32_or;
         Ok(Self {
-            hpack_table_size: field::u32_or(hpack_table_size, HPACK_TABLE_SIZE),
-            max_concurrent_streams: field::u32_or(max_concurrent_streams, MAX_CONCURRENT_STREAMS),
-            initial_stream_window_size: field::u32_or(initial_stream_window_size, INITIAL_STREAM_WINDOW_SIZE),
-            initial_connection_window_size: field::u32_or(
-                initial_connection_window_size,
-                INITIAL_CONNECTION_WINDOW_SIZE,
+            hpack_table_size: or(hpack_table_size, HPACK_TABLE_SIZE),
+            max_concurrent_streams: or(max_concurrent_streams, MAX_CONCURRENT_STREAMS),
+            initial_stream_window_size: or(initial_stream_window_size, INITIAL_STREAM_WINDOW_SIZE),
+            initial_connection_window_size: or(initial_connection_window_size, INITIAL_CONNECTION_WINDOW_SIZE),
+            allow_connect,
+            stream_error_on_invalid_message: field::bool_or(
+                override_stream_error_on_invalid_http_message,
+                stream_error_on_invalid_http_messaging,
             ),
+            custom_settings: custom_settings(custom_settings_parameters)?.into(),
+            huffman: enable_huffman_encoding.map(|value| value.value),
+            header_field_bytes_max: or(max_header_field_size_kb, HEADER_FIELD_KB_MAX) as usize * 1024,
+            floods: Http2FloodLimits {
+                max_outbound_frames: or(max_outbound_frames, floods.max_outbound_frames),
+                max_outbound_control_frames: or(max_outbound_control_frames, floods.max_outbound_control_frames),
+                max_consecutive_inbound_frames_with_empty_payload: or(
+                    max_consecutive_inbound_frames_with_empty_payload,
+                    floods.max_consecutive_inbound_frames_with_empty_payload,
+                ),
+                max_inbound_priority_frames_per_stream: or(
+                    max_inbound_priority_frames_per_stream,
+                    floods.max_inbound_priority_frames_per_stream,
+                ),
+                max_inbound_window_update_frames_per_data_frame_sent: or(
+                    max_inbound_window_update_frames_per_data_frame_sent,
+                    floods.max_inbound_window_update_frames_per_data_frame_sent,
+                ),
+                stream_reset_burst: stream_reset_burst.map_or(floods.stream_reset_burst, |value| value.value),
+                stream_reset_rate: stream_reset_rate.map_or(floods.stream_reset_rate, |value| value.value),
+            },
             keepalive: match connection_keepalive {
                 None => None,
                 Some(message) => Http2Keepalive::from_proto(message).within("connection_keepalive")?,
@@ -184,6 +230,38 @@ impl Http2Options {
     }
 }
 
+/// Settings that have fields of their own may not be given twice, and pushes are not for us to allow.
+fn custom_settings(parameters: Vec<SettingsParameter>) -> Result<Vec<(u16, u32)>> {
+    let mut settings: Vec<(u16, u32)> = Vec::new();
+    for (index, SettingsParameter { identifier, value }) in parameters.into_iter().enumerate() {
+        let setting = required(identifier, "identifier").and_then(|identifier| {
+            let id =
+                u16::try_from(identifier.value).map_err(|_| FieldError::new("identifier", "value out of range"))?;
+            let named = match id {
+                1 => "hpack_table_size",
+                2 => return Err(FieldError::new("identifier", "server push is not supported")),
+                3 => "max_concurrent_streams",
+                4 => "initial_stream_window_size",
+                8 => "allow_connect",
+                _ => return Ok((id, required(value, "value")?.value)),
+            };
+            Err(FieldError::new("identifier", format!("is set by {named}")))
+        });
+        let setting = setting.at("custom_settings_parameters", index)?;
+        match settings.iter().find(|known| known.0 == setting.0) {
+            None => settings.push(setting),
+            Some(known) if *known == setting => {}
+            Some(_) => {
+                let error = FieldError::new("identifier", "was given another value before");
+                return Err(error).at("custom_settings_parameters", index);
+            }
+        }
+    }
+    Ok(settings)
+}
+
+const HEADER_FIELD_KB_MAX: u32 = 64;
+
 impl Default for Http2Options {
     fn default() -> Self {
         Self {
@@ -191,7 +269,27 @@ impl Default for Http2Options {
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
             initial_stream_window_size: INITIAL_STREAM_WINDOW_SIZE,
             initial_connection_window_size: INITIAL_CONNECTION_WINDOW_SIZE,
+            allow_connect: false,
+            stream_error_on_invalid_message: false,
+            custom_settings: Arc::default(),
+            huffman: None,
+            header_field_bytes_max: HEADER_FIELD_KB_MAX as usize * 1024,
+            floods: Http2FloodLimits::default(),
             keepalive: None,
+        }
+    }
+}
+
+impl Default for Http2FloodLimits {
+    fn default() -> Self {
+        Self {
+            max_outbound_frames: 10_000,
+            max_outbound_control_frames: 1000,
+            max_consecutive_inbound_frames_with_empty_payload: 1,
+            max_inbound_priority_frames_per_stream: 100,
+            max_inbound_window_update_frames_per_data_frame_sent: 10,
+            stream_reset_burst: 1000,
+            stream_reset_rate: 33,
         }
     }
 }
@@ -200,9 +298,17 @@ impl Http2Keepalive {
     /// None: without an interval no PING is sent.
     fn from_proto(message: KeepaliveSettings) -> Result<Option<Self>> {
         let KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = message;
-        refuse!(interval_jitter);
         unset(&connection_idle_interval.unwrap_or_default(), "connection_idle_interval")?;
         let timeout = required(positive_duration(timeout, "timeout")?, "timeout")?;
-        Ok(timeout_or(interval, None, "interval")?.map(|interval| Self { interval, timeout }))
+        let interval_jitter = interval_jitter.map_or(INTERVAL_JITTER_PERCENT, |percent| percent.value) / 100.0;
+        let interval = timeout_or(interval, None, "interval")?;
+        Ok(interval.map(|interval| Self { interval, timeout, interval_jitter }))
+    }
+
+    /// `random` is in 0..1.
+    pub fn next_interval(&self, random: f64) -> Duration {
+        self.interval + self.interval.mul_f64(self.interval_jitter * random)
     }
 }
+
+const INTERVAL_JITTER_PERCENT: f64 = 15.0;

@@ -1,10 +1,8 @@
 //! Message bodies of both sides, as one closed type.
-//!
-//! HTTP/2 flow control: capacity is released when a frame is handed on, so a slow reader slows the sender.
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -13,6 +11,7 @@ use http_body::{Frame, SizeHint};
 use crate::http::{
     exchange::{Deadline, RequestBody},
     h1::{IncomingBody, UpstreamBody, Violation},
+    h2::{RecvStream, StreamError},
     replay::Replay,
 };
 
@@ -25,7 +24,7 @@ pub enum Body {
     Http1(Box<UpstreamBody>),
     /// Of an HTTP/1 downstream's request.
     Incoming(IncomingBody),
-    Http2(h2::RecvStream),
+    Http2(RecvStream),
     /// The downstream's request, counted on its exchange.
     Request(Box<RequestBody>),
     /// The same, kept for another try.
@@ -40,7 +39,7 @@ pub enum BodyError {
     #[error(transparent)]
     Http1(#[from] Violation),
     #[error(transparent)]
-    Http2(#[from] h2::Error),
+    Http2(#[from] StreamError),
     #[error("the body it was read from has failed")]
     Source,
     #[error("a deadline of the request is over")]
@@ -70,7 +69,7 @@ impl http_body::Body for Body {
             },
             Body::Http1(body) => body.poll_frame(cx),
             Body::Incoming(body) => body.poll_frame(cx),
-            Body::Http2(stream) => poll_http2(stream, cx),
+            Body::Http2(stream) => stream.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Body::Request(body) => body.poll_frame(cx),
             Body::Replay(replay) => replay.poll_frame(cx),
         }
@@ -96,22 +95,6 @@ impl http_body::Body for Body {
             Body::Http1(_) | Body::Incoming(_) | Body::Http2(_) | Body::Replay(_) => SizeHint::default(),
             Body::Request(body) => body.size_hint(),
         }
-    }
-}
-
-fn poll_http2(stream: &mut h2::RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    match ready!(stream.poll_data(cx)) {
-        Some(Ok(data)) => {
-            // Err: the stream is reset, which the next poll tells.
-            let _ = stream.flow_control().release_capacity(data.len());
-            Poll::Ready(Some(Ok(Frame::data(data))))
-        }
-        Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-        None => match ready!(stream.poll_trailers(cx)) {
-            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(error.into()))),
-        },
     }
 }
 

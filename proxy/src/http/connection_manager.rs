@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, task::Poll, time::Instant};
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use tower::Service;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         h1, h2,
         local_reply::LocalReply,
         request_headers::{self, X_REQUEST_ID},
+        response_flags::ResponseFlags,
         router,
     },
     listener::{
@@ -145,6 +146,27 @@ impl HttpConnection {
         let HttpFilter::Router(filter) =
             self.active.config.http_filters.last().expect("a connection manager has a router");
         router::route(filter, exchange, head, body).await
+    }
+
+    /// A request whose head is none: nothing is known of it but that it came, and was refused by the codec.
+    pub fn request_malformed(self: &Rc<Self>, details: &'static str, by_connection: bool) {
+        let (head, ()) = Request::builder().version(Version::HTTP_2).body(()).unwrap_or_default().into_parts();
+        let exchange = Exchange::new(self.clone(), &head);
+        exchange.add_flag(match by_connection {
+            true => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            false => ResponseFlags::DOWNSTREAM_REMOTE_RESET,
+        });
+        *exchange.details.borrow_mut() = details.into();
+    }
+
+    /// The answer to a request whose target can be read, but not looked up.
+    pub fn bad_target(self: &Rc<Self>) -> Response<ResponseBody> {
+        let (head, ()) = Request::builder().version(Version::HTTP_2).body(()).unwrap_or_default().into_parts();
+        let exchange = Exchange::new(self.clone(), &head);
+        let reply = LocalReply::new(StatusCode::BAD_REQUEST, ResponseFlags::default(), "path_normalization_failed");
+        let mut response = reply.into_response(&exchange);
+        self.finish(&exchange, &mut response);
+        response
     }
 
     fn echoed_request_id(&self, headers: &http::HeaderMap) -> Option<HeaderValue> {

@@ -22,6 +22,7 @@ use crate::{
     http::{
         body::{Body, BodyError},
         connection_manager::HttpConnection,
+        h2::{Reason, StreamError},
         informational::Informational,
         response_flags::ResponseFlags,
         upstream_request::UpstreamStream,
@@ -107,6 +108,32 @@ impl Exchange {
     pub fn forget_outcome(&self) {
         self.flags.set(ResponseFlags::default());
         self.status.set(None);
+    }
+
+    /// The downstream's stream ended before the response did.
+    pub fn downstream_ended(&self, error: StreamError) {
+        let (flag, details) = match error {
+            StreamError::RemoteReset(Reason::REFUSED_STREAM) => {
+                (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_refuse")
+            }
+            StreamError::RemoteReset(_) => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
+            StreamError::Violation(details) | StreamError::ConnectionViolation(details) => {
+                (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, details)
+            }
+            StreamError::Disconnected | StreamError::Unprocessed => {
+                (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect")
+            }
+            StreamError::LocalReset(_) => return, // whoever did it has said why
+        };
+        self.add_flag(flag);
+        *self.details.borrow_mut() = details.into();
+    }
+
+    /// The downstream takes nothing of the response.
+    pub fn downstream_stalled(&self) {
+        self.add_flag(ResponseFlags::STREAM_IDLE_TIMEOUT);
+        *self.details.borrow_mut() = "stream_idle_timeout".into();
+        self.count(HttpStat::RqIdleTimeout);
     }
 
     pub fn request_complete(&self) {
@@ -296,6 +323,14 @@ impl ResponseBody {
             body.upstream_complete();
         }
         body
+    }
+
+    /// How long the downstream may take nothing of it.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        match self.upstream {
+            Some(_) => self.deadlines.idle_timeout,
+            None => self.exchange.connection.active.config.stream_idle_timeout,
+        }
     }
 
     /// What goes downstream is complete.

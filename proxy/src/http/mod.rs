@@ -5,7 +5,7 @@ pub mod connection_manager;
 pub mod date;
 pub mod exchange;
 pub mod h1;
-mod h2;
+pub mod h2;
 pub mod informational;
 pub mod local_reply;
 mod replay;

@@ -28,6 +28,7 @@ flags! {
     DOWNSTREAM_PROTOCOL_ERROR = 12 "DPE",
     LOCAL_RESET = 13 "LR",
     DURATION_TIMEOUT = 14 "DT",
+    DOWNSTREAM_REMOTE_RESET = 15 "DR",
 }
 
 impl ResponseFlags {

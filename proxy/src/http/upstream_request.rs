@@ -1,19 +1,18 @@
 //! One try: a request to one host and the head of its response.
 
-use std::{pin::Pin, rc::Rc, task::Poll, time::Instant};
+use std::{rc::Rc, task::Poll, time::Instant};
 
-use bytes::Bytes;
-use h2::{RecvStream, SendStream, client::ResponseFuture};
-use http::{Request, request, response};
+use http::{request, response};
 use http_body::Body as _;
 use tokio::task::AbortHandle;
 
 use crate::{
     config::route::RoutingPriority,
     http::{
-        body::{Body, BodyError, next_frame},
+        body::{Body, BodyError},
         exchange::Deadline,
         h1::{ClientExchange, ClientOptions, Failure},
+        h2::{self, Reason, RecvStream, SendError, SendStream, StreamError},
         informational::Informational,
         request_headers,
     },
@@ -197,59 +196,39 @@ async fn send_http2(
     mut head: request::Parts,
     body: Body,
 ) -> Result<Sent, TryError> {
-    let Ok(mut sender) = lease.sender().ready().await else {
-        lease.retire();
-        return Ok(Sent::Not(Box::new(head), body));
-    };
     let is_tls = stream.pool.cluster.config.transport_socket.is_some();
     request_headers::to_http2(&mut head, is_tls).map_err(|_| TryError::Protocol)?;
     let ended = body.is_end_stream();
-    count_sent(&stream.pool);
-    let (response, sending) = sender.send_request(Request::from_parts(head, ()), ended).map_err(|error| {
+    let Some((mut recv, send)) = lease.requests().send(&head, ended) else {
         lease.retire();
-        http2_error(&error)
-    })?;
+        return Ok(Sent::Not(Box::new(head), body));
+    };
+    count_sent(&stream.pool);
     stream.lease = Some(lease);
     if !ended {
-        let pump = tokio::task::spawn_local(pump(body, sending));
+        let pump = tokio::task::spawn_local(pump(body, send));
         stream.pump = Some(pump.abort_handle());
     }
-    match final_response(response, informational).await {
-        // The h2 crate limits their bytes only.
-        Ok(response) if response.headers().len() > stream.pool.cluster.config.max_headers_count as usize => {
-            Err(TryError::Protocol)
-        }
-        Ok(response) => {
-            let (head, body) = response.into_parts();
-            Ok(Sent::Response(head, Body::Http2(body)))
-        }
+    match final_response(&mut recv, informational).await {
+        Ok(head) => Ok(Sent::Response(head, Body::Http2(recv))),
         Err(error) => {
-            if let Some(lease) = &stream.lease
-                && !error.is_reset()
-            {
-                lease.retire();
-            }
             if let Some(pump) = &stream.pump {
                 pump.abort();
             }
-            Err(http2_error(&error))
+            Err(error)
         }
     }
 }
 
 /// Passes on what comes before it.
-async fn final_response(
-    mut response: ResponseFuture,
-    informational: &Informational,
-) -> Result<http::Response<RecvStream>, h2::Error> {
+async fn final_response(recv: &mut RecvStream, informational: &Informational) -> Result<response::Parts, TryError> {
     std::future::poll_fn(|cx| {
-        while let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
-            let (head, ()) = interim?.into_parts();
-            if informational.push((head.status, head.headers)).is_err() {
-                return Poll::Ready(Err(h2::Reason::ENHANCE_YOUR_CALM.into()));
+        while let Some(interim) = recv.take_informational() {
+            if informational.push((interim.status, interim.headers)).is_err() {
+                return Poll::Ready(Err(TryError::Protocol));
             }
         }
-        Pin::new(&mut response).poll(cx)
+        recv.poll_head(cx).map_err(http2_error)
     })
     .await
 }
@@ -260,81 +239,21 @@ fn count_sent(pool: &HostPool) {
 }
 
 /// The request's body, as fast as the upstream takes it. Dropped halfway, it resets the stream.
-async fn pump(mut body: Body, mut sending: SendStream<Bytes>) {
-    if send_body(&mut body, &mut sending).await.is_none() {
-        sending.send_reset(h2::Reason::CANCEL);
+async fn pump(mut body: Body, mut send: SendStream) {
+    // How long that may take is for the deadlines of the request to say.
+    if let Err(SendError::Body) = h2::send_body(&mut body, &mut send, None).await {
+        send.reset(Reason::CANCEL);
     }
 }
 
-/// Sends a whole body over HTTP/2; None: it failed, or the stream is gone.
-pub async fn send_body<B>(body: &mut B, sending: &mut SendStream<Bytes>) -> Option<()>
-where
-    B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
-{
-    loop {
-        let frame = match next_frame_unless_reset(body, sending).await? {
-            None => return sending.send_data(Bytes::new(), true).ok(),
-            Some(frame) => frame.ok()?,
-        };
-        match frame.into_data() {
-            Ok(data) => {
-                let ended = body.is_end_stream();
-                send_data(sending, data, ended).await?;
-                if ended {
-                    return Some(());
-                }
-            }
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    return sending.send_trailers(trailers).ok();
-                }
-            }
-        }
-    }
-}
-
-type NextFrame = Option<Result<http_body::Frame<Bytes>, BodyError>>;
-
-/// None: the peer has reset the stream.
-async fn next_frame_unless_reset<B>(body: &mut B, sending: &mut SendStream<Bytes>) -> Option<NextFrame>
-where
-    B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
-{
-    let mut frame = std::pin::pin!(next_frame(body));
-    std::future::poll_fn(|cx| match frame.as_mut().poll(cx) {
-        Poll::Ready(frame) => Poll::Ready(Some(frame)),
-        Poll::Pending => sending.poll_reset(cx).map(|_| None),
-    })
-    .await
-}
-
-/// As much at a time as flow control allows.
-async fn send_data(sending: &mut SendStream<Bytes>, mut data: Bytes, ended: bool) -> Option<()> {
-    sending.reserve_capacity(data.len());
-    loop {
-        let allowed = sending.capacity().min(data.len());
-        if allowed == data.len() {
-            return sending.send_data(data, ended).ok();
-        }
-        if allowed > 0 {
-            sending.send_data(data.split_to(allowed), false).ok()?;
-        }
-        std::future::poll_fn(|cx| sending.poll_capacity(cx)).await?.ok()?;
-    }
-}
-
-fn http2_error(error: &h2::Error) -> TryError {
-    // RFC 9113 section 8.7: these were not processed.
-    let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    let went_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-    if error.is_remote() && (refused || went_away) {
-        TryError::RefusedStream
-    } else if error.is_remote() && error.is_reset() {
-        TryError::RemoteReset
-    } else if error.is_library() {
-        TryError::Protocol
-    } else {
-        TryError::ConnectionTermination
+fn http2_error(error: StreamError) -> TryError {
+    match error {
+        // RFC 9113 section 8.7: these were not processed.
+        StreamError::RemoteReset(Reason::REFUSED_STREAM) | StreamError::Unprocessed => TryError::RefusedStream,
+        StreamError::RemoteReset(_) => TryError::RemoteReset,
+        StreamError::Violation(_) | StreamError::ConnectionViolation(_) => TryError::Protocol,
+        StreamError::LocalReset(_) => TryError::RequestBody,
+        StreamError::Disconnected => TryError::ConnectionTermination,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         filter_chain::{ConnectionFacts, FilterChainIndex},
         network_filter::ActiveConnectionFilter,
     },
-    stats::{GroupStats, HttpStats, ListenerStats, Registry, TcpStat},
+    stats::{GroupStats, Http2Stat, HttpStats, ListenerStats, Registry, Sharded, TcpStat},
     token_bucket::TokenBucket,
 };
 
@@ -56,6 +56,7 @@ pub struct ActiveHttp {
     pub config: Arc<HttpConnectionManager>,
     pub routes: RouteSlot,
     pub stats: Arc<HttpStats>,
+    pub http2_stats: Arc<Sharded<Http2Stat>>,
 }
 
 pub struct ActiveTcp {
@@ -172,6 +173,7 @@ impl ActiveChain {
                     RouteSource::Rds { route_config_name, .. } => routes(route_config_name),
                 },
                 stats: registry.http(&manager.stat_prefix),
+                http2_stats: registry.http2.clone(),
                 config: manager.clone(),
             })),
             NetworkFilter::TcpProxy(proxy) => ActiveFilter::Tcp(Arc::new(ActiveTcp {

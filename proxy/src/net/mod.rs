@@ -1,6 +1,5 @@
 //! Sockets: opening them, what the kernel tells of them, and the one stream type of both sides.
 
-pub mod http2_keepalive;
 pub mod linger;
 pub mod peek;
 pub mod socket;

@@ -91,10 +91,33 @@ group! {
         RqIdleTimeout "downstream_rq_idle_timeout" Counter,
         RqRxReset "downstream_rq_rx_reset" Counter,
         RqTxReset "downstream_rq_tx_reset" Counter,
+        RqTooManyPrematureResets "downstream_rq_too_many_premature_resets" Counter,
         RqDirectResponse "rq_direct_response" Counter,
         RqTotalRouted "rq_total" Counter,
         NoRoute "no_route" Counter,
         NoCluster "no_cluster" Counter,
+    }
+}
+
+group! {
+    /// `envoy_http2_*` of all downstream connections, and `envoy_cluster_http2_*`.
+    Http2Stat {
+        GoawaySent "goaway_sent" Counter,
+        HeaderListSizeTooLarge "header_list_size_too_large" Counter,
+        HeaderOverflow "header_overflow" Counter,
+        InboundEmptyFramesFlood "inbound_empty_frames_flood" Counter,
+        InboundPriorityFramesFlood "inbound_priority_frames_flood" Counter,
+        InboundWindowUpdateFramesFlood "inbound_window_update_frames_flood" Counter,
+        KeepaliveTimeout "keepalive_timeout" Counter,
+        OutboundControlFlood "outbound_control_flood" Counter,
+        OutboundFlood "outbound_flood" Counter,
+        RxMessagingError "rx_messaging_error" Counter,
+        RxReset "rx_reset" Counter,
+        StreamRefusedErrors "stream_refused_errors" Counter,
+        StreamsActive "streams_active" Gauge,
+        Trailers "trailers" Counter,
+        TxFlushTimeout "tx_flush_timeout" Counter,
+        TxReset "tx_reset" Counter,
     }
 }
 

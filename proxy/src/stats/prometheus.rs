@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::stats::{
-    ClusterStats, CodeCounters, Histogram, HttpStats, ProxyProtocolStat, Registry, ServerStat, Sharded, StatGroup,
-    StatKind, sharded::HISTOGRAM_BUCKETS_MS,
+    ClusterStats, CodeCounters, Histogram, HttpStats, ProxyProtocolStat, Registry, Sharded, StatGroup, StatKind,
+    sharded::HISTOGRAM_BUCKETS_MS,
 };
 
 /// Text under construction: each metric's `# TYPE` line once, then its samples.
@@ -43,6 +43,7 @@ pub fn write_prometheus(registry: &Registry, out: &mut PromText) {
     let clusters = registry.clusters();
     let label = "envoy_cluster_name";
     cells(out, "envoy_cluster_", label, clusters.iter().map(|c| (&*c.name, &c.cells)));
+    cells(out, "envoy_cluster_http2_", label, clusters.iter().map(|c| (&*c.name, &*c.http2)));
     codes(
         out,
         "envoy_cluster_upstream_rq",
@@ -71,10 +72,16 @@ pub fn write_prometheus(registry: &Registry, out: &mut PromText) {
     histogram(out, "envoy_listener_downstream_cx_length_ms", label, listeners.iter().map(|l| (&*l.name, &l.cx_length)));
     write_connection_filters(registry, out);
 
-    for &(stat, name, kind) in ServerStat::CELLS {
-        let name = format!("envoy_{name}");
+    unlabelled(out, "envoy_http2_", &registry.http2);
+    unlabelled(out, "envoy_", &registry.server);
+}
+
+/// A group of which there is one.
+fn unlabelled<S: StatGroup>(out: &mut PromText, prefix: &str, group: &Sharded<S>) {
+    for &(stat, name, kind) in S::CELLS {
+        let name = format!("{prefix}{name}");
         out.type_line(&name, kind_name(kind));
-        out.sample(&name, &[], registry.server.sum(stat));
+        out.sample(&name, &[], group.sum(stat));
     }
 }
 

@@ -9,13 +9,15 @@ use std::{
 };
 
 use crate::stats::{
-    ClusterStat, CodeCounters, ConnectionLimitStat, Histogram, HttpInspectorStat, HttpStat, ListenerStat,
+    ClusterStat, CodeCounters, ConnectionLimitStat, Histogram, Http2Stat, HttpInspectorStat, HttpStat, ListenerStat,
     ProxyProtocolStat, RateLimitStat, ServerStat, Sharded, StatGroup, TcpStat, TlsInspectorStat, WorkerIndex,
 };
 
 pub struct Registry {
     workers: usize,
     pub server: Sharded<ServerStat>,
+    /// Of all downstream connections.
+    pub http2: Arc<Sharded<Http2Stat>>,
     clusters: Named<ClusterStats>,
     http: Named<HttpStats>,
     tcp: Named<GroupStats<TcpStat>>,
@@ -39,6 +41,7 @@ pub struct GroupStats<S: StatGroup> {
 pub struct ClusterStats {
     pub name: Arc<str>,
     pub cells: Sharded<ClusterStat>,
+    pub http2: Arc<Sharded<Http2Stat>>,
     /// Final answers of routed requests, as Envoy's `upstream_rq`.
     pub codes: CodeCounters,
     pub rq_time: Histogram,
@@ -64,6 +67,7 @@ impl Registry {
         Registry {
             workers,
             server: Sharded::new(workers + 1),
+            http2: Arc::new(Sharded::new(workers + 1)),
             clusters: Default::default(),
             http: Default::default(),
             tcp: Default::default(),
@@ -95,6 +99,7 @@ impl Registry {
         find_or_add(&self.clusters, name, || ClusterStats {
             name: name.clone(),
             cells: Sharded::new(shards),
+            http2: Arc::new(Sharded::new(shards)),
             codes: CodeCounters::new(shards),
             rq_time: Histogram::new(shards),
             cx_connect: Histogram::new(shards),

@@ -236,8 +236,8 @@ fn what_http_does_not_do_is_refused() {
             "explicit_http_config.http_protocol_options.accept_http_10: not supported",
         ),
         (
-            "explicit_http_config: {http2_protocol_options: {allow_connect: true}}",
-            "explicit_http_config.http2_protocol_options.allow_connect: not supported",
+            "explicit_http_config: {http2_protocol_options: {allow_metadata: true}}",
+            "explicit_http_config.http2_protocol_options.allow_metadata: not supported",
         ),
         (
             &format!("{explicit}, upstream_http_protocol_options: {{auto_sni: true}}"),

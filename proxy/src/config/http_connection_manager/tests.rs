@@ -48,13 +48,68 @@ fn defaults_are_envoys() {
         max_concurrent_streams,
         initial_stream_window_size,
         initial_connection_window_size,
+        allow_connect,
+        stream_error_on_invalid_message,
+        custom_settings,
+        huffman,
+        header_field_bytes_max,
+        floods,
         keepalive,
     } = manager.http2;
+    assert!(!allow_connect && !stream_error_on_invalid_message && custom_settings.is_empty() && huffman.is_none());
+    assert_eq!((header_field_bytes_max, floods.max_outbound_frames), (64 << 10, 10_000));
+    assert_eq!((floods.max_outbound_control_frames, floods.max_inbound_priority_frames_per_stream), (1000, 100));
+    assert_eq!(floods.max_consecutive_inbound_frames_with_empty_payload, 1);
+    assert_eq!(floods.max_inbound_window_update_frames_per_data_frame_sent, 10);
+    assert_eq!((floods.stream_reset_burst, floods.stream_reset_rate), (1000, 33));
     assert_eq!((hpack_table_size, max_concurrent_streams), (4096, 1024));
     assert_eq!((initial_stream_window_size, initial_connection_window_size), (16 << 20, 24 << 20));
     assert!(keepalive.is_none());
     let [HttpFilter::Router(router)] = &manager.http_filters[..] else { panic!("{:?}", manager.http_filters) };
     assert!(router.dynamic_stats && !router.suppress_envoy_headers);
+}
+
+#[test]
+fn http2_options_are_read() {
+    let manager = manager(
+        "http2_protocol_options:
+  allow_connect: true
+  max_outbound_frames: 2
+  max_outbound_control_frames: 3
+  max_consecutive_inbound_frames_with_empty_payload: 0
+  max_inbound_priority_frames_per_stream: 4
+  max_inbound_window_update_frames_per_data_frame_sent: 5
+  override_stream_error_on_invalid_http_message: true
+  custom_settings_parameters: [{identifier: 9, value: 7}, {identifier: 9, value: 7}]
+  enable_huffman_encoding: false
+  max_header_field_size_kb: 65
+  stream_reset_burst: 6
+  stream_reset_rate: 7",
+    );
+    let options = manager.http2;
+    assert!(options.allow_connect && options.stream_error_on_invalid_message);
+    assert_eq!((&*options.custom_settings, options.huffman), (&[(9, 7)][..], Some(false)));
+    assert_eq!(options.header_field_bytes_max, 65 << 10);
+    let floods = options.floods;
+    assert_eq!((floods.max_outbound_frames, floods.max_outbound_control_frames), (2, 3));
+    assert_eq!(floods.max_consecutive_inbound_frames_with_empty_payload, 0);
+    assert_eq!(floods.max_inbound_priority_frames_per_stream, 4);
+    assert_eq!(floods.max_inbound_window_update_frames_per_data_frame_sent, 5);
+    assert_eq!((floods.stream_reset_burst, floods.stream_reset_rate), (6, 7));
+    let custom = |parameters: &str| format!("http2_protocol_options: {{custom_settings_parameters: [{parameters}]}}");
+    let path = "http2_protocol_options.custom_settings_parameters";
+    assert_refused(
+        &base(),
+        HttpConnectionManager::from_proto,
+        &[
+            (&custom("{identifier: 1, value: 1}"), &format!("{path}[0].identifier: is set by hpack_table_size")),
+            (&custom("{identifier: 2, value: 0}"), &format!("{path}[0].identifier: server push is not supported")),
+            (
+                &custom("{identifier: 9, value: 1}, {identifier: 9, value: 2}"),
+                &format!("{path}[1].identifier: was given another value before"),
+            ),
+        ],
+    );
 }
 
 #[test]
@@ -238,22 +293,7 @@ fn what_connections_do_not_do_is_refused() {
         ("http_protocol_options", "ignore_http_11_upgrade: [{}]", "not supported"),
         ("http_protocol_options", "allow_absolute_url: false", "false is not supported"),
         ("http_protocol_options", "override_stream_error_on_invalid_http_message: true", "true is not supported"),
-        ("http2_protocol_options", "allow_connect: true", "not supported"),
         ("http2_protocol_options", "allow_metadata: true", "not supported"),
-        ("http2_protocol_options", "max_outbound_frames: 1", "not supported"),
-        ("http2_protocol_options", "max_outbound_control_frames: 1", "not supported"),
-        ("http2_protocol_options", "max_consecutive_inbound_frames_with_empty_payload: 1", "not supported"),
-        ("http2_protocol_options", "max_inbound_priority_frames_per_stream: 1", "not supported"),
-        ("http2_protocol_options", "max_inbound_window_update_frames_per_data_frame_sent: 1", "not supported"),
-        ("http2_protocol_options", "stream_error_on_invalid_http_messaging: true", "not supported"),
-        ("http2_protocol_options", "custom_settings_parameters: [{}]", "not supported"),
-        ("http2_protocol_options", "max_metadata_size: 1", "not supported"),
-        ("http2_protocol_options", "max_header_field_size_kb: 64", "not supported"),
-        ("http2_protocol_options", "disallow_obs_text: true", "not supported"),
-        ("http2_protocol_options", "stream_reset_burst: 1", "not supported"),
-        ("http2_protocol_options", "stream_reset_rate: 1", "not supported"),
-        ("http2_protocol_options", "enable_huffman_encoding: false", "false is not supported"),
-        ("http2_protocol_options", "override_stream_error_on_invalid_http_message: true", "true is not supported"),
     ] {
         let (name, _) = line.split_once(':').unwrap();
         assert_refused(
@@ -269,7 +309,6 @@ fn what_connections_do_not_do_is_refused() {
         HttpConnectionManager::from_proto,
         &[
             (&keepalive("interval: 1s"), &format!("{path}.timeout: value is required")),
-            (&keepalive("timeout: 1s, interval_jitter: {value: 1}"), &format!("{path}.interval_jitter: not supported")),
             (
                 &keepalive("timeout: 1s, connection_idle_interval: 1s"),
                 &format!("{path}.connection_idle_interval: not supported"),

@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use h2::client::SendRequest;
 use tokio::sync::oneshot;
 
 use crate::{
     config::{http_connection_manager::Http2Options, route::RoutingPriority},
-    net::http2_keepalive::until_dead,
+    http::h2::{
+        Counters, HeaderLimits, Role, Settings,
+        client::{self, Requests},
+    },
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
@@ -31,10 +32,9 @@ pub(super) struct Http2Pool {
 }
 
 struct Connection {
-    sender: SendRequest<Bytes>,
+    requests_out: Requests,
     streams: Cell<u32>,
     requests: Cell<u32>,
-    streams_max: u32,
     idle_since: Cell<Instant>,
     /// Takes no new streams: closed, told to go away, or used up.
     retired: Cell<bool>,
@@ -84,14 +84,30 @@ fn open_for_waiting(pool: &Rc<HostPool>, priority: RoutingPriority, options: &Ht
 
 /// Connects and drives the connection until it closes.
 async fn open(pool: Rc<HostPool>, permit: Permit, options: Http2Options) {
-    let opened = handshake(&pool, permit, &options).await;
+    let connected = connect::connect(&pool.cluster, &pool.host, pool.worker).await;
     pool.http2.connecting.set(pool.http2.connecting.get() - 1);
-    match opened {
-        Ok((connection, driver, guard)) => {
+    match connected {
+        Ok(stream) => {
+            let guard = ConnectionGuard::new(&pool, permit);
+            pool.count(ClusterStat::CxHttp2Total);
+            let (requests_out, driven) = client::connect(settings(&pool, options.clone()), stream);
+            let connection = Rc::new(Connection {
+                requests_out,
+                streams: Cell::new(0),
+                requests: Cell::new(0),
+                idle_since: Cell::new(Instant::now()),
+                retired: Cell::new(false),
+            });
             pool.http2.connections.borrow_mut().push(connection.clone());
             pool.http2.serve_waiting(&pool);
-            drive(&pool, driver, &options).await;
-            connection.retired.set(true);
+            // What drives the connection is no reason to keep it.
+            let connection = Rc::downgrade(&{ connection });
+            if let Err(error) = driven.await {
+                tracing::debug!(host = %pool.host.address, %error, "upstream connection ended");
+            }
+            if let Some(connection) = connection.upgrade() {
+                connection.retired.set(true);
+            }
             pool.http2.forget_retired();
             drop(guard);
         }
@@ -107,50 +123,21 @@ async fn open(pool: Rc<HostPool>, permit: Permit, options: Http2Options) {
     }
 }
 
-async fn drive(pool: &HostPool, mut driver: Driver, options: &Http2Options) {
-    let alive = until_dead(driver.ping_pong(), options.keepalive.as_ref());
-    tokio::select! {
-        biased;
-        ended = driver => if let Err(error) = ended {
-            tracing::debug!(host = %pool.host.address, %error, "upstream connection ended");
+fn settings(pool: &HostPool, options: Http2Options) -> Settings {
+    let config = &pool.cluster.config;
+    Settings {
+        role: Role::Upstream,
+        headers: HeaderLimits {
+            bytes_max: config.max_response_headers_bytes.unwrap_or(RESPONSE_HEADER_BYTES_MAX) as usize,
+            count_max: config.max_headers_count as usize,
         },
-        () = alive => tracing::debug!(host = %pool.host.address, "upstream connection answers no PING"),
+        buffer_bytes_max: config.per_connection_buffer_limit_bytes as usize,
+        stream_error_on_invalid_message: options.stream_error_on_invalid_message,
+        counters: Counters { cells: pool.cluster.stats.http2.clone(), worker: pool.worker },
+        options,
     }
 }
 
-type Driver = h2::client::Connection<crate::net::stream::Stream, Bytes>;
-
-async fn handshake(
-    pool: &Rc<HostPool>,
-    permit: Permit,
-    options: &Http2Options,
-) -> Result<(Rc<Connection>, Driver, ConnectionGuard), ConnectError> {
-    let stream = connect::connect(&pool.cluster, &pool.host, pool.worker).await?;
-    let guard = ConnectionGuard::new(pool, permit);
-    pool.count(ClusterStat::CxHttp2Total);
-    let mut builder = h2::client::Builder::new();
-    builder
-        .enable_push(false)
-        .header_table_size(options.hpack_table_size)
-        .initial_window_size(options.initial_stream_window_size)
-        .initial_connection_window_size(options.initial_connection_window_size)
-        .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
-        .max_header_list_size(pool.cluster.config.max_response_headers_bytes.unwrap_or(RESPONSE_HEADER_BYTES_MAX))
-        .max_send_buffer_size(pool.cluster.config.per_connection_buffer_limit_bytes as usize);
-    let (sender, driver) = builder.handshake(stream).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
-    let connection = Connection {
-        sender,
-        streams: Cell::new(0),
-        requests: Cell::new(0),
-        streams_max: options.max_concurrent_streams,
-        idle_since: Cell::new(Instant::now()),
-        retired: Cell::new(false),
-    };
-    Ok((Rc::new(connection), driver, guard))
-}
-
-/// RFC 9113 section 6.5.2 recommends that a peer allows at least this many; more wait for its SETTINGS.
-const STREAMS_BEFORE_SETTINGS: usize = 100;
 const RESPONSE_HEADER_BYTES_MAX: u32 = 60 * 1024;
 
 impl Http2Pool {
@@ -208,14 +195,15 @@ impl Http2Pool {
 
 impl Connection {
     fn has_place(&self) -> bool {
-        let allowed = self.sender.current_max_send_streams().min(self.streams_max as usize);
-        !self.retired.get() && (self.streams.get() as usize) < allowed
+        !self.retired.get()
+            && self.requests_out.is_open()
+            && (self.streams.get() as usize) < self.requests_out.streams_max()
     }
 }
 
 impl Http2Lease {
-    pub fn sender(&self) -> SendRequest<Bytes> {
-        self.connection.sender.clone()
+    pub fn requests(&self) -> &Requests {
+        &self.connection.requests_out
     }
 
     /// The connection takes no more streams (GOAWAY, or it failed): others go elsewhere.

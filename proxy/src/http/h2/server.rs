@@ -1,0 +1,234 @@
+//! HTTP/2 downstream: every stream is a task of its own.
+
+use std::{cell::Cell, rc::Rc, task::Poll, time::Instant};
+
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body::Body as _;
+use tower::Service;
+
+use super::{
+    connection::{Accepted, Counters, Role, Settings, Shared},
+    driver::Driver,
+    error::StreamError,
+    frame::Reason,
+    head::{HeaderLimits, RequestHead},
+    keepalive::Keepalive,
+    sender::{SendError, send_body},
+    stream::{SendStream, Stream, handles},
+};
+use crate::{
+    http::{
+        body::Body,
+        connection_manager::{self, HttpConnection},
+        exchange::{Exchange, ResponseBody},
+    },
+    listener::registry::Order,
+    net::{linger::linger, stream::Stream as Socket},
+    stats::HttpStat,
+};
+
+pub async fn serve(connection: &Rc<HttpConnection>, stream: Socket) {
+    let config = &connection.active.config;
+    let worker = &connection.downstream.worker;
+    let settings = Settings {
+        role: Role::Downstream,
+        options: config.http2.clone(),
+        headers: HeaderLimits {
+            bytes_max: config.max_request_headers_bytes as usize,
+            count_max: config.max_headers_count as usize,
+        },
+        buffer_bytes_max: connection.downstream.buffer_limit_bytes as usize,
+        stream_error_on_invalid_message: config.http2.stream_error_on_invalid_message,
+        counters: Counters { cells: connection.active.http2_stats.clone(), worker: worker.index },
+    };
+    let keepalive = Keepalive::new(config.http2.keepalive.as_ref());
+    let shared = Shared::new(settings, Instant::now());
+    let mut driver = Driver::new(shared.clone(), stream, keepalive);
+    if let Err(error) = drive(connection, &shared, &mut driver).await {
+        tracing::debug!(peer = %connection.downstream.remote_address, %error, "downstream connection ended");
+    }
+    let broke_a_rule = shared.with(|connection| {
+        connection.close(StreamError::Disconnected);
+        connection.broke_a_rule()
+    });
+    if broke_a_rule {
+        connection.count(HttpStat::CxProtocolError);
+    }
+    // The last GOAWAY has to reach the peer.
+    linger(driver.into_stream(), config.delayed_close_timeout).await;
+}
+
+/// Until the connection is over, or told to end and at an end.
+async fn drive(
+    connection: &Rc<HttpConnection>,
+    shared: &Rc<Shared>,
+    driver: &mut Driver<Socket>,
+) -> std::io::Result<()> {
+    let serving =
+        Serving { connection, shared, service: connection_manager::service(connection.clone()), resets: Rc::default() };
+    let worker = &connection.downstream.worker;
+    let mut told = None;
+    std::future::poll_fn(|cx| {
+        told = follow(connection, shared, told, connection.downstream.order(cx));
+        let mut scratch = worker.take_buffer();
+        let polled = driver.poll(cx, &mut scratch);
+        worker.give_buffer(scratch);
+        while let Some(accepted) = shared.with(|connection| connection.accepted.pop_front()) {
+            serving.begin(accepted);
+        }
+        polled
+    })
+    .await
+}
+
+/// What the connection is told to do, once each.
+fn follow(connection: &HttpConnection, shared: &Shared, told: Option<Order>, order: Option<Order>) -> Option<Order> {
+    if told.is_none() && order.is_none() && connection.has_reached_request_limit() {
+        shared.with(|connection| connection.start_shutdown());
+    }
+    if told == order {
+        return told;
+    }
+    if let Some(order) = order {
+        if told.is_none() {
+            connection.count_order(order);
+        }
+        match order {
+            Order::Close => shared.with(|connection| connection.finish_shutdown()),
+            Order::Drain(_) | Order::MaxDuration(_) | Order::IdleTimeout => {
+                shared.with(|connection| connection.start_shutdown());
+            }
+        }
+    }
+    order
+}
+
+/// What the streams of a connection have in common.
+struct Serving<'a, H> {
+    connection: &'a Rc<HttpConnection>,
+    shared: &'a Rc<Shared>,
+    service: H,
+    resets: Rc<PrematureResets>,
+}
+
+impl<H> Serving<'_, H>
+where
+    H: Service<
+            (Rc<Exchange>, http::Request<Body>),
+            Response = Response<ResponseBody>,
+            Error = std::convert::Infallible,
+        > + Clone
+        + 'static,
+    H::Future: 'static,
+{
+    fn begin(&self, accepted: Accepted) {
+        match accepted {
+            Accepted::Request(head, stream) => self.request(*head, stream),
+            Accepted::UnusableTarget(stream) => {
+                let (_, mut send) = handles(self.shared, stream, Role::Downstream);
+                let (head, body) = self.connection.bad_target().into_parts();
+                // Err: the stream has ended meanwhile.
+                let _ = send.send_response(Response::from_parts(head, ()), true);
+                body.sent();
+            }
+            Accepted::Refused { details, by_connection } => {
+                self.connection.request_malformed(details, by_connection);
+            }
+        }
+    }
+
+    fn request(&self, head: RequestHead, stream: Rc<Stream>) {
+        let (recv, mut send) = handles(self.shared, stream, Role::Downstream);
+        if expects_continue(&head.parts) {
+            // Err: the stream has ended, which its task sees.
+            let _ = send.send_informational(StatusCode::CONTINUE, HeaderMap::new());
+        }
+        let exchange = Exchange::new(self.connection.clone(), &head.parts);
+        let request = http::Request::from_parts(head.parts, Body::Http2(recv));
+        let mut service = self.service.clone();
+        let (shared, resets) = (self.shared.clone(), self.resets.clone());
+        tokio::task::spawn_local(async move {
+            let answered = service.call((exchange.clone(), request));
+            let answered = async { answered.await.unwrap_or_else(|never| match never {}) };
+            serve_stream(&exchange, answered, send).await;
+            if resets.note(&exchange) {
+                exchange.count(HttpStat::RqTooManyPrematureResets);
+                shared.with(|connection| connection.close(StreamError::Disconnected));
+            }
+        });
+    }
+}
+
+/// RFC 9110 section 10.1.1: said for the application, which gets the body as it comes.
+fn expects_continue(head: &http::request::Parts) -> bool {
+    head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Answers one request, unless its stream ends first.
+async fn serve_stream(
+    exchange: &Exchange,
+    answered: impl Future<Output = Response<ResponseBody>>,
+    mut send: SendStream,
+) {
+    let response = {
+        let mut answered = std::pin::pin!(answered);
+        std::future::poll_fn(|cx| {
+            let answered = answered.as_mut().poll(cx);
+            while let Some((status, headers)) = exchange.informational.pop() {
+                // Err: the stream has ended, which is seen below.
+                let _ = send.send_informational(status, headers);
+            }
+            match answered {
+                Poll::Ready(response) => Poll::Ready(Ok(response)),
+                Poll::Pending => send.poll_ended(cx).map(Err),
+            }
+        })
+        .await
+    };
+    let (mut head, mut body) = match response {
+        Ok(response) => response.into_parts(),
+        Err(error) => return exchange.downstream_ended(error),
+    };
+    head.version = http::Version::HTTP_2;
+    let ended = body.is_end_stream();
+    if let Err(error) = send.send_response(Response::from_parts(head, ()), ended) {
+        return exchange.downstream_ended(error);
+    }
+    if ended {
+        return body.sent();
+    }
+    let stall_timeout = body.idle_timeout();
+    match send_body(&mut body, &mut send, stall_timeout).await {
+        Ok(()) => {}
+        Err(SendError::Body) => send.reset(Reason::INTERNAL_ERROR),
+        Err(SendError::Stream(error)) => exchange.downstream_ended(error),
+        Err(SendError::Stalled) => {
+            exchange.downstream_stalled();
+            send.flush_timed_out();
+        }
+    }
+}
+
+/// Requests that their client took back before it got anything, as Envoy counts them against rapid resets
+/// (CVE-2023-44487): once half of the requests were such, the connection is at an end.
+#[derive(Default)]
+struct PrematureResets {
+    ended: Cell<u64>,
+    premature: Cell<u64>,
+}
+
+/// How many requests have to end before shares mean something.
+const REQUESTS_BEFORE_SHARES: u64 = 500;
+/// A request that lasted longer was wanted. Whole seconds, as Envoy counts.
+const PREMATURE_SECONDS_MAX: u64 = 1;
+
+impl PrematureResets {
+    /// Notes that a request has ended. Whether the connection is to end, too.
+    fn note(&self, exchange: &Exchange) -> bool {
+        let is_premature =
+            exchange.status.get().is_none() && exchange.started.elapsed().as_secs() <= PREMATURE_SECONDS_MAX;
+        self.ended.set(self.ended.get() + 1);
+        self.premature.set(self.premature.get() + u64::from(is_premature));
+        is_premature && self.premature.get() * 2 >= self.ended.get().max(REQUESTS_BEFORE_SHARES)
+    }
+}
