@@ -19,6 +19,7 @@ use super::session::Session;
 use super::subscription::{Reaction, Response};
 use super::wire::{Incoming, Wire};
 use crate::snapshot::shared::Shared;
+use crate::snapshot::views::{Audience, Viewpoint};
 use crate::snapshot::{Sets, Snapshot};
 use crate::translate::resource::Kind;
 use crate::translate::{self, SidecarInputs};
@@ -235,7 +236,11 @@ impl OwnResources {
     fn snapshot(&mut self, node: &Node, shared: &Shared) -> Snapshot {
         let sidecar = match node {
             Node::Sidecar(sidecar) => sidecar,
-            Node::Proxyless(_) => return Snapshot { shared: shared.proxyless().clone(), own: Sets::default() },
+            Node::Proxyless(application) => {
+                let viewpoint = Viewpoint { namespace: None, position: application.position.clone() };
+                let particular = shared.view(Audience::Proxyless, &viewpoint);
+                return Snapshot { shared: shared.proxyless().clone(), particular, own: Sets::default() };
+            }
         };
         let (inputs, conflicts) = sidecar.inputs(&shared.mesh);
         if self.inputs.as_ref() != Some(&inputs) {
@@ -251,7 +256,8 @@ impl OwnResources {
             (self.sets, _) = Sets::sort(translate::sidecar(&inputs, &shared.settings));
             self.inputs = Some(inputs);
         }
-        Snapshot { shared: shared.sets.clone(), own: self.sets.clone() }
+        let particular = shared.view(Audience::Sidecars, &sidecar.viewpoint(&shared.mesh));
+        Snapshot { shared: shared.sets.clone(), particular, own: self.sets.clone() }
     }
 }
 
