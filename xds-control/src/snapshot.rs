@@ -81,33 +81,17 @@ impl ResourceSet {
 /// One set a kind.
 #[derive(Clone, Debug, Default)]
 pub struct Sets {
-    clusters: Arc<ResourceSet>,
-    endpoints: Arc<ResourceSet>,
-    listeners: Arc<ResourceSet>,
-    routes: Arc<ResourceSet>,
+    /// In the order of `Kind::ALL`.
+    by_kind: [Arc<ResourceSet>; Kind::ALL.len()],
 }
 
 impl Sets {
     pub fn of(&self, kind: Kind) -> &Arc<ResourceSet> {
-        match kind {
-            Kind::Cluster => &self.clusters,
-            Kind::Endpoints => &self.endpoints,
-            Kind::Listener => &self.listeners,
-            Kind::Route => &self.routes,
-        }
+        &self.by_kind[kind as usize]
     }
 
     pub fn replace(&mut self, kind: Kind, set: ResourceSet) {
-        *self.slot(kind) = Arc::new(set);
-    }
-
-    fn slot(&mut self, kind: Kind) -> &mut Arc<ResourceSet> {
-        match kind {
-            Kind::Cluster => &mut self.clusters,
-            Kind::Endpoints => &mut self.endpoints,
-            Kind::Listener => &mut self.listeners,
-            Kind::Route => &mut self.routes,
-        }
+        self.by_kind[kind as usize] = Arc::new(set);
     }
 
     /// Where a set has just the resources of the one before, it becomes that one.
@@ -115,9 +99,9 @@ impl Sets {
         let is_same = |ours: &ResourceSet, theirs: &ResourceSet| {
             ours.len() == theirs.len() && ours.iter().zip(theirs.iter()).all(|(ours, theirs)| Arc::ptr_eq(ours, theirs))
         };
-        for kind in Kind::ALL {
-            if is_same(self.of(kind), before.of(kind)) {
-                *self.slot(kind) = before.of(kind).clone();
+        for (ours, theirs) in self.by_kind.iter_mut().zip(&before.by_kind) {
+            if is_same(ours, theirs) {
+                *ours = theirs.clone();
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -20,6 +21,8 @@ use crate::translate::{MeshSettings, wildcard};
 /// What everyone who serves nodes looks at: a mesh and its translation.
 #[derive(Debug)]
 pub struct Shared {
+    /// When the change came that led to this.
+    pub made_at: Instant,
     pub mesh: Arc<Mesh>,
     pub settings: Arc<MeshSettings>,
     /// What all sidecars see.
@@ -133,6 +136,7 @@ impl Translator {
             self.services.values().filter(|service| wanted(service)).cloned().collect::<Vec<_>>()
         };
         Shared {
+            made_at: Instant::now(),
             mesh: mesh.clone(),
             settings: self.settings.clone(),
             sets: self.sets.clone(),

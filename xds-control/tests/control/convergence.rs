@@ -121,7 +121,7 @@ impl Client {
         match kind {
             Kind::Cluster => self.follow(Kind::Cluster, Kind::Endpoints),
             Kind::Listener => self.follow(Kind::Listener, Kind::Route),
-            Kind::Endpoints | Kind::Route => {}
+            Kind::Endpoints | Kind::Route | Kind::Secret | Kind::ExtensionConfig => {}
         }
         let warm = clusters.values().filter(|cluster| self.is_warm(cluster)).map(|cluster| cluster.name.clone());
         self.serving.extend(warm.collect::<Vec<_>>());
