@@ -1,5 +1,6 @@
 //! The command line of `weft-control`: what was typed, then what it means.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::source::debounce::Debounce;
-use crate::translate::{LoadBalancing, MeshSettings, OutboundPolicy};
+use crate::translate::{AccessLog, AccessLogFormat, LoadBalancing, MeshSettings, OutboundPolicy};
 use crate::transport::Lifetimes;
 use crate::transport::tls::TlsFiles;
 
@@ -68,6 +69,13 @@ pub struct Serve {
     /// Have proxies log every request and connection to this file, such as /dev/stdout; empty: nowhere
     #[arg(long, value_name = "FILE", default_value = "")]
     pub access_log_file: String,
+    /// Form of a line of that log: a text with Envoy's formatter commands, or a JSON object of such texts; empty: the
+    /// encoding's default
+    #[arg(long, value_name = "FORMAT", default_value = "", requires = "access_log_file")]
+    pub access_log_format: String,
+    /// Encoding of that log
+    #[arg(long, value_name = "ENCODING", default_value = "TEXT", ignore_case = true)]
+    pub access_log_encoding: AccessLogEncoding,
     /// How long a proxy listens for the first bytes where a port's protocol is not declared
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration)]
     pub protocol_detection_timeout: Duration,
@@ -109,14 +117,22 @@ pub enum LoadBalancingPolicy {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AccessLogEncoding {
+    #[value(name = "TEXT")]
+    Text,
+    #[value(name = "JSON")]
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Text,
     Json,
 }
 
 impl Serve {
-    pub fn settings(&self) -> MeshSettings {
-        MeshSettings {
+    pub fn settings(&self) -> Result<MeshSettings, SettingsError> {
+        Ok(MeshSettings {
             cluster_domain: self.cluster_domain.clone(),
             outbound_policy: match self.outbound_traffic_policy {
                 OutboundTrafficPolicy::AllowAny => OutboundPolicy::AllowAny,
@@ -127,9 +143,24 @@ impl Serve {
                 LoadBalancingPolicy::RoundRobin => LoadBalancing::RoundRobin,
                 LoadBalancingPolicy::Random => LoadBalancing::Random,
             },
-            access_log_file: Some(self.access_log_file.clone()).filter(|file| !file.is_empty()),
+            access_log: self.access_log()?,
             detection_timeout: self.protocol_detection_timeout,
+        })
+    }
+
+    fn access_log(&self) -> Result<Option<AccessLog>, SettingsError> {
+        if self.access_log_file.is_empty() {
+            return Ok(None);
         }
+        let format = match (self.access_log_encoding, self.access_log_format.as_str()) {
+            (AccessLogEncoding::Text, "") => AccessLogFormat::Default,
+            (AccessLogEncoding::Text, text) => AccessLogFormat::Text(text.to_owned()),
+            (AccessLogEncoding::Json, "") => AccessLogFormat::Json(default_log_fields()),
+            (AccessLogEncoding::Json, text) => {
+                AccessLogFormat::Json(serde_json::from_str(text).map_err(SettingsError::AccessLogFormat)?)
+            }
+        };
+        Ok(Some(AccessLog { file: self.access_log_file.clone(), format }))
     }
 
     /// Where the certificates of the TLS port are, if there is one.
@@ -149,6 +180,44 @@ impl Serve {
     pub fn debounce(&self) -> Debounce {
         Debounce { quiet: self.debounce_quiet, max: self.debounce_max.max(self.debounce_quiet) }
     }
+}
+
+/// Flags that don't go together.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("--access-log-format is not a JSON object of texts, as --access-log-encoding JSON wants it")]
+    AccessLogFormat(#[source] serde_json::Error),
+}
+
+/// The fields of a line in JSON, under the names that people's tools know from Istio's default.
+fn default_log_fields() -> BTreeMap<String, String> {
+    let fields = [
+        ("authority", "%REQ(:AUTHORITY)%"),
+        ("bytes_received", "%BYTES_RECEIVED%"),
+        ("bytes_sent", "%BYTES_SENT%"),
+        ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
+        ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+        ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+        ("duration", "%DURATION%"),
+        ("method", "%REQ(:METHOD)%"),
+        ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+        ("protocol", "%PROTOCOL%"),
+        ("request_id", "%REQ(X-REQUEST-ID)%"),
+        ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
+        ("response_code", "%RESPONSE_CODE%"),
+        ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
+        ("response_flags", "%RESPONSE_FLAGS%"),
+        ("route_name", "%ROUTE_NAME%"),
+        ("start_time", "%START_TIME%"),
+        ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+        ("upstream_host", "%UPSTREAM_HOST%"),
+        ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
+        ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
+        ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+        ("user_agent", "%REQ(USER-AGENT)%"),
+        ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
+    ];
+    fields.into_iter().map(|(key, format)| (key.to_owned(), format.to_owned())).collect()
 }
 
 /// `127.0.0.1:15010`, `:15010`, `15010`.
@@ -197,6 +266,27 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_access_log_has_a_format_of_its_encoding() {
+        let log = |flags: &[&str]| {
+            let line = ["weft-control", "serve", "--manifests", "x", "--plaintext-xds-address", "127.0.0.1:0"];
+            let Command::Serve(serve) = Arguments::try_parse_from(line.iter().chain(flags)).unwrap().command;
+            serve.settings().map(|settings| settings.access_log)
+        };
+        let format = |flags: &[&str]| {
+            log(&[&["--access-log-file", "/dev/stdout"], flags].concat()).map(|log| log.unwrap().format)
+        };
+        assert_eq!(log(&[]).unwrap(), None);
+        assert_eq!(format(&[]).unwrap(), AccessLogFormat::Default);
+        let text = AccessLogFormat::Text("%PROTOCOL%".to_owned());
+        assert_eq!(format(&["--access-log-format", "%PROTOCOL%"]).unwrap(), text);
+        let json = ["--access-log-encoding", "json"];
+        assert!(matches!(format(&json).unwrap(), AccessLogFormat::Json(fields) if fields.len() > 20));
+        let own = AccessLogFormat::Json([("a".to_owned(), "%PROTOCOL%".to_owned())].into());
+        assert_eq!(format(&[&json[..], &["--access-log-format", r#"{"a": "%PROTOCOL%"}"#]].concat()).unwrap(), own);
+        assert!(format(&[&json[..], &["--access-log-format", "%PROTOCOL%"]].concat()).is_err());
     }
 
     #[test]

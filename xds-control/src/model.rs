@@ -8,6 +8,7 @@ pub mod mesh;
 pub mod protocol;
 pub mod registry;
 pub mod service;
+pub mod topology;
 pub mod workload;
 
 use std::fmt;

@@ -13,16 +13,18 @@ use tokio::task::JoinSet;
 use crate::ads::registry::Connections;
 use crate::ads::server::Discovery;
 use crate::ads::stream::Context;
-use crate::args::Serve;
+use crate::args::{Serve, SettingsError};
 use crate::model::mesh::Mesh;
 use crate::monitoring::Monitoring;
-use crate::snapshot::shared::{Shared, Translator, Update};
+use crate::snapshot::shared::{Conflict, Shared, Translator, Update};
 use crate::source::manifests::{FolderError, ManifestSource};
 use crate::transport::tls::{Reload, ServerTls, TlsError};
 use crate::transport::{Lifetimes, Port};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("cannot understand the flags")]
+    Settings(#[from] SettingsError),
     #[error("cannot read the manifests")]
     Manifests(#[from] FolderError),
     #[error("cannot serve xDS over TLS")]
@@ -54,7 +56,7 @@ impl Server {
         serve: &Serve,
         metrics: metrics_exporter_prometheus::PrometheusHandle,
     ) -> Result<Self, StartError> {
-        let settings = Arc::new(serve.settings());
+        let settings = Arc::new(serve.settings()?);
         let (manifests, debounce) = (serve.manifests.clone(), serve.debounce());
         let load = tokio::task::spawn_blocking(move || {
             let source = ManifestSource::load(&manifests, debounce)?;
@@ -163,14 +165,17 @@ async fn publish(
 
 fn translate(translator: &mut Translator, mesh: &Arc<Mesh>) -> Shared {
     let started = std::time::Instant::now();
-    let Update { shared, refused, translated } = translator.update(mesh);
-    for resource in refused {
-        tracing::warn!(name = %resource.name, "two Services have the same address and port; the first by name keeps it");
+    let known = translator.conflicts();
+    let Update { shared, work } = translator.update(mesh);
+    for conflict in shared.conflicts.iter().filter(|conflict| !known.contains(conflict)) {
+        let Conflict { listener, kept, refused } = conflict;
+        tracing::warn!(listener, %kept, %refused, "two Services claim the same address and port; the older keeps it");
     }
     let took = started.elapsed();
+    metrics::gauge!("weft_port_conflicts").set(shared.conflicts.len() as f64);
     metrics::counter!("pilot_push_triggers", "type" => "config").increment(1);
     metrics::gauge!("pilot_services").set(mesh.services.len() as f64);
     metrics::histogram!("pilot_xds_push_context_seconds").record(took.as_secs_f64());
-    tracing::debug!(services = mesh.services.len(), translated, ?took, "translated the mesh");
+    tracing::debug!(services = mesh.services.len(), ?work, ?took, "translated the mesh");
     shared
 }

@@ -4,10 +4,13 @@
 //! one node has of its own. Snapshots are immutable and cheap to clone; sets that did not change are the same pointers.
 
 pub mod consistency;
+pub mod service_resources;
 pub mod shared;
 pub mod version;
+pub mod views;
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicU64};
 
@@ -145,9 +148,25 @@ impl Sets {
         *place = Arc::new(if set.step.is_some() { set } else { set.followed_from(place) });
     }
 
+    /// Where a set has just the resources of the one before, it becomes that one.
+    pub fn keep_same(&mut self, before: &Self) {
+        let is_same = |ours: &ResourceSet, theirs: &ResourceSet| {
+            ours.len() == theirs.len() && ours.iter().zip(theirs.iter()).all(|(ours, theirs)| Arc::ptr_eq(ours, theirs))
+        };
+        for (ours, theirs) in self.by_kind.iter_mut().zip(&before.by_kind) {
+            if is_same(ours, theirs) {
+                *ours = theirs.clone();
+            }
+        }
+    }
+
     /// Sorts resources of any kind into sets; gives back those whose names were taken.
     pub fn sort(resources: Vec<Resource>) -> (Self, Vec<Arc<Resource>>) {
-        let resources = resources.into_iter().map(Arc::new).collect::<Vec<_>>();
+        Self::sort_shared(resources.into_iter().map(Arc::new).collect())
+    }
+
+    /// The same of resources that others may have too.
+    pub fn sort_shared(resources: Vec<Arc<Resource>>) -> (Self, Vec<Arc<Resource>>) {
         let (mut sets, mut refused) = (Self::default(), Vec::new());
         for kind in Kind::ALL {
             let of_kind = resources.iter().filter(|resource| resource.kind == kind).cloned().collect();
@@ -159,16 +178,17 @@ impl Sets {
     }
 }
 
-/// Everything that one node may ask for.
+/// Everything that one node may ask for: what all see, what those see who look from where it does, and its own.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub shared: Sets,
+    pub particular: Sets,
     pub own: Sets,
 }
 
 impl Snapshot {
     pub fn view(&self, kind: Kind) -> View {
-        View { own: self.own.of(kind).clone(), shared: self.shared.of(kind).clone() }
+        View { layers: [&self.own, &self.particular, &self.shared].map(|sets| sets.of(kind).clone()) }
     }
 }
 
@@ -181,38 +201,48 @@ pub struct Changes<'a> {
     pub gone: Vec<&'a Arc<Resource>>,
 }
 
-/// The resources of one kind that one node may ask for. A node's own win over shared ones of the same name.
+/// The resources of one kind that one node may ask for.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    own: Arc<ResourceSet>,
-    shared: Arc<ResourceSet>,
+    /// Of resources with one name, the one of the earliest layer counts.
+    layers: [Arc<ResourceSet>; 3],
 }
 
 impl View {
     pub fn lookup(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.own.lookup(name).or_else(|| self.shared.lookup(name))
+        self.layers.iter().find_map(|layer| layer.lookup(name))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        let shared =
-            self.shared.iter().filter(|resource| self.own.is_empty() || self.own.lookup(&resource.name).is_none());
-        self.own.iter().chain(shared)
+        self.layers.iter().enumerate().flat_map(|(index, layer)| {
+            let above = &self.layers[..index];
+            let is_hidden = |name: &str| above.iter().any(|set| !set.is_empty() && set.lookup(name).is_some());
+            layer.iter().filter(move |resource| !is_hidden(&resource.name))
+        })
     }
 
     /// Whether both are the very same sets; false says nothing about their content.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.own, &other.own) && Arc::ptr_eq(&self.shared, &other.shared)
+        self.layers.iter().zip(&other.layers).all(|(ours, theirs)| Arc::ptr_eq(ours, theirs))
     }
 
-    /// What changed since an earlier view. A resource that a node has of its own and all have too may be told of in
-    /// excess; look it up to be sure.
+    /// What changed since an earlier view, by name.
     pub fn changes_since<'a>(&'a self, before: &'a Self) -> Changes<'a> {
-        let mut changes = Changes::default();
-        if !Arc::ptr_eq(&self.own, &before.own) {
-            self.own.changes_since(&before.own, &mut changes);
+        let mut candidates = Changes::default();
+        for (ours, theirs) in self.layers.iter().zip(&before.layers) {
+            if !Arc::ptr_eq(ours, theirs) {
+                ours.changes_since(theirs, &mut candidates);
+            }
         }
-        if !Arc::ptr_eq(&self.shared, &before.shared) {
-            self.shared.changes_since(&before.shared, &mut changes);
+        // What one layer changed may be hidden by an earlier one, or come to light from a later one.
+        let names = candidates.changed.into_iter().chain(candidates.gone).map(|resource| &resource.name);
+        let mut changes = Changes::default();
+        for name in names.collect::<BTreeSet<_>>() {
+            match (self.lookup(name), before.lookup(name)) {
+                (Some(now), Some(then)) if Arc::ptr_eq(now, then) => {}
+                (Some(now), _) => changes.changed.push(now),
+                (None, then) => changes.gone.extend(then),
+            }
         }
         changes
     }

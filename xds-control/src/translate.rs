@@ -1,16 +1,20 @@
 //! The mesh into xDS resources: pure functions, one file a resource kind.
 //!
-//! What all sidecars share is translated a Service at a time (`service`), what one sidecar has of its own a node at a
-//! time (`sidecar`), and a Service for gRPC's own clients by `proxyless`. Invariants: equal input gives equal bytes; every name that a resource refers to is among the
-//! resources given (checked by `snapshot::consistency`).
+//! What all sidecars share is translated a Service at a time (`service`, `endpoints`) and, for ports that Services share,
+//! a port at a time (`wildcard`); what one sidecar has of its own a node at a time (`sidecar`), and a Service for gRPC's
+//! own clients by `proxyless`. Invariants: equal input gives equal bytes; every name that a resource refers to is among
+//! the resources given (checked by `snapshot::consistency`).
 
 mod cluster;
 mod endpoint;
+mod filter;
 mod listener;
 mod proto;
 pub mod resource;
 mod route;
+pub mod wildcard;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub use cluster::LoadBalancing;
@@ -18,7 +22,8 @@ pub use cluster::LoadBalancing;
 use crate::model::ObjectName;
 use crate::model::mesh::{InboundPort, ServiceEntry};
 use crate::model::protocol::Protocol;
-use crate::model::service::ServicePort;
+use crate::model::service::{Addressing, ServicePort};
+use crate::model::topology::{self, Position};
 use resource::Resource;
 
 /// What holds for the whole mesh.
@@ -27,10 +32,27 @@ pub struct MeshSettings {
     pub cluster_domain: String,
     pub outbound_policy: OutboundPolicy,
     pub load_balancing: LoadBalancing,
-    /// Where sidecars write their access log; none is written without.
-    pub access_log_file: Option<String>,
+    /// None is written without.
+    pub access_log: Option<AccessLog>,
     /// How long a connection whose protocol nobody declared is listened to before it is taken for bytes.
     pub detection_timeout: std::time::Duration,
+}
+
+/// The log of every request and connection that sidecars write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    pub file: String,
+    pub format: AccessLogFormat,
+}
+
+/// The form of a line, in Envoy's formatter commands (`%REQ(:PATH)%`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// The proxy's own.
+    Default,
+    Text(String),
+    /// By key.
+    Json(BTreeMap<String, String>),
 }
 
 /// What happens to traffic for which there is no Service.
@@ -48,6 +70,17 @@ pub struct SidecarInputs {
     /// Of its pod, at least one; the first decides where listeners are bound where only one family is at hand.
     pub addresses: Vec<IpAddr>,
     pub inbound: Vec<InboundPort>,
+    pub interception: Interception,
+}
+
+/// How a pod's inbound traffic comes to its sidecar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Interception {
+    /// Its destination is rewritten, and asked for.
+    #[default]
+    Redirect,
+    /// It comes as it is.
+    Tproxy,
 }
 
 impl SidecarInputs {
@@ -60,26 +93,56 @@ impl SidecarInputs {
     }
 }
 
-/// What a Service adds to every sidecar.
+/// What a Service adds to every sidecar that knows of it, but for its endpoints and for ports that it shares.
 pub fn service(entry: &ServiceEntry, settings: &MeshSettings) -> Vec<Resource> {
+    let service = &entry.service;
     let mut resources = Vec::new();
-    let host = entry.service.host(&settings.cluster_domain);
-    for port in &entry.service.ports {
+    let host = service.host(&settings.cluster_domain);
+    for port in &service.ports {
         let name = outbound_name(port.number, &host);
-        let listeners = listener::outbound(&entry.service, port, &name, settings);
-        if listeners.is_empty() {
-            // Nothing would lead to the port.
-            continue;
-        }
-        resources.extend(listeners.into_iter().map(Resource::listener));
-        if routes_requests(port) {
-            resources.push(Resource::route(route::outbound(&name, &host, port.number)));
-        }
-        resources.push(Resource::cluster(cluster::outbound(&name, port.protocol, settings.load_balancing)));
-        let endpoints = entry.endpoints.get(&port.number).map(Vec::as_slice).unwrap_or_default();
-        resources.push(Resource::endpoints(endpoint::assignment(&name, endpoints)));
+        let cluster = match &service.addressing {
+            Addressing::Virtual(addresses) if !addresses.is_empty() => {
+                let listeners = listener::outbound(service, port, &name, settings);
+                resources.extend(listeners.into_iter().map(Resource::listener));
+                if routes_requests(port) {
+                    let table = route::outbound(&name, &host, port.number, service.affinity);
+                    resources.push(Resource::route(table));
+                }
+                cluster::outbound(&name, port.protocol, service.affinity, settings.load_balancing)
+            }
+            // Nothing would lead there.
+            Addressing::Virtual(_) => continue,
+            addressing if !wildcard::is_told_apart(addressing, port.protocol) => continue,
+            Addressing::Headless => cluster::headless(&name, port.protocol),
+            Addressing::External(target) => {
+                cluster::external(&name, target, port, service.affinity, settings.load_balancing)
+            }
+        };
+        resources.push(Resource::cluster(cluster));
     }
     resources
+}
+
+/// The endpoints of a port for those who stand at `position`: of no effect unless `topology::depends_on_position`.
+/// `None` where nobody asks for them.
+pub fn endpoints(
+    entry: &ServiceEntry,
+    port: &ServicePort,
+    position: &Position,
+    settings: &MeshSettings,
+) -> Option<Resource> {
+    if matches!(entry.service.addressing, Addressing::External(_)) {
+        return None;
+    }
+    let endpoints = entry.endpoints.get(&port.number).map(Vec::as_slice).unwrap_or_default();
+    let ranks = topology::ranks(entry, endpoints, position);
+    let name = outbound_name(port.number, &entry.service.host(&settings.cluster_domain));
+    Some(Resource::endpoints(endpoint::assignment(&name, &ranks)))
+}
+
+/// Whether sidecars take a Service's endpoints from us; of headless Services the application chooses one itself.
+pub fn sidecars_balance(entry: &ServiceEntry) -> bool {
+    !entry.service.virtual_addresses().is_empty()
 }
 
 /// What one sidecar has of its own: the listeners that traffic is redirected to, and its pod's ports.
@@ -95,7 +158,8 @@ pub fn sidecar(inputs: &SidecarInputs, settings: &MeshSettings) -> Vec<Resource>
     resources
 }
 
-/// What a Service is to applications that speak xDS themselves (gRPC A27): listeners named as their targets are.
+/// What a Service is to applications that speak xDS themselves (gRPC A27), but for its endpoints: listeners named as
+/// their targets are.
 pub fn proxyless(entry: &ServiceEntry, settings: &MeshSettings) -> Vec<Resource> {
     let mut resources = Vec::new();
     let host = entry.service.host(&settings.cluster_domain);
@@ -105,10 +169,11 @@ pub fn proxyless(entry: &ServiceEntry, settings: &MeshSettings) -> Vec<Resource>
         for host in [host.clone(), format!("{service}.{namespace}.svc"), format!("{service}.{namespace}")] {
             resources.push(Resource::listener(listener::proxyless(&format!("{host}:{}", port.number), &name)));
         }
-        resources.push(Resource::route(route::outbound(&name, &host, port.number)));
-        resources.push(Resource::cluster(cluster::proxyless(&name)));
-        let endpoints = entry.endpoints.get(&port.number).map(Vec::as_slice).unwrap_or_default();
-        resources.push(Resource::endpoints(endpoint::assignment(&name, endpoints)));
+        resources.push(Resource::route(route::proxyless(&name, &host, port.number, entry.service.affinity)));
+        resources.push(Resource::cluster(match &entry.service.addressing {
+            Addressing::External(target) => cluster::proxyless_external(&name, target, port),
+            Addressing::Virtual(_) | Addressing::Headless => cluster::proxyless(&name, entry.service.affinity),
+        }));
     }
     resources
 }
@@ -126,8 +191,16 @@ const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
 const INBOUND_PASSTHROUGH_CLUSTER: &str = "InboundPassthroughCluster";
 const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
 
+/// The cluster of traffic to no Service.
+fn unknown_destinations(settings: &MeshSettings) -> &'static str {
+    match settings.outbound_policy {
+        OutboundPolicy::AllowAny => PASSTHROUGH_CLUSTER,
+        OutboundPolicy::RegistryOnly => BLACK_HOLE_CLUSTER,
+    }
+}
+
 /// Whether clients of a port get a route table: declared HTTP always, undeclared ports when HTTP is seen.
-fn routes_requests(port: &ServicePort) -> bool {
+pub fn routes_requests(port: &ServicePort) -> bool {
     port.protocol.is_http() || port.protocol == Protocol::Detect
 }
 

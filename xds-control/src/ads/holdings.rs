@@ -82,7 +82,7 @@ mod tests {
     fn view(names: &[&str]) -> View {
         let cluster = |name: &&str| Resource::cluster(Cluster { name: name.to_string(), ..Cluster::default() });
         let (shared, _) = Sets::sort(names.iter().map(cluster).collect());
-        Snapshot { shared, own: Sets::default() }.view(Kind::Cluster)
+        Snapshot { shared, particular: Sets::default(), own: Sets::default() }.view(Kind::Cluster)
     }
 
     fn names(holdings: &Holdings, interest: &Interest) -> Vec<String> {

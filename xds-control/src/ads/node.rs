@@ -9,14 +9,23 @@ use weft_xds::pb::google::protobuf::{Struct, value};
 
 use crate::model::ObjectName;
 use crate::model::mesh::{InboundConflict, Instance, Mesh};
-use crate::translate::SidecarInputs;
+use crate::model::topology::{Locality, Position};
+use crate::snapshot::views::Viewpoint;
+use crate::translate::{Interception, SidecarInputs};
 
 /// A client of the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     Sidecar(SidecarNode),
     /// An application that speaks xDS itself, as gRPC's libraries do (gRPC A27): any id, listeners by name.
-    Proxyless(String),
+    Proxyless(ProxylessNode),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxylessNode {
+    pub id: String,
+    /// Where it says that it stands.
+    pub position: Position,
 }
 
 impl Node {
@@ -32,7 +41,7 @@ impl Node {
         }
         let generator = message.metadata.as_ref().and_then(|metadata| text(metadata, "GENERATOR"));
         if !message.id.contains('~') || generator == Some("grpc") {
-            return Ok(Self::Proxyless(message.id.clone()));
+            return Ok(Self::Proxyless(ProxylessNode { id: message.id.clone(), position: position(message) }));
         }
         SidecarNode::parse(message).map(Self::Sidecar)
     }
@@ -40,7 +49,7 @@ impl Node {
     pub fn id(&self) -> &str {
         match self {
             Self::Sidecar(sidecar) => &sidecar.id,
-            Self::Proxyless(id) => id,
+            Self::Proxyless(application) => &application.id,
         }
     }
 
@@ -48,7 +57,7 @@ impl Node {
     pub fn name(&self) -> String {
         match self {
             Self::Sidecar(sidecar) => format!("{}.{}", sidecar.pod.name, sidecar.pod.namespace),
-            Self::Proxyless(id) => id.clone(),
+            Self::Proxyless(application) => application.id.clone(),
         }
     }
 
@@ -70,6 +79,9 @@ pub struct SidecarNode {
     pub addresses: Vec<IpAddr>,
     /// Of its pod, as the pod was when the proxy started.
     pub labels: BTreeMap<String, String>,
+    pub interception: Interception,
+    /// Where it says that it stands; its pod in the mesh counts more.
+    pub position: Position,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +100,8 @@ pub enum NodeError {
     Address(String),
     #[error("node.id: {0:?} is not of the form POD.NAMESPACE")]
     Pod(String),
+    #[error("node.metadata.INTERCEPTION_MODE: {0:?} is not served, only REDIRECT and TPROXY")]
+    Interception(String),
 }
 
 /// Ids stand in logs and errors.
@@ -143,7 +157,19 @@ impl SidecarNode {
             pod: ObjectName::new(namespace, name),
             addresses,
             labels: metadata.map(labels).unwrap_or_default(),
+            interception: metadata.map_or(Ok(Interception::Redirect), interception)?,
+            position: position(node),
         })
+    }
+
+    /// From where it looks at a mesh.
+    pub fn viewpoint(&self, mesh: &Mesh) -> Viewpoint {
+        let position = mesh.position(&self.pod).unwrap_or_else(|| {
+            let node = self.position.node.as_ref().and_then(|name| mesh.nodes.get(name));
+            let locality = node.map_or_else(|| self.position.locality.clone(), |node| node.locality.clone());
+            Position { node: self.position.node.clone(), locality }
+        });
+        Viewpoint { namespace: Some(self.pod.namespace.clone()), position }
     }
 
     /// What its configuration depends on in a mesh. Its pod may have addresses that it does not tell of.
@@ -157,7 +183,7 @@ impl SidecarNode {
         }
         let instance = Instance { name: &self.pod, addresses: &addresses, labels: &self.labels };
         let (inbound, conflicts) = mesh.inbound_ports(&instance);
-        (SidecarInputs { addresses, inbound }, conflicts)
+        (SidecarInputs { addresses, inbound, interception: self.interception }, conflicts)
     }
 }
 
@@ -165,6 +191,26 @@ fn text<'a>(metadata: &'a Struct, key: &str) -> Option<&'a str> {
     match metadata.fields.get(key)?.kind.as_ref()? {
         value::Kind::StringValue(text) => Some(text),
         _ => None,
+    }
+}
+
+fn interception(metadata: &Struct) -> Result<Interception, NodeError> {
+    match text(metadata, "INTERCEPTION_MODE") {
+        None | Some("" | "REDIRECT") => Ok(Interception::Redirect),
+        Some("TPROXY") => Ok(Interception::Tproxy),
+        Some(other) => Err(NodeError::Interception(other.chars().take(80).collect())),
+    }
+}
+
+fn position(node: &xds::Node) -> Position {
+    let locality = node
+        .locality
+        .as_ref()
+        .map(|locality| Locality { region: locality.region.clone(), zone: locality.zone.clone() });
+    let node = node.metadata.as_ref().and_then(|metadata| text(metadata, "NODE_NAME"));
+    Position {
+        node: node.filter(|name| !name.is_empty()).map(ToOwned::to_owned),
+        locality: locality.unwrap_or_default(),
     }
 }
 
@@ -189,7 +235,7 @@ mod tests {
     fn sidecar(node: &xds::Node) -> SidecarNode {
         match Node::parse(Some(node)).unwrap() {
             Node::Sidecar(sidecar) => sidecar,
-            Node::Proxyless(id) => panic!("{id}"),
+            Node::Proxyless(application) => panic!("{application:?}"),
         }
     }
 
@@ -219,8 +265,34 @@ mod tests {
     }
 
     #[test]
+    fn metadata_and_locality_say_how_traffic_comes_and_where_it_stands() {
+        let mut node = node("sidecar~10.0.0.1~web.shop~d");
+        let fields = [("INTERCEPTION_MODE", string("TPROXY")), ("NODE_NAME", string("n1"))];
+        let fields = fields.map(|(key, value)| (key.to_owned(), value)).into();
+        node.metadata = Some(Struct { fields });
+        node.locality = Some(xds::Locality { region: "r1".to_owned(), zone: "a".to_owned(), ..Default::default() });
+        let parsed = sidecar(&node);
+        assert_eq!(parsed.interception, Interception::Tproxy);
+        let mut mesh = Mesh::default();
+        let locality = |zone: &str| Locality { region: "r1".to_owned(), zone: zone.to_owned() };
+        let told = Position { node: Some("n1".to_owned()), locality: locality("a") };
+        assert_eq!(parsed.viewpoint(&mesh), Viewpoint { namespace: Some("shop".to_owned()), position: told });
+        let known = crate::model::workload::Node { name: "n1".to_owned(), locality: locality("b") };
+        mesh.nodes = std::sync::Arc::new([("n1".to_owned(), std::sync::Arc::new(known))].into());
+        assert_eq!(parsed.viewpoint(&mesh).position.locality, locality("b"), "the node itself knows better");
+    }
+
+    #[test]
+    fn a_mode_of_interception_that_is_not_served_is_refused() {
+        let mut node = node("sidecar~10.0.0.1~web.shop~d");
+        node.metadata = Some(Struct { fields: [("INTERCEPTION_MODE".to_owned(), string("NONE"))].into() });
+        assert_eq!(Node::parse(Some(&node)), Err(NodeError::Interception("NONE".to_owned())));
+    }
+
+    #[test]
     fn applications_may_have_any_id() {
-        assert_eq!(Node::parse(Some(&node("my-app"))), Ok(Node::Proxyless("my-app".to_owned())));
+        let application = ProxylessNode { id: "my-app".to_owned(), position: Position::default() };
+        assert_eq!(Node::parse(Some(&node("my-app"))), Ok(Node::Proxyless(application)));
         let mut grpc = node("sidecar~10.0.0.1~web.shop~d");
         grpc.metadata = Some(Struct { fields: [("GENERATOR".to_owned(), string("grpc"))].into() });
         assert!(matches!(Node::parse(Some(&grpc)), Ok(Node::Proxyless(_))));

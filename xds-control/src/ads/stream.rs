@@ -24,6 +24,7 @@ use super::wire::{Incoming, Wire};
 use crate::model::mesh::ServiceEntry;
 use crate::model::workload::Workload;
 use crate::snapshot::shared::Shared;
+use crate::snapshot::views::{Audience, Viewpoint};
 use crate::snapshot::{Sets, Snapshot};
 use crate::translate::resource::Kind;
 use crate::translate::{self, SidecarInputs};
@@ -304,14 +305,19 @@ impl OwnResources {
     fn snapshot(&mut self, node: &Node, shared: &Shared) -> Snapshot {
         let sidecar = match node {
             Node::Sidecar(sidecar) => sidecar,
-            Node::Proxyless(_) => return Snapshot { shared: shared.proxyless().clone(), own: Sets::default() },
+            Node::Proxyless(application) => {
+                let viewpoint = Viewpoint { namespace: None, position: application.position.clone() };
+                let particular = shared.view(Audience::Proxyless, &viewpoint);
+                return Snapshot { shared: shared.proxyless().clone(), particular, own: Sets::default() };
+            }
         };
         let basis = Basis::of(sidecar, shared);
         if !self.basis.as_ref().is_some_and(|known| known.is_same(&basis)) {
             self.translate(sidecar, shared);
             self.basis = Some(basis);
         }
-        Snapshot { shared: shared.sets.clone(), own: self.sets.clone() }
+        let particular = shared.view(Audience::Sidecars, &sidecar.viewpoint(&shared.mesh));
+        Snapshot { shared: shared.sets.clone(), particular, own: self.sets.clone() }
     }
 
     fn translate(&mut self, sidecar: &SidecarNode, shared: &Shared) {

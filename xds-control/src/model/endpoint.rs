@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::ObjectName;
-use super::workload::{Locality, Workload};
+use super::topology::{Hints, Locality};
+use super::workload::Workload;
 
 /// A reported part of a Service's endpoints: all of its addresses share its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +36,7 @@ pub struct SliceEndpoint {
     pub node: Option<String>,
     pub workload: Option<ObjectName>,
     pub hostname: Option<String>,
+    pub hints: Hints,
 }
 
 /// What an endpoint is good for.
@@ -54,6 +56,8 @@ pub enum Condition {
 pub struct Endpoint {
     pub address: SocketAddr,
     pub locality: Locality,
+    pub node: Option<String>,
+    pub hints: Hints,
     #[serde(serialize_with = "by_name")]
     pub workload: Option<Arc<Workload>>,
     pub hostname: Option<String>,

@@ -11,14 +11,16 @@ use serde::Serialize;
 use super::ObjectName;
 use super::endpoint::Endpoint;
 use super::protocol::Protocol;
-use super::service::{Service, TargetPort};
-use super::workload::Workload;
+use super::service::{Age, Service, TargetPort};
+use super::topology::{Distribution, Position};
+use super::workload::{Node, Workload};
 
 #[derive(Debug, Default)]
 pub struct Mesh {
     pub services: BTreeMap<ObjectName, Arc<ServiceEntry>>,
     /// Shared with the next mesh while no workload changes; the same goes for `services_by_address`.
     pub workloads: Arc<BTreeMap<ObjectName, Arc<Workload>>>,
+    pub nodes: Arc<BTreeMap<String, Arc<Node>>>,
     pub namespaces: BTreeSet<String>,
     /// The Services that an address is an endpoint of, ready or not.
     pub services_by_address: Arc<HashMap<IpAddr, Vec<ObjectName>>>,
@@ -29,6 +31,8 @@ pub struct Mesh {
 pub struct ServiceEntry {
     #[serde(serialize_with = "by_value")]
     pub service: Arc<Service>,
+    /// Its own wish, or its namespace's.
+    pub distribution: Distribution,
     /// By Service port number; a port that nothing serves has an empty list. Sorted by address, each address once.
     pub endpoints: BTreeMap<u16, Vec<Endpoint>>,
     /// Ports at the endpoints' side, of every address reported, ready or not.
@@ -51,7 +55,7 @@ pub struct InboundPort {
     pub service: ObjectName,
 }
 
-/// Two Services send different protocols to one port of a workload: the later by name loses.
+/// Two Services send different protocols to one port of a workload: the older keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InboundConflict {
     pub number: u16,
@@ -81,49 +85,60 @@ impl Mesh {
             let Some(port) = service.ports.iter().find(|port| port.number == service_port) else { continue };
             let inbound = InboundPort { number, protocol: port.protocol, service: service.name.clone() };
             match ports.get(&number) {
-                None => _ = ports.insert(number, inbound),
-                Some(kept) if kept.protocol != inbound.protocol => {
-                    conflicts.push(InboundConflict { number, kept: kept.service.clone(), refused: inbound.service })
+                Some(kept) if !kept.protocol.gives_way_to(inbound.protocol) => {
+                    if !kept.protocol.agrees_with(inbound.protocol) {
+                        conflicts.push(InboundConflict {
+                            number,
+                            kept: kept.service.clone(),
+                            refused: inbound.service,
+                        });
+                    }
                 }
-                Some(_) => {}
+                _ => _ = ports.insert(number, inbound),
             }
         }
         (ports.into_values().collect(), conflicts)
     }
 
-    /// `(service, service port, target port)` of everything that reaches an instance, ordered by service.
+    /// Where a client stands, as far as its pod's node tells.
+    pub fn position(&self, pod: &ObjectName) -> Option<Position> {
+        let node = self.workloads.get(pod)?.node.as_ref()?;
+        let locality = self.nodes.get(node).map(|node| node.locality.clone()).unwrap_or_default();
+        Some(Position { node: Some(node.clone()), locality })
+    }
+
+    /// `(service, service port, target port)` of everything that reaches an instance, the oldest Service first.
     fn targets(&self, instance: &Instance<'_>) -> Vec<(&Arc<Service>, u16, u16)> {
-        let mut found: BTreeMap<(&ObjectName, u16), (&Arc<Service>, u16)> = BTreeMap::new();
+        let mut found: BTreeMap<(Age, &ObjectName, u16), (&Arc<Service>, u16)> = BTreeMap::new();
         for address in instance.addresses {
             for name in self.services_by_address.get(address).into_iter().flatten() {
                 let Some(entry) = self.services.get(name) else { continue };
                 for port in entry.instance_ports.get(address).into_iter().flatten() {
-                    found.insert((name, port.service_port), (&entry.service, port.target_port));
+                    let (age, name) = entry.service.seniority();
+                    found.insert((age, name, port.service_port), (&entry.service, port.target_port));
                 }
             }
         }
         let workload = self.workloads.get(instance.name);
         let labels = workload.map_or(instance.labels, |workload| &workload.labels);
-        for (name, entry) in
-            self.services_in(&instance.name.namespace).filter(|(_, entry)| entry.service.selects(labels))
-        {
+        let selecting = self.services_in(&instance.name.namespace).filter(|entry| entry.service.selects(labels));
+        for entry in selecting {
+            let (age, name) = entry.service.seniority();
             for port in &entry.service.ports {
                 let target = match &port.target {
                     TargetPort::Number(number) => Some(*number),
                     TargetPort::Name(port_name) => workload.and_then(|workload| workload.ports.get(port_name).copied()),
                 };
                 if let Some(target) = target {
-                    found.entry((name, port.number)).or_insert((&entry.service, target));
+                    found.entry((age, name, port.number)).or_insert((&entry.service, target));
                 }
             }
         }
-        found.into_iter().map(|((_, service_port), (service, target))| (service, service_port, target)).collect()
+        found.into_iter().map(|((_, _, service_port), (service, target))| (service, service_port, target)).collect()
     }
 
-    fn services_in<'a, 'n>(
-        &'a self,
-        namespace: &'n str,
-    ) -> impl Iterator<Item = (&'a ObjectName, &'a Arc<ServiceEntry>)> + use<'a, 'n> {
-        self.services.range(ObjectName::new(namespace, "")..).take_while(move |(name, _)| name.namespace == namespace)
+    fn services_in<'a, 'n>(&'a self, namespace: &'n str) -> impl Iterator<Item = &'a Arc<ServiceEntry>> + use<'a, 'n> {
+        let from = self.services.range(ObjectName::new(namespace, "")..);
+        from.take_while(move |(name, _)| name.namespace == namespace).map(|(_, entry)| entry)
     }
 }

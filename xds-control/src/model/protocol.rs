@@ -45,6 +45,17 @@ impl Protocol {
         matches!(self, Self::Http2 | Self::Grpc)
     }
 
+    /// Whether another Service's word for the same port counts more: any declaration beats none.
+    pub fn gives_way_to(self, other: Self) -> bool {
+        self == Self::Detect && other != Self::Detect
+    }
+
+    /// Whether both can be carried by the same configuration.
+    pub fn agrees_with(self, other: Self) -> bool {
+        let is_same_kind = self.is_http() == other.is_http() && self.is_http2() == other.is_http2();
+        other == Self::Detect || (self != Self::Detect && is_same_kind)
+    }
+
     fn from_app_protocol(text: &str) -> Option<Self> {
         match text.to_ascii_lowercase().as_str() {
             // The prefixed names are those that Kubernetes itself defines (KEP-3726).

@@ -1,17 +1,20 @@
 //! The mesh under construction: sources put objects in and take them out, `publish` joins what that touched.
 //!
-//! Work is proportional to what changed: a Service is joined anew only when it, one of its slices, or a workload or
-//! node that these name was touched; every other entry is carried over as it is.
+//! Work is proportional to what changed: a Service is joined anew only when it, its namespace's settings, one of its
+//! slices, or a workload or node that these name was touched; every other entry is carried over as it is. A Service that
+//! selects workloads and has no slice gets its endpoints from the workloads themselves: in a cluster somebody writes
+//! slices, in a folder nobody may.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::ObjectName;
-use super::endpoint::{Condition, Endpoint, EndpointSlice, SliceEndpoint};
+use super::endpoint::{Condition, Endpoint, EndpointSlice, SliceEndpoint, SlicePort};
 use super::mesh::{InstancePort, Mesh, ServiceEntry};
-use super::service::{Service, ServicePort};
-use super::workload::{Node, Workload};
+use super::service::{Service, ServicePort, TargetPort};
+use super::topology::{Distribution, Hints};
+use super::workload::{Namespace, Node, Workload};
 
 /// An object of the model, as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     Workload(Arc<Workload>),
     Node(Arc<Node>),
-    Namespace(String),
+    Namespace(Arc<Namespace>),
 }
 
 /// What names an object among all objects.
@@ -40,7 +43,7 @@ impl Object {
             Self::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.name.clone()),
             Self::Workload(workload) => ObjectKey::Workload(workload.name.clone()),
             Self::Node(node) => ObjectKey::Node(node.name.clone()),
-            Self::Namespace(name) => ObjectKey::Namespace(name.clone()),
+            Self::Namespace(namespace) => ObjectKey::Namespace(namespace.name.clone()),
         }
     }
 }
@@ -65,12 +68,14 @@ pub struct Registry {
     /// The Service of each slice, to find where a slice was before it changed.
     slice_services: HashMap<ObjectName, ObjectName>,
     workloads: Arc<BTreeMap<ObjectName, Arc<Workload>>>,
-    nodes: BTreeMap<String, Arc<Node>>,
-    namespaces: BTreeSet<String>,
+    nodes: Arc<BTreeMap<String, Arc<Node>>>,
+    namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Services to join anew at the next `publish`, and those that name one of these workloads or nodes.
     touched: BTreeSet<ObjectName>,
-    touched_workloads: HashSet<ObjectName>,
+    /// As they were at the last `publish`, if they were.
+    touched_workloads: BTreeMap<ObjectName, Option<Arc<Workload>>>,
     touched_nodes: HashSet<String>,
+    touched_namespaces: HashSet<String>,
     published: Arc<Mesh>,
 }
 
@@ -89,14 +94,18 @@ impl Registry {
                 self.slices.entry(slice.service.clone()).or_default().insert(slice.name.clone(), slice);
             }
             Object::Workload(workload) => {
-                self.touched_workloads.insert(workload.name.clone());
-                Arc::make_mut(&mut self.workloads).insert(workload.name.clone(), workload);
+                let name = workload.name.clone();
+                let before = Arc::make_mut(&mut self.workloads).insert(name.clone(), workload);
+                self.touched_workloads.entry(name).or_insert(before);
             }
             Object::Node(node) => {
                 self.touched_nodes.insert(node.name.clone());
-                self.nodes.insert(node.name.clone(), node);
+                Arc::make_mut(&mut self.nodes).insert(node.name.clone(), node);
             }
-            Object::Namespace(name) => _ = self.namespaces.insert(name),
+            Object::Namespace(namespace) => {
+                self.touched_namespaces.insert(namespace.name.clone());
+                self.namespaces.insert(namespace.name.clone(), namespace);
+            }
         }
     }
 
@@ -109,14 +118,17 @@ impl Registry {
             }
             ObjectKey::EndpointSlice(name) => self.remove_slice(name),
             ObjectKey::Workload(name) => {
-                Arc::make_mut(&mut self.workloads).remove(name);
-                self.touched_workloads.insert(name.clone());
+                let before = Arc::make_mut(&mut self.workloads).remove(name);
+                self.touched_workloads.entry(name.clone()).or_insert(before);
             }
             ObjectKey::Node(name) => {
-                self.nodes.remove(name);
+                Arc::make_mut(&mut self.nodes).remove(name);
                 self.touched_nodes.insert(name.clone());
             }
-            ObjectKey::Namespace(name) => _ = self.namespaces.remove(name),
+            ObjectKey::Namespace(name) => {
+                self.namespaces.remove(name);
+                self.touched_namespaces.insert(name.clone());
+            }
         }
     }
 
@@ -149,7 +161,8 @@ impl Registry {
         self.published = Arc::new(Mesh {
             services,
             workloads: self.workloads.clone(),
-            namespaces: self.namespaces.clone(),
+            nodes: self.nodes.clone(),
+            namespaces: self.namespaces.keys().cloned().collect(),
             services_by_address: by_address,
         });
         self.published.clone()
@@ -176,22 +189,60 @@ impl Registry {
             let uses = |endpoint: &SliceEndpoint| {
                 let workload = endpoint.workload.as_ref();
                 let node = endpoint.node.as_ref().or_else(|| self.workloads.get(workload?)?.node.as_ref());
-                workload.is_some_and(|name| workloads.contains(name)) || node.is_some_and(|name| nodes.contains(name))
+                workload.is_some_and(|name| workloads.contains_key(name))
+                    || node.is_some_and(|name| nodes.contains(name))
             };
             let users =
                 self.slices.iter().filter(|(_, slices)| slices.values().any(|slice| slice.endpoints.iter().any(uses)));
             touched.extend(users.map(|(service, _)| service.clone()));
         }
+        let without_slices = |service: &Arc<Service>| !self.slices.contains_key(&service.name);
+        for (name, before) in &workloads {
+            let versions = [before.as_ref(), self.workloads.get(name)];
+            let selects = |service: &&Arc<Service>| {
+                without_slices(service) && versions.iter().flatten().any(|workload| service.selects(&workload.labels))
+            };
+            touched.extend(self.services_in(&name.namespace).filter(selects).map(|service| service.name.clone()));
+        }
+        for namespace in std::mem::take(&mut self.touched_namespaces) {
+            touched.extend(self.services_in(&namespace).map(|service| service.name.clone()));
+        }
+        if !nodes.is_empty() {
+            let on_nodes = |workload: &&Arc<Workload>| workload.node.as_ref().is_some_and(|node| nodes.contains(node));
+            let selected = |service: &&Arc<Service>| {
+                without_slices(service) && self.selected(service).any(|workload| on_nodes(&workload))
+            };
+            touched.extend(self.services.values().filter(selected).map(|service| service.name.clone()));
+        }
         touched
     }
 
+    fn services_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> {
+        let from = self.services.range(ObjectName::new(namespace, "")..);
+        from.take_while(move |(name, _)| name.namespace == namespace).map(|(_, service)| service)
+    }
+
+    /// The workloads that a Service's selector selects.
+    fn selected<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Arc<Workload>> {
+        let namespace = service.name.namespace.as_str();
+        let from = (!service.selector.is_empty()).then(|| self.workloads.range(ObjectName::new(namespace, "")..));
+        let in_namespace = from.into_iter().flatten().take_while(move |(name, _)| name.namespace == namespace);
+        in_namespace.map(|(_, workload)| workload).filter(|workload| service.selects(&workload.labels))
+    }
+
     fn join(&self, service: &Arc<Service>) -> ServiceEntry {
-        let none = BTreeMap::new();
-        let slices = self.slices.get(&service.name).unwrap_or(&none);
+        let derived;
+        let slices = match self.slices.get(&service.name) {
+            Some(slices) => slices.values().map(|slice| &**slice).collect::<Vec<_>>(),
+            None => {
+                derived = self.selected(service).map(|workload| slice_of(service, workload)).collect::<Vec<_>>();
+                derived.iter().collect()
+            }
+        };
         let mut endpoints = BTreeMap::new();
         let mut instance_ports: BTreeMap<IpAddr, Vec<InstancePort>> = BTreeMap::new();
         for port in &service.ports {
-            let reported = slices.values().flat_map(|slice| reported(slice, port)).collect::<Vec<_>>();
+            let reported = slices.iter().flat_map(|slice| reported(slice, port)).collect::<Vec<_>>();
             for (endpoint, target_port) in &reported {
                 let at_address = instance_ports.entry(endpoint.address).or_default();
                 let instance_port = InstancePort { service_port: port.number, target_port: *target_port };
@@ -201,7 +252,9 @@ impl Registry {
             }
             endpoints.insert(port.number, self.usable(service, &reported));
         }
-        ServiceEntry { service: service.clone(), endpoints, instance_ports }
+        let of_namespace = || self.namespaces.get(&service.name.namespace)?.distribution;
+        let distribution = service.distribution.or_else(of_namespace).unwrap_or(Distribution::Anywhere);
+        ServiceEntry { service: service.clone(), distribution, endpoints, instance_ports }
     }
 
     /// The endpoints that take traffic: the ready ones; while there are none, those that leave but still answer.
@@ -222,15 +275,46 @@ impl Registry {
 
     fn resolve(&self, endpoint: &SliceEndpoint, address: SocketAddr) -> Endpoint {
         let workload = endpoint.workload.as_ref().and_then(|name| self.workloads.get(name)).cloned();
-        let node = endpoint.node.as_ref().or(workload.as_ref().and_then(|workload| workload.node.as_ref()));
-        let mut locality = node.and_then(|name| self.nodes.get(name)).map(|node| node.locality.clone());
+        let node = endpoint.node.as_ref().or(workload.as_ref().and_then(|workload| workload.node.as_ref())).cloned();
+        let mut locality = node.as_ref().and_then(|name| self.nodes.get(name)).map(|node| node.locality.clone());
         if let Some(zone) = &endpoint.zone {
             let locality = locality.get_or_insert_default();
             if locality.zone.is_empty() {
                 locality.zone.clone_from(zone);
             }
         }
-        Endpoint { address, locality: locality.unwrap_or_default(), workload, hostname: endpoint.hostname.clone() }
+        Endpoint {
+            address,
+            locality: locality.unwrap_or_default(),
+            node,
+            hints: endpoint.hints.clone(),
+            workload,
+            hostname: endpoint.hostname.clone(),
+        }
+    }
+}
+
+/// What would be reported of a workload that a Service selects.
+fn slice_of(service: &Service, workload: &Workload) -> EndpointSlice {
+    let number = |port: &ServicePort| match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => workload.ports.get(name).copied(),
+    };
+    let ports = service.ports.iter().filter_map(|port| Some((port, number(port)?)));
+    let endpoint = |address: &IpAddr| SliceEndpoint {
+        address: *address,
+        condition: workload.condition,
+        zone: None,
+        node: workload.node.clone(),
+        workload: Some(workload.name.clone()),
+        hostname: workload.hostname.clone(),
+        hints: Hints::default(),
+    };
+    EndpointSlice {
+        name: workload.name.clone(),
+        service: service.name.clone(),
+        ports: ports.map(|(port, number)| SlicePort { name: port.name.clone(), number }).collect(),
+        endpoints: workload.addresses.iter().filter(|ip| service.families.has(ip)).map(endpoint).collect(),
     }
 }
 

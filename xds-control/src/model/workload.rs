@@ -1,4 +1,4 @@
-//! A workload instance (a pod) and the node that it runs on.
+//! A workload instance (a pod), the node that it runs on and the namespace that it is in.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::ObjectName;
+use super::endpoint::Condition;
+use super::topology::{Distribution, Locality};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Workload {
@@ -21,6 +23,9 @@ pub struct Workload {
     pub service_account: String,
     /// The node that it runs on.
     pub node: Option<String>,
+    pub condition: Condition,
+    /// The name that it has of its own within a headless Service.
+    pub hostname: Option<String>,
 }
 
 impl Workload {
@@ -39,15 +44,15 @@ impl Workload {
     }
 }
 
-/// Where a node stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Locality {
-    pub region: String,
-    pub zone: String,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Node {
     pub name: String,
     pub locality: Locality,
+}
+
+/// What a namespace says for all that is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Namespace {
+    pub name: String,
+    pub distribution: Option<Distribution>,
 }

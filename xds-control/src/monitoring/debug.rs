@@ -100,6 +100,7 @@ pub(super) fn registry(shared: &Shared, manifests: &Health) -> serde_json::Value
         "services": services,
         "workloads": workloads,
         "namespaces": shared.mesh.namespaces,
+        "conflicts": &*shared.conflicts,
         "problems": manifests.problems(),
     })
 }

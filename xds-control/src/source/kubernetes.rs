@@ -17,6 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::ObjectName;
 use crate::model::registry::{Object, ObjectKey};
+use crate::model::service::Age;
+use crate::model::topology::Distribution;
 
 /// The kinds that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,20 +126,24 @@ impl Raw {
     pub fn unsupported(&self) -> Vec<FieldProblem> {
         match self {
             Self::Service(raw) => service::unsupported(raw),
-            Self::EndpointSlice(_) | Self::Pod(_) | Self::Node(_) | Self::Namespace(_) => Vec::new(),
+            Self::Namespace(raw) => annotated_distribution(&raw.metadata).err().into_iter().collect(),
+            Self::EndpointSlice(_) | Self::Pod(_) | Self::Node(_) => Vec::new(),
         }
     }
 
     /// The object of the model; `None` where the mesh has no use for this one.
     pub fn convert(&self) -> Result<Option<Object>, FieldProblem> {
         Ok(match self {
-            Self::Service(raw) => service::convert(raw)?.map(|service| Object::Service(Arc::new(service))),
+            Self::Service(raw) => Some(Object::Service(Arc::new(service::convert(raw)?))),
             Self::EndpointSlice(raw) => {
                 endpoint_slice::convert(raw)?.map(|slice| Object::EndpointSlice(Arc::new(slice)))
             }
             Self::Pod(raw) => pod::convert(raw)?.map(|workload| Object::Workload(Arc::new(workload))),
             Self::Node(raw) => Some(Object::Node(Arc::new(node::convert(raw)?))),
-            Self::Namespace(raw) => Some(Object::Namespace(name(&raw.metadata)?)),
+            Self::Namespace(raw) => Some(Object::Namespace(Arc::new(crate::model::workload::Namespace {
+                name: dns_label("metadata.name", &name(&raw.metadata)?)?,
+                distribution: annotated_distribution(&raw.metadata).unwrap_or_default(),
+            }))),
         })
     }
 }
@@ -176,6 +182,41 @@ fn dns_name(path: &str, text: &str) -> Result<String, FieldProblem> {
 }
 
 const NAME_BYTES_MAX: usize = 253;
+
+/// A name without dots, so that it stays one part of the host names that it is put into.
+fn dns_label(path: &str, text: &str) -> Result<String, FieldProblem> {
+    if text.contains('.') || text.len() > LABEL_BYTES_MAX {
+        let shown = text.chars().take(80).collect::<String>();
+        return Err(FieldProblem::new(
+            path,
+            format!("{shown:?} has a dot or is longer than {LABEL_BYTES_MAX} letters"),
+        ));
+    }
+    dns_name(path, text)
+}
+
+const LABEL_BYTES_MAX: usize = 63;
+
+fn age(metadata: &ObjectMeta) -> Age {
+    metadata.creation_timestamp.as_ref().map_or_else(Age::default, |created| Age(created.0.as_second()))
+}
+
+/// Istio's annotation for what Services got a field for later; a namespace has it for all of its Services.
+fn annotated_distribution(metadata: &ObjectMeta) -> Result<Option<Distribution>, FieldProblem> {
+    let annotations = metadata.annotations.as_ref();
+    match annotations.and_then(|annotations| annotations.get(DISTRIBUTION_ANNOTATION)).map(String::as_str) {
+        None => Ok(None),
+        Some("PreferClose" | "PreferSameZone") => Ok(Some(Distribution::SameZone)),
+        Some("PreferSameNode") => Ok(Some(Distribution::SameNode)),
+        Some("Any") => Ok(Some(Distribution::Anywhere)),
+        Some(other) => Err(FieldProblem::new(
+            format!("metadata.annotations[{DISTRIBUTION_ANNOTATION}]"),
+            format!("{other:?} is not one of PreferSameZone, PreferClose, PreferSameNode, Any: it counts as unset"),
+        )),
+    }
+}
+
+const DISTRIBUTION_ANNOTATION: &str = "networking.istio.io/traffic-distribution";
 
 fn port(path: &str, number: i32) -> Result<u16, FieldProblem> {
     match u16::try_from(number) {

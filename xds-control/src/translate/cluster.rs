@@ -6,21 +6,26 @@ use std::time::Duration;
 
 use weft_xds::pb::envoy::config::cluster::v3::Cluster;
 use weft_xds::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
 use weft_xds::pb::envoy::config::core::v3::{
     BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions,
 };
+use weft_xds::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use weft_xds::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
 use weft_xds::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use weft_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
 };
 use weft_xds::pb::google::protobuf::Any;
 
-use super::proto::{aggregated, duration, pack, socket_address};
-use super::{BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER, SidecarInputs, inbound_name};
+use super::proto::{address_of_name, aggregated, duration, pack, socket_address};
+use super::{
+    BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, Interception, PASSTHROUGH_CLUSTER, SidecarInputs, inbound_name,
+};
 use crate::model::mesh::InboundPort;
 use crate::model::protocol::Protocol;
+use crate::model::service::{Affinity, ServicePort, TargetPort};
 
 /// How requests are spread over the endpoints of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +43,12 @@ const INBOUND_SOURCE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
 const INBOUND_SOURCE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
 
 /// The endpoints of a Service port. Circuit breakers, outlier detection and timeouts stay at Envoy's defaults.
-pub(super) fn outbound(name: &str, protocol: Protocol, load_balancing: LoadBalancing) -> Cluster {
-    let policy = match load_balancing {
-        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
-        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
-        LoadBalancing::Random => LbPolicy::Random,
+pub(super) fn outbound(name: &str, protocol: Protocol, affinity: Affinity, load_balancing: LoadBalancing) -> Cluster {
+    let policy = match (affinity, load_balancing) {
+        (Affinity::ClientAddress, _) => LbPolicy::RingHash,
+        (Affinity::None, LoadBalancing::LeastRequest) => LbPolicy::LeastRequest,
+        (Affinity::None, LoadBalancing::RoundRobin) => LbPolicy::RoundRobin,
+        (Affinity::None, LoadBalancing::Random) => LbPolicy::Random,
     };
     Cluster {
         eds_cluster_config: Some(EdsClusterConfig { eds_config: aggregated(), service_name: name.to_owned() }),
@@ -51,12 +57,69 @@ pub(super) fn outbound(name: &str, protocol: Protocol, load_balancing: LoadBalan
     }
 }
 
+/// The endpoint of a headless Service that the client connected to.
+pub(super) fn headless(name: &str, protocol: Protocol) -> Cluster {
+    Cluster {
+        typed_extension_protocol_options: protocol_options(protocol),
+        ..cluster(name, DiscoveryType::OriginalDst, LbPolicy::ClusterProvided)
+    }
+}
+
+/// What a name outside of the cluster leads to.
+pub(super) fn external(
+    name: &str,
+    target: &str,
+    port: &ServicePort,
+    affinity: Affinity,
+    load_balancing: LoadBalancing,
+) -> Cluster {
+    Cluster {
+        typed_extension_protocol_options: protocol_options(port.protocol),
+        lb_policy: outbound(name, port.protocol, affinity, load_balancing).lb_policy,
+        ..by_name(name, target, port, DiscoveryType::StrictDns)
+    }
+}
+
 /// The endpoints of a Service port as gRPC's own clients take them: of the policies without parameters they know only
-/// round robin, and they speak nothing but HTTP/2.
-pub(super) fn proxyless(name: &str) -> Cluster {
+/// round robin and ring hash, and they speak nothing but HTTP/2.
+pub(super) fn proxyless(name: &str, affinity: Affinity) -> Cluster {
+    let policy = match affinity {
+        Affinity::None => LbPolicy::RoundRobin,
+        Affinity::ClientAddress => LbPolicy::RingHash,
+    };
     Cluster {
         eds_cluster_config: Some(EdsClusterConfig { eds_config: aggregated(), service_name: name.to_owned() }),
-        ..cluster(name, DiscoveryType::Eds, LbPolicy::RoundRobin)
+        ..cluster(name, DiscoveryType::Eds, policy)
+    }
+}
+
+/// What a name outside of the cluster leads to, for gRPC's own clients.
+pub(super) fn proxyless_external(name: &str, target: &str, port: &ServicePort) -> Cluster {
+    by_name(name, target, port, DiscoveryType::LogicalDns)
+}
+
+#[expect(deprecated, reason = "the newer form of a DNS cluster is unknown to gRPC's clients")]
+fn by_name(name: &str, target: &str, port: &ServicePort, discovery: DiscoveryType) -> Cluster {
+    let target_port = match port.target {
+        TargetPort::Number(number) => number,
+        // There is no container that could tell.
+        TargetPort::Name(_) => port.number,
+    };
+    let host = Some(address_of_name(target, target_port));
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint { address: host, ..Endpoint::default() })),
+        ..LbEndpoint::default()
+    };
+    Cluster {
+        // Answers of the family that a pod lacks would be hosts that can't be reached.
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        respect_dns_ttl: true,
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: name.to_owned(),
+            endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() }],
+            ..ClusterLoadAssignment::default()
+        }),
+        ..cluster(name, discovery, LbPolicy::RoundRobin)
     }
 }
 
@@ -99,6 +162,10 @@ fn cluster(name: &str, discovery: DiscoveryType, policy: LbPolicy) -> Cluster {
 
 /// Source addresses of the families that the pod has; binding one that it lacks would fail.
 fn inbound_source(inputs: &SidecarInputs) -> Option<BindConfig> {
+    if inputs.interception == Interception::Tproxy {
+        // The listener takes over the client's address, and redirection knows connections by their mark.
+        return None;
+    }
     let (first, extra) = match (inputs.has_ipv4(), inputs.has_ipv6()) {
         (true, true) => (INBOUND_SOURCE_V4, Some(INBOUND_SOURCE_V6)),
         (false, true) => (INBOUND_SOURCE_V6, None),

@@ -10,32 +10,31 @@ use weft_xds::pb::google::protobuf::{Struct, Value, value};
 
 use super::proto::{address, uint32};
 use crate::model::endpoint::Endpoint;
-use crate::model::workload::{Locality, Workload};
+use crate::model::topology::Locality;
+use crate::model::workload::Workload;
 
-/// The locality is always present and weighs as much as it has endpoints: gRPC's clients drop one that is absent or
-/// weightless, and spread over localities by weight.
-pub(super) fn assignment(cluster: &str, endpoints: &[Endpoint]) -> ClusterLoadAssignment {
-    let mut localities: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in endpoints {
-        localities.entry(&endpoint.locality).or_default().push(endpoint);
+/// The endpoints by rank, which is their priority. The locality is always present and weighs as much as it has endpoints:
+/// gRPC's clients drop one that is absent or weightless, and spread over localities by weight.
+pub(super) fn assignment(cluster: &str, ranks: &[Vec<&Endpoint>]) -> ClusterLoadAssignment {
+    let mut endpoints = Vec::new();
+    for (priority, rank) in (0..).zip(ranks) {
+        let mut localities: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
+        for endpoint in rank {
+            localities.entry(&endpoint.locality).or_default().push(endpoint);
+        }
+        endpoints.extend(localities.into_iter().map(|(locality, endpoints)| LocalityLbEndpoints {
+            locality: Some(XdsLocality {
+                region: locality.region.clone(),
+                zone: locality.zone.clone(),
+                ..XdsLocality::default()
+            }),
+            priority,
+            load_balancing_weight: uint32(u32::try_from(endpoints.len()).unwrap_or(u32::MAX)),
+            lb_endpoints: endpoints.into_iter().map(lb_endpoint).collect(),
+            ..LocalityLbEndpoints::default()
+        }));
     }
-    ClusterLoadAssignment {
-        cluster_name: cluster.to_owned(),
-        endpoints: localities
-            .into_iter()
-            .map(|(locality, endpoints)| LocalityLbEndpoints {
-                locality: Some(XdsLocality {
-                    region: locality.region.clone(),
-                    zone: locality.zone.clone(),
-                    ..XdsLocality::default()
-                }),
-                load_balancing_weight: uint32(u32::try_from(endpoints.len()).unwrap_or(u32::MAX)),
-                lb_endpoints: endpoints.into_iter().map(lb_endpoint).collect(),
-                ..LocalityLbEndpoints::default()
-            })
-            .collect(),
-        ..ClusterLoadAssignment::default()
-    }
+    ClusterLoadAssignment { cluster_name: cluster.to_owned(), endpoints, ..ClusterLoadAssignment::default() }
 }
 
 fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {

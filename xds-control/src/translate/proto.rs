@@ -37,6 +37,13 @@ pub(super) fn address(ip: IpAddr, port: u16) -> Option<Address> {
     Some(Address { address: Some(address::Address::SocketAddress(socket_address(ip, port))) })
 }
 
+/// A name to be resolved, and a port.
+pub(super) fn address_of_name(name: &str, port: u16) -> Address {
+    let port_specifier = Some(socket_address::PortSpecifier::PortValue(u32::from(port)));
+    let address = SocketAddress { address: name.to_owned(), port_specifier, ..SocketAddress::default() };
+    Address { address: Some(address::Address::SocketAddress(address)) }
+}
+
 /// "From the stream that this came by."
 pub(super) fn aggregated() -> Option<ConfigSource> {
     Some(ConfigSource {

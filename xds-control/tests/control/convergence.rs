@@ -38,7 +38,7 @@ impl Plane {
             cluster_domain: "cluster.local".to_owned(),
             outbound_policy: OutboundPolicy::AllowAny,
             load_balancing: LoadBalancing::LeastRequest,
-            access_log_file: None,
+            access_log: None,
             detection_timeout: Duration::from_millis(100),
         };
         Self {
@@ -66,6 +66,8 @@ struct Client {
     resources: HashMap<Kind, BTreeMap<Arc<str>, Arc<Resource>>>,
     asked: HashMap<Kind, BTreeSet<String>>,
     unanswered: HashMap<Kind, String>,
+    /// Clusters that were warm once: while a changed one gets warm, the one before goes on serving.
+    serving: BTreeSet<Arc<str>>,
     now: Instant,
 }
 
@@ -78,6 +80,7 @@ impl Client {
             resources: HashMap::new(),
             asked: HashMap::new(),
             unanswered: HashMap::new(),
+            serving: BTreeSet::new(),
             now: Instant::now(),
         };
         client.ask(Kind::Cluster, &[], &[], "");
@@ -113,11 +116,15 @@ impl Client {
             known.insert(resource.name.clone(), resource);
         }
         self.unanswered.insert(kind, nonce);
+        let clusters = self.resources.get(&Kind::Cluster).cloned().unwrap_or_default();
+        self.serving.retain(|name| clusters.contains_key(name));
         match kind {
             Kind::Cluster => self.follow(Kind::Cluster, Kind::Endpoints),
             Kind::Listener => self.follow(Kind::Listener, Kind::Route),
             Kind::Endpoints | Kind::Route | Kind::Secret | Kind::ExtensionConfig => {}
         }
+        let warm = clusters.values().filter(|cluster| self.is_warm(cluster)).map(|cluster| cluster.name.clone());
+        self.serving.extend(warm.collect::<Vec<_>>());
     }
 
     /// Asks for exactly what resources of one kind refer to in another.
@@ -180,7 +187,8 @@ impl Client {
                 let known = self.resources.get(&Kind::Cluster).and_then(|known| known.get(cluster.as_str()));
                 let known = known
                     .unwrap_or_else(|| panic!("{history}: {} leads to {cluster}, which is not there", listener.name));
-                assert!(self.is_warm(known), "{history}: {} leads to {cluster}, which is not warm", listener.name);
+                let serves = self.serving.contains(&known.name);
+                assert!(serves, "{history}: {} leads to {cluster}, which is not warm", listener.name);
             }
         }
     }
@@ -207,17 +215,42 @@ impl Client {
 }
 
 fn random_manifest(random: &mut fastrand::Rng, index: usize) -> String {
-    let vip = format!("10.96.0.{}", random.u8(1..9));
-    let name = ["http", "tcp", "grpc", "x"][random.usize(0..4)];
+    let name = ["http", "tcp", "grpc", "x", "https"][random.usize(0..5)];
     let port = [80, 81][random.usize(0..2)];
-    let endpoints = (0..random.usize(0..4)).map(|_| format!("{{addresses: [10.0.0.{}]}}", random.u8(1..20)));
-    let endpoints = endpoints.collect::<Vec<_>>().join(", ");
-    format!(
-        "{{apiVersion: v1, kind: Service, metadata: {{name: s{index}}}, \
-         spec: {{clusterIP: {vip}, ports: [{{name: {name}, port: {port}}}]}}}}\n---\n\
-         {{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, endpoints: [{endpoints}], \
-         metadata: {{name: s{index}, labels: {{kubernetes.io/service-name: s{index}}}}}, \
+    let reached_by = match random.u8(0..8) {
+        0 | 1 => "clusterIP: None".to_owned(),
+        2 => "type: ExternalName, externalName: x.example".to_owned(),
+        _ => format!("clusterIP: 10.96.0.{}", random.u8(1..9)),
+    };
+    let wish =
+        ["", ", sessionAffinity: ClientIP", ", internalTrafficPolicy: Local", ", trafficDistribution: PreferClose"]
+            [random.usize(0..4)];
+    let seen_by = ["\"*\"", "\"*\"", ".", "elsewhere", "~"][random.usize(0..5)];
+    let endpoint = |random: &mut fastrand::Rng| {
+        let (address, zone, node) = (random.u8(1..20), ["a", "b"][random.usize(0..2)], random.u8(1..3));
+        let hints = if random.u8(0..4) == 0 { ", hints: {forZones: [{name: a}]}" } else { "" };
+        format!("{{addresses: [10.0.0.{address}], zone: {zone}, nodeName: n{node}{hints}}}")
+    };
+    let endpoints = (0..random.usize(0..4)).map(|_| endpoint(random)).collect::<Vec<_>>().join(", ");
+    let slice = format!(
+        "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, endpoints: [{endpoints}], \
+         metadata: {{name: s{index}, namespace: shop, labels: {{kubernetes.io/service-name: s{index}}}}}, \
          ports: [{{name: {name}, port: 8080}}]}}\n"
+    );
+    // Pods stand in where there is no slice.
+    let pod = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: p{index}, namespace: shop, labels: {{app: a{}}}}}, \
+         spec: {{nodeName: n{}, containers: []}}, status: {{podIP: 10.0.1.{}}}}}\n",
+        random.u8(0..3),
+        random.u8(1..3),
+        random.u8(1..9)
+    );
+    format!(
+        "{{apiVersion: v1, kind: Service, \
+         metadata: {{name: s{index}, namespace: shop, annotations: {{networking.istio.io/exportTo: {seen_by}}}}}, \
+         spec: {{{reached_by}, selector: {{app: a{}}}, ports: [{{name: {name}, port: {port}}}]{wish}}}}}\n---\n{}",
+        random.u8(0..3),
+        if random.bool() { slice } else { pod }
     )
 }
 

@@ -34,7 +34,7 @@ fn resource((kind, name, content): Item<'_>) -> Resource {
 fn snapshot(items: &[Item<'_>]) -> Snapshot {
     let (shared, refused) = Sets::sort(items.iter().copied().map(resource).collect());
     assert!(refused.is_empty());
-    Snapshot { shared, own: Sets::default() }
+    Snapshot { shared, ..Snapshot::default() }
 }
 
 /// A client at the other end of a session.

@@ -1,24 +1,20 @@
 use super::*;
 use crate::model::endpoint::SlicePort;
 use crate::model::protocol::Protocol;
-use crate::model::service::{Addressing, TargetPort};
-use crate::model::workload::Locality;
+use crate::model::service::{Addressing, Age, TargetPort};
+use crate::model::topology::Locality;
 
 fn service(name: &str, ports: &[(&str, u16, u16)]) -> Service {
+    let port = |(name, number, target): &(&str, u16, u16)| ServicePort {
+        number: *number,
+        name: name.to_string(),
+        protocol: Protocol::Http1,
+        target: TargetPort::Number(*target),
+    };
+    let addressing = Addressing::Virtual(vec!["10.96.0.1".parse().unwrap()]);
     Service {
-        name: ObjectName::new("shop", name),
-        addressing: Addressing::Virtual(vec!["10.96.0.1".parse().unwrap()]),
-        ports: ports
-            .iter()
-            .map(|(name, number, target)| ServicePort {
-                number: *number,
-                name: name.to_string(),
-                protocol: Protocol::Http1,
-                target: TargetPort::Number(*target),
-            })
-            .collect(),
         selector: BTreeMap::from([("app".to_owned(), name.to_owned())]),
-        publish_not_ready: false,
+        ..Service::new(ObjectName::new("shop", name), addressing, ports.iter().map(port).collect())
     }
 }
 
@@ -30,6 +26,7 @@ fn endpoint(address: &str, condition: Condition) -> SliceEndpoint {
         node: None,
         workload: None,
         hostname: None,
+        hints: Hints::default(),
     }
 }
 
@@ -51,6 +48,8 @@ fn workload(name: &str, address: &str, labels: &[(&str, &str)], ports: &[(&str, 
         ports: ports.iter().map(|(name, number)| (name.to_string(), *number)).collect(),
         service_account: "default".to_owned(),
         node: Some("node-a".to_owned()),
+        condition: Condition::Ready,
+        hostname: None,
     }
 }
 
@@ -181,22 +180,105 @@ fn inbound_ports_come_from_slices_and_from_selectors() {
     assert!(conflicts.is_empty());
 }
 
-#[test]
-fn two_protocols_on_one_target_port_are_a_conflict_and_the_first_by_name_wins() {
+/// The protocol that an instance's port 8080 is given by two Services, and who is refused.
+fn protocol_of_both(first: Service, second: Service) -> (Protocol, Vec<ObjectName>) {
     let mut registry = Registry::default();
-    registry.insert(Object::Service(Arc::new(service("a", &[("", 80, 8080)]))));
-    let mut other = service("b", &[("", 81, 8080)]);
-    other.ports[0].protocol = Protocol::Tcp;
-    other.selector = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
-    registry.insert(Object::Service(Arc::new(other)));
+    registry.insert(Object::Service(Arc::new(first)));
+    registry.insert(Object::Service(Arc::new(second)));
     let mesh = registry.publish();
     let name = ObjectName::new("shop", "pod");
     let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
     let instance = crate::model::mesh::Instance { name: &name, addresses: &[], labels: &labels };
     let (ports, conflicts) = mesh.inbound_ports(&instance);
     assert_eq!(ports.len(), 1);
-    assert_eq!(ports[0].protocol, Protocol::Http1);
-    assert_eq!(conflicts[0].refused, ObjectName::new("shop", "b"));
+    (ports[0].protocol, conflicts.into_iter().map(|conflict| conflict.refused).collect())
+}
+
+fn sending(name: &str, protocol: Protocol, created: i64) -> Service {
+    let mut service = service(name, &[("", 80, 8080)]);
+    service.ports[0].protocol = protocol;
+    service.selector = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
+    Service { created: Age(created), ..service }
+}
+
+#[test]
+fn of_two_protocols_on_one_target_port_the_older_services_counts() {
+    let of = |a: (Protocol, i64), b: (Protocol, i64)| protocol_of_both(sending("a", a.0, a.1), sending("b", b.0, b.1));
+    let refused = |name: &str| vec![ObjectName::new("shop", name)];
+    assert_eq!(of((Protocol::Http1, 1), (Protocol::Tcp, 2)), (Protocol::Http1, refused("b")));
+    assert_eq!(of((Protocol::Http1, 2), (Protocol::Tcp, 1)), (Protocol::Tcp, refused("a")));
+    assert_eq!(of((Protocol::Http1, 1), (Protocol::Tcp, 1)), (Protocol::Http1, refused("b")), "by name then");
+    assert_eq!(of((Protocol::Grpc, 2), (Protocol::Http2, 1)), (Protocol::Http2, vec![]), "the same thing");
+    assert_eq!(of((Protocol::Detect, 1), (Protocol::Http2, 2)), (Protocol::Http2, vec![]), "a declaration beats none");
+    assert_eq!(of((Protocol::Tcp, 1), (Protocol::Detect, 2)), (Protocol::Tcp, vec![]));
+}
+
+#[test]
+fn without_slices_the_workloads_that_are_selected_are_the_endpoints() {
+    let mut registry = Registry::default();
+    let named = Service {
+        ports: vec![ServicePort {
+            number: 80,
+            name: "http".to_owned(),
+            protocol: Protocol::Http1,
+            target: TargetPort::Name("web".to_owned()),
+        }],
+        ..service("web", &[])
+    };
+    registry.insert(Object::Service(Arc::new(named)));
+    registry.insert(Object::Workload(Arc::new(workload("a", "10.0.0.1", &[("app", "web")], &[("web", 8080)]))));
+    registry.insert(Object::Workload(Arc::new(workload("b", "10.0.0.2", &[("app", "web")], &[("web", 9090)]))));
+    registry.insert(Object::Workload(Arc::new(workload("c", "10.0.0.3", &[("app", "other")], &[("web", 1)]))));
+    assert_eq!(addresses(&registry.publish(), "web", 80), ["10.0.0.1:8080", "10.0.0.2:9090"]);
+
+    let unready =
+        Workload { condition: Condition::NotReady, ..workload("a", "10.0.0.1", &[("app", "web")], &[("web", 8080)]) };
+    registry.insert(Object::Workload(Arc::new(unready)));
+    assert_eq!(addresses(&registry.publish(), "web", 80), ["10.0.0.2:9090"]);
+    // A label that is changed away, and one that comes.
+    registry.insert(Object::Workload(Arc::new(workload("b", "10.0.0.2", &[("app", "x")], &[("web", 9090)]))));
+    registry.insert(Object::Workload(Arc::new(workload("c", "10.0.0.3", &[("app", "web")], &[("web", 1)]))));
+    assert_eq!(addresses(&registry.publish(), "web", 80), ["10.0.0.3:1"]);
+    registry.insert(Object::Node(Arc::new(Node {
+        name: "node-a".to_owned(),
+        locality: Locality { region: String::new(), zone: "z".to_owned() },
+    })));
+    let mesh = registry.publish();
+    assert_eq!(mesh.services[&ObjectName::new("shop", "web")].endpoints[&80][0].locality.zone, "z");
+
+    registry.insert(slice("s", "web", &[("http", 7)], vec![endpoint("10.0.0.9", Condition::Ready)]));
+    assert_eq!(addresses(&registry.publish(), "web", 80), ["10.0.0.9:7"], "slices say all that there is");
+    registry.remove(&ObjectKey::EndpointSlice(ObjectName::new("shop", "s")));
+    assert_eq!(addresses(&registry.publish(), "web", 80), ["10.0.0.3:1"]);
+    registry.remove(&ObjectKey::Workload(ObjectName::new("shop", "c")));
+    assert_eq!(addresses(&registry.publish(), "web", 80), [""; 0]);
+}
+
+#[test]
+fn only_addresses_of_the_services_families_are_endpoints() {
+    let mut registry = Registry::default();
+    let families = crate::model::service::Families { ipv4: false, ipv6: true };
+    registry.insert(Object::Service(Arc::new(Service { families, ..service("web", &[("", 80, 8080)]) })));
+    let addresses_of_pod = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    let pod = Workload { addresses: addresses_of_pod, ..workload("a", "10.0.0.1", &[("app", "web")], &[]) };
+    registry.insert(Object::Workload(Arc::new(pod)));
+    assert_eq!(addresses(&registry.publish(), "web", 80), ["[fd00::1]:8080"]);
+}
+
+#[test]
+fn a_namespace_speaks_for_services_that_do_not() {
+    let mut registry = Registry::default();
+    registry.insert(Object::Service(Arc::new(service("silent", &[("", 80, 8080)]))));
+    let speaking = Service { distribution: Some(Distribution::SameNode), ..service("speaking", &[("", 80, 8080)]) };
+    registry.insert(Object::Service(Arc::new(speaking)));
+    let distributions =
+        |mesh: &Mesh| ["silent", "speaking"].map(|name| mesh.services[&ObjectName::new("shop", name)].distribution);
+    assert_eq!(distributions(&registry.publish()), [Distribution::Anywhere, Distribution::SameNode]);
+    let namespace = Namespace { name: "shop".to_owned(), distribution: Some(Distribution::SameZone) };
+    registry.insert(Object::Namespace(Arc::new(namespace)));
+    assert_eq!(distributions(&registry.publish()), [Distribution::SameZone, Distribution::SameNode]);
+    registry.remove(&ObjectKey::Namespace("shop".to_owned()));
+    assert_eq!(distributions(&registry.publish()), [Distribution::Anywhere, Distribution::SameNode]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use k8s_openapi::api::discovery::v1 as k8s;
 use super::{FieldProblem, address, dns_name, namespaced, port};
 use crate::model::ObjectName;
 use crate::model::endpoint::{Condition, EndpointSlice, SliceEndpoint, SlicePort};
+use crate::model::topology::Hints;
 
 /// The label that names the Service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -86,9 +87,17 @@ fn convert_endpoint(
             node: raw.node_name.clone(),
             workload: workload.clone(),
             hostname: raw.hostname.clone(),
+            hints: raw.hints.as_ref().map(hints).unwrap_or_default(),
         });
     }
     Ok(())
+}
+
+fn hints(raw: &k8s::EndpointHints) -> Hints {
+    Hints {
+        zones: raw.for_zones.iter().flatten().map(|zone| zone.name.clone()).collect(),
+        nodes: raw.for_nodes.iter().flatten().map(|node| node.name.clone()).collect(),
+    }
 }
 
 fn condition(raw: Option<&k8s::EndpointConditions>) -> Condition {

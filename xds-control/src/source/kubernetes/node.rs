@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1 as k8s;
 
 use super::{FieldProblem, name};
-use crate::model::workload::{Locality, Node};
+use crate::model::topology::Locality;
+use crate::model::workload::Node;
 
 pub(super) fn convert(raw: &k8s::Node) -> Result<Node, FieldProblem> {
     let label =

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::model::mesh::Mesh;
 use crate::model::protocol::Protocol;
 use crate::model::registry::Registry;
-use crate::model::service::{Addressing, TargetPort};
+use crate::model::service::{Addressing, Affinity, Age, InternalTraffic, TargetPort};
+use crate::model::topology::Distribution;
 use crate::model::{ObjectName, mesh::ServiceEntry};
 use crate::source::manifests::Folder;
 
@@ -13,12 +14,7 @@ fn recorded() -> std::sync::Arc<Mesh> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kubernetes");
     let mut folder = Folder::new(fixtures);
     let changes = folder.rescan(&std::collections::HashSet::new()).unwrap();
-    let remarks = folder.problems().map(|problem| problem.path.rsplit('.').next().unwrap_or_default().to_owned());
-    assert_eq!(
-        remarks.collect::<Vec<_>>(),
-        ["sessionAffinity", "internalTrafficPolicy", "trafficDistribution"],
-        "what the Service `sticky` asks for"
-    );
+    assert_eq!(folder.problems().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
     let mut registry = Registry::default();
     changes.inserted.into_iter().for_each(|object| registry.insert(object));
     registry.publish()
@@ -51,7 +47,20 @@ fn headless_and_external_services_are_told_apart() {
     let headless = &entry(&mesh, "reviews-headless").service;
     assert_eq!(headless.addressing, Addressing::Headless);
     assert!(headless.publish_not_ready);
-    assert!(!mesh.services.contains_key(&ObjectName::new("shop", "payments")));
+    let payments = &entry(&mesh, "payments").service;
+    assert_eq!(payments.addressing, Addressing::External("payments.example.com".to_owned()));
+}
+
+#[test]
+fn a_service_says_where_its_traffic_goes() {
+    let mesh = recorded();
+    let sticky = &entry(&mesh, "sticky").service;
+    assert_eq!(sticky.affinity, Affinity::ClientAddress);
+    assert_eq!(sticky.internal_traffic, InternalTraffic::Local);
+    assert_eq!(sticky.distribution, Some(Distribution::SameZone));
+    assert!(sticky.created < Age::default());
+    let web = &entry(&mesh, "web").service;
+    assert_eq!((web.affinity, web.distribution), (Affinity::None, None));
 }
 
 #[test]

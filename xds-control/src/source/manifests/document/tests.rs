@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::service::Addressing;
+use crate::model::topology::Distribution;
 
 fn parse_yaml(text: &str) -> Result<Content, FieldProblem> {
     parse(&Document { number: 1, line: 1, text }, Syntax::Yaml)
@@ -121,25 +123,84 @@ fn hostile_nesting_and_aliases_are_refused() {
     parse(&Document { number: 1, line: 1, text: &"[".repeat(100_000) }, Syntax::Json).unwrap_err();
 }
 
-#[test]
-fn an_external_name_is_known_and_has_no_meaning() {
-    let text =
-        "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: ExternalName, externalName: x.example}}";
-    let content = parse_yaml(text).unwrap();
-    assert!(matches!(content.objects.as_slice(), [(ObjectKey::Service(_), None)]));
+/// The Service that a document is.
+fn service(metadata: &str, spec: &str) -> (crate::model::service::Service, Vec<String>) {
+    let text = format!("{{apiVersion: v1, kind: Service, metadata: {{name: a, {metadata}}}, spec: {spec}}}");
+    let content = parse_yaml(&text).unwrap();
+    let [(_, Some(Object::Service(service)))] = content.objects.as_slice() else { panic!("{text}") };
+    ((**service).clone(), content.ignored.iter().map(ToString::to_string).collect())
 }
 
 #[test]
-fn settings_that_are_not_carried_out_are_remarked_on() {
-    let text =
-        "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, sessionAffinity: ClientIP}}";
-    assert_eq!(
-        parse_yaml(text).unwrap().ignored[0].to_string(),
-        "spec.sessionAffinity: \"ClientIP\" is not supported, requests are balanced one by one"
+fn an_external_name_is_a_host_name() {
+    let (service, remarks) =
+        service("", "{type: ExternalName, externalName: x.example., ports: [{port: 80, name: http}]}");
+    assert_eq!(service.addressing, Addressing::External("x.example".to_owned()));
+    assert_eq!(remarks, [""; 0]);
+    let spec = |spec: &str| refused(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {spec}}}"));
+    assert_eq!(spec("{type: ExternalName}"), "spec.externalName: is required");
+    assert!(spec("{type: ExternalName, externalName: 'a b'}").starts_with("spec.externalName: \"a b\" is not a name"));
+}
+
+#[test]
+fn bytes_to_an_external_name_are_remarked_on() {
+    let (_, remarks) = service(
+        "",
+        "{type: ExternalName, externalName: x.example, ports: [{port: 5432, name: tcp}, {port: 443, name: https}]}",
     );
-    let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, sessionAffinity: None, \
-                internalTrafficPolicy: Cluster}}";
-    assert!(parse_yaml(text).unwrap().ignored.is_empty());
+    assert_eq!(remarks.len(), 1);
+    assert!(remarks[0].starts_with("spec.ports[0]: bytes to an external name can't be told"), "{remarks:?}");
+}
+
+#[test]
+fn settings_have_the_values_that_the_api_server_takes() {
+    let spec = |spec: &str| refused(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {spec}}}"));
+    assert_eq!(spec("{sessionAffinity: Cookie}"), "spec.sessionAffinity: \"Cookie\" is not one of None, ClientIP");
+    assert_eq!(
+        spec("{sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}}"),
+        "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not between 1 and 86400"
+    );
+    assert_eq!(
+        spec("{internalTrafficPolicy: Here}"),
+        "spec.internalTrafficPolicy: \"Here\" is not one of Cluster, Local"
+    );
+    assert_eq!(
+        spec("{trafficDistribution: Far}"),
+        "spec.trafficDistribution: \"Far\" is not one of PreferClose, PreferSameZone, PreferSameNode"
+    );
+    assert_eq!(spec("{ipFamilies: [IPv5]}"), "spec.ipFamilies[0]: \"IPv5\" is not one of IPv4, IPv6");
+    assert_eq!(
+        spec("{clusterIPs: [10.0.0.1, 10.0.0.2]}"),
+        "spec.clusterIPs[1]: is of the same address family as an earlier one"
+    );
+    let dotted = "{apiVersion: v1, kind: Service, metadata: {name: a.b}, spec: {}}";
+    assert!(refused(dotted).starts_with("metadata.name: \"a.b\" has a dot"));
+}
+
+#[test]
+fn istios_annotations_count_where_kubernetes_has_nothing_to_say() {
+    let distribution = "annotations: {networking.istio.io/traffic-distribution: PreferSameNode}";
+    assert_eq!(service(distribution, "{}").0.distribution, Some(Distribution::SameNode));
+    assert_eq!(
+        service(distribution, "{trafficDistribution: PreferClose}").0.distribution,
+        Some(Distribution::SameZone)
+    );
+    let (unclear, remarks) = service("annotations: {networking.istio.io/traffic-distribution: Somewhere}", "{}");
+    assert_eq!(unclear.distribution, None);
+    assert!(remarks[0].contains("\"Somewhere\" is not one of"), "{remarks:?}");
+    let seen = |text: &str| {
+        service(&format!("namespace: own, annotations: {{networking.istio.io/exportTo: '{text}'}}"), "{}").0
+    };
+    assert!(
+        seen("*").is_visible_everywhere() && seen("").is_visible_everywhere() && seen("x, *").is_visible_everywhere()
+    );
+    assert!(seen(".").is_visible_in("own") && !seen(".").is_visible_in("other"));
+    assert!(
+        seen("other, .").is_visible_in("own")
+            && seen("other").is_visible_in("other")
+            && !seen("other").is_visible_in("own")
+    );
+    assert!(!seen("~").is_visible_in("own"));
 }
 
 #[test]
