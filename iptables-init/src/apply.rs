@@ -5,8 +5,8 @@
 //! ruleset needed goes last. So at every point traffic is handled by the whole old or the whole new ruleset, running again
 //! completes what was cut short, and a failure is taken back.
 //!
-//! The iptables backend can't give all of that: its transactions hold one table of one family. Killed in between, it
-//! leaves some tables old and some new, and running again completes it.
+//! The iptables backend's transactions hold one table of one family only, so its changes are made in a process of their
+//! own ([`crate::guard`]) that survives the kill of this one.
 
 use nftables::batch::Batch;
 use nftables::schema::{NfCmd, NfListObject, NfObject, Nftables, Table as NftTable};
@@ -16,6 +16,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::backend::{Backend, BackendError, Chosen, InPlace, run_nft};
+use crate::guard::{self, GuardError};
 use crate::iptables::{self, PREFIX, Ruleset};
 use crate::netlink::{Netlink, NetlinkError};
 use crate::nft;
@@ -36,6 +37,8 @@ pub enum ApplyError {
     RoutePermission(#[source] NetlinkError),
     #[error(transparent)]
     Netlink(NetlinkError),
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     #[error(
         "Istio's own redirection is in place ({0}) and would act before or after this one; --reconcile replaces it, \
          --force-apply leaves it there"
@@ -49,9 +52,25 @@ impl From<NetlinkError> for ApplyError {
     }
 }
 
+/// Who did what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    Here,
+    /// Another process, which did all that the command line says and ended with this status.
+    Guarded(u8),
+}
+
 /// Puts a plan in the place of whatever weft-init set up before, by whichever backend.
-pub fn apply(plan: &Plan, choice: BackendChoice, foreign: Foreign, lock_file: Option<&Path>) -> Result<(), ApplyError> {
+pub fn apply(
+    plan: &Plan,
+    choice: BackendChoice,
+    foreign: Foreign,
+    lock_file: Option<&Path>,
+) -> Result<Done, ApplyError> {
     let Chosen { backend, reason, instead } = Backend::choose(choice, lock_file)?;
+    if matches!(backend, Backend::Iptables(_)) && !guard::is_guarded() {
+        return Ok(Done::Guarded(guard::run()?));
+    }
     info!(backend = backend.name(), reason, "backend chosen");
     let applied = apply_by(plan, &backend, foreign, lock_file);
     match (applied, instead) {
@@ -68,17 +87,21 @@ pub fn apply(plan: &Plan, choice: BackendChoice, foreign: Foreign, lock_file: Op
 }
 
 /// Removes everything that weft-init ever set up.
-pub fn cleanup(lock_file: Option<&Path>) -> Result<(), ApplyError> {
+pub fn cleanup(lock_file: Option<&Path>) -> Result<Done, ApplyError> {
     if program::find("nft").is_none() && program::find("iptables-save").is_none() {
         return Err(BackendError::None.into());
     }
     let in_place = InPlace::read(None, lock_file)?;
+    if !in_place.iptables.iter().all(|iptables| iptables.ours.is_empty()) && !guard::is_guarded() {
+        return Ok(Done::Guarded(guard::run()?));
+    }
     let mut netlink = Netlink::open()?;
     delete_rules(&in_place, None, Foreign::Keep)?;
-    delete_leftovers(&mut netlink, &Plan::nothing())
+    delete_leftovers(&mut netlink, &Plan::nothing())?;
+    Ok(Done::Here)
 }
 
-fn apply_by(plan: &Plan, backend: &Backend, foreign: Foreign, lock_file: Option<&Path>) -> Result<(), ApplyError> {
+fn apply_by(plan: &Plan, backend: &Backend, foreign: Foreign, lock_file: Option<&Path>) -> Result<Done, ApplyError> {
     let in_place = InPlace::read(Some(backend), lock_file)?;
     let istio = in_place.istio();
     if !istio.is_empty() {
@@ -87,6 +110,11 @@ fn apply_by(plan: &Plan, backend: &Backend, foreign: Foreign, lock_file: Option<
             Foreign::Replace => info!(rules = ?istio, "Istio's own redirection is replaced"),
             Foreign::Keep => warn!(rules = ?istio, "Istio's own redirection stays in place, as asked for"),
         }
+    }
+    let uses_iptables =
+        matches!(backend, Backend::Iptables(_)) || in_place.iptables.iter().any(|one| !one.ours.is_empty());
+    if uses_iptables && !guard::is_guarded() {
+        return Ok(Done::Guarded(guard::run()?));
     }
     let mut netlink = Netlink::open()?;
     let before = netlink.in_place()?;
@@ -102,7 +130,8 @@ fn apply_by(plan: &Plan, backend: &Backend, foreign: Foreign, lock_file: Option<
         return Err(error);
     }
     delete_rules(&in_place, Some(backend), foreign)?;
-    delete_leftovers(&mut netlink, plan)
+    delete_leftovers(&mut netlink, plan)?;
+    Ok(Done::Here)
 }
 
 /// What does nothing by itself, and has to be there when the rules come.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tracing::{info, warn};
+use weft_init::apply::Done;
 use weft_init::args::{Args, ArgsError};
 use weft_init::plan::Plan;
 use weft_init::settings::{Action, Log, LogLevel, Settings, SettingsError, Task};
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
     };
     start_log(task.log);
     match run(&args, &task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Done::Here) => ExitCode::SUCCESS,
+        Ok(Done::Guarded(status)) => ExitCode::from(status),
         Err(error) => match error.downcast_ref::<SettingsError>() {
             Some(error) => usage(error),
             None => {
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, task: &Task) -> anyhow::Result<()> {
+fn run(args: &Args, task: &Task) -> anyhow::Result<Done> {
     if let Some(path) = &task.network_namespace {
         machine::enter_namespace(path)?;
     }
@@ -51,11 +53,15 @@ fn run(args: &Args, task: &Task) -> anyhow::Result<()> {
     }
     let plan = Plan::new(&settings);
     if task.dry_run {
-        return print(&backend::script(&plan, task.backend));
+        print(&backend::script(&plan, task.backend))?;
+        return Ok(Done::Here);
     }
     match &task.action {
         Action::Apply { foreign, verify } => {
-            apply::apply(&plan, task.backend, *foreign, lock_file).context("applying the rules")?;
+            let done = apply::apply(&plan, task.backend, *foreign, lock_file).context("applying the rules")?;
+            if let Done::Guarded(_) = done {
+                return Ok(done);
+            }
             info!(rules = plan.rules.len(), ipv6 = plan.ipv6, "traffic is redirected");
             if let Some(limits) = verify {
                 verify::verify(&settings, &plan, *limits, lock_file)?;
@@ -64,16 +70,19 @@ fn run(args: &Args, task: &Task) -> anyhow::Result<()> {
         Action::Verify(limits) => verify::verify(&settings, &plan, *limits, lock_file)?,
         Action::Nothing | Action::Cleanup => info!("rules are neither applied nor verified: --skip-rule-apply"),
     }
-    Ok(())
+    Ok(Done::Here)
 }
 
-fn clean_up(task: &Task, lock_file: Option<&Path>) -> anyhow::Result<()> {
+fn clean_up(task: &Task, lock_file: Option<&Path>) -> anyhow::Result<Done> {
     if task.dry_run {
-        return print(&backend::script(&Plan::nothing(), task.backend));
+        print(&backend::script(&Plan::nothing(), task.backend))?;
+        return Ok(Done::Here);
     }
-    apply::cleanup(lock_file).context("cleaning up")?;
-    info!("removed everything that weft-init set up");
-    Ok(())
+    let done = apply::cleanup(lock_file).context("cleaning up")?;
+    if done == Done::Here {
+        info!("removed everything that weft-init set up");
+    }
+    Ok(done)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

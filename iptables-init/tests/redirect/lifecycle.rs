@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, set_child_subreaper, waitpgid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, set_child_subreaper, waitpid};
 
 use crate::pod::From::{App, Proxy, World};
 use crate::pod::To::{HostA, Pod as ThePod};
@@ -231,9 +231,11 @@ fn where_nftables_does_not_do_iptables_is_used_and_the_reason_logged() {
     assert!(stderr(&output).contains("backend=\"nft\" reason=\"the program nft is installed\""), "{}", stderr(&output));
 }
 
-/// Starts weft-init in the pod and kills it, with or without the programs that it runs, after a delay.
-fn kill_after(pod: &Pod, arguments: &[&str], delay: Duration, with_children: bool) {
+/// Starts weft-init in the pod and kills it, with or without the programs that it runs, after a delay. Whether it was
+/// still at work.
+fn kill_after(pod: &Pod, arguments: &[&str], delay: Duration, with_children: bool) -> bool {
     set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let before = children(std::process::id());
     let mut child = pod.pod.run(|| {
         let mut command = weft_init(arguments, &[]);
         command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -242,9 +244,21 @@ fn kill_after(pod: &Pod, arguments: &[&str], delay: Duration, with_children: boo
     thread::sleep(delay);
     // It may be done already.
     let _ = if with_children { kill_process_group(pid, Signal::KILL) } else { kill_process(pid, Signal::KILL) };
-    child.wait().unwrap();
+    let was_at_work = child.wait().unwrap().code().is_none();
     // What it ran may still be at work when it alone was killed. Orphans become children of this process.
-    while waitpgid(pid, WaitOptions::empty()).is_ok() {}
+    for orphan in children(std::process::id()) {
+        if !before.contains(&orphan) {
+            let _ = waitpid(Some(orphan), WaitOptions::empty());
+        }
+    }
+    was_at_work
+}
+
+fn children(of: u32) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
+    let texts = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let texts = texts.collect::<Vec<_>>().join(" ");
+    texts.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
 #[test]
@@ -281,16 +295,52 @@ fn killed_at_any_point_the_old_or_the_new_ruleset_is_whole() {
 }
 
 #[test]
-fn the_iptables_backend_is_completed_by_running_again_after_a_kill() {
+fn killed_at_any_point_the_iptables_backend_leaves_one_whole_ruleset() {
+    for backend in [BACKENDS[1], BACKENDS[2]] {
+        let (old, new) = ([backend, VARIANTS[1]].concat(), [backend, VARIANTS[2]].concat());
+        let (old_state, new_state) = (fresh(&old), fresh(&new));
+        let pod = Pod::new();
+        let mut killed = 0;
+        for round in 0..KILLS / 4 {
+            pod.apply(&old);
+            killed += u32::from(kill_after(&pod, &new, KILL_INTERVAL * round * 4, round.is_multiple_of(2)));
+            let state = (pod.rules(), pod.routes());
+            if state != old_state {
+                assert_eq!(state, new_state, "{backend:?} round {round}");
+            }
+        }
+        assert!(killed > KILLS / 16, "{killed} kills in time prove nothing");
+    }
+}
+
+/// The processes below one process, itself not among them.
+fn descendants(of: u32) -> Vec<Pid> {
+    let below = |pid: Pid| descendants(pid.as_raw_nonzero().get().unsigned_abs());
+    children(of).into_iter().flat_map(|pid| [vec![pid], below(pid)].concat()).collect()
+}
+
+#[test]
+fn the_iptables_backend_outlives_the_death_of_what_it_runs() {
     let (old, new) = ([BACKENDS[1], VARIANTS[1]].concat(), [BACKENDS[1], VARIANTS[2]].concat());
-    let new_state = fresh(&new);
+    let (old_state, new_state) = (fresh(&old), fresh(&new));
     let pod = Pod::new();
+    let mut killed = 0;
     for round in 0..KILLS / 4 {
         pod.apply(&old);
-        kill_after(&pod, &new, KILL_INTERVAL * round * 4, round.is_multiple_of(2));
-        pod.apply(&new);
-        assert_eq!((pod.rules(), pod.routes()), new_state, "round {round}");
+        let mut child = pod.pod.run(|| {
+            let mut command = weft_init(&new, &[]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        });
+        thread::sleep(KILL_INTERVAL * round * 4);
+        for pid in descendants(child.id()) {
+            killed += u32::from(kill_process(pid, Signal::KILL).is_ok());
+        }
+        let status = child.wait().unwrap();
+        let state = (pod.rules(), pod.routes());
+        let expected = if status.success() { &new_state } else { &old_state };
+        assert_eq!(&state, expected, "round {round}: {status}");
     }
+    assert!(killed > 0, "nobody was killed, which proves nothing");
 }
 
 const KILLS: u32 = 80;

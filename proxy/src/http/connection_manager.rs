@@ -94,26 +94,26 @@ async fn choose_codec(configured: CodecType, stream: &Stream) -> Option<Codec> {
     }
 }
 
-/// The seam between codecs and what is behind them: a request in, a response out, never an error.
+/// The seam between codecs and what is behind them: a request in, a response out, never an error. The codec begins the
+/// exchange, and sends on what its `informational` holds while it waits.
 pub fn service(
     connection: Rc<HttpConnection>,
 ) -> impl Service<
-    Request<Body>,
+    (Rc<Exchange>, Request<Body>),
     Response = Response<ResponseBody>,
     Error = Infallible,
     Future = impl Future<Output = Result<Response<ResponseBody>, Infallible>> + 'static,
 > + Clone
 + 'static {
-    tower::service_fn(move |request| {
+    tower::service_fn(move |(exchange, request)| {
         let connection = connection.clone();
-        async move { Ok(connection.handle(request).await) }
+        async move { Ok(connection.handle(exchange, request).await) }
     })
 }
 
 impl HttpConnection {
-    async fn handle(self: Rc<Self>, request: Request<Body>) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, exchange: Rc<Exchange>, request: Request<Body>) -> Response<ResponseBody> {
         let (mut head, body) = request.into_parts();
-        let exchange = Exchange::new(self.clone(), &head);
         let body = RequestBody::wrap(body, &exchange);
         let mut response = match request_headers::prepare(&mut head, &self.active.config, &self.downstream) {
             Err(refused) => {

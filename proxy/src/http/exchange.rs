@@ -22,6 +22,7 @@ use crate::{
     http::{
         body::{Body, BodyError},
         connection_manager::HttpConnection,
+        informational::Informational,
         response_flags::ResponseFlags,
         upstream_request::UpstreamStream,
     },
@@ -52,6 +53,8 @@ pub struct Exchange {
     pub response_begun: Cell<Option<Duration>>,
     pub response_sent: Cell<Option<Duration>>,
     pub captured: RefCell<CapturedHeaders>,
+    /// Interim responses on their way to the downstream codec.
+    pub informational: Informational,
     request_waker: RefCell<Option<Waker>>,
 }
 
@@ -86,6 +89,7 @@ impl Exchange {
             response_begun: Cell::default(),
             response_sent: Cell::default(),
             captured: RefCell::default(),
+            informational: Informational::default(),
             request_waker: RefCell::default(),
             connection,
         })

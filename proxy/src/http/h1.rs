@@ -13,6 +13,7 @@ use crate::{
     http::{
         body::Body,
         connection_manager::{self, HttpConnection},
+        exchange::Exchange,
     },
     listener::registry::Order,
     net::{linger::Linger, stream::Stream},
@@ -30,8 +31,13 @@ pub async fn serve(connection: &Rc<HttpConnection>, stream: Stream) {
     if config.request_headers_timeout.is_some() {
         builder.timer(TokioTimer::new());
     }
-    let service = connection_manager::service(connection.clone())
-        .map_request(|request: http::Request<Incoming>| request.map(Body::Http1));
+    let owner = connection.clone();
+    let service =
+        connection_manager::service(connection.clone()).map_request(move |request: http::Request<Incoming>| {
+            let (head, body) = request.into_parts();
+            let exchange = Exchange::new(owner.clone(), &head);
+            (exchange, http::Request::from_parts(head, Body::Http1(body)))
+        });
     let served = builder.serve_connection(
         TokioIo::new(Linger::new(stream, config.delayed_close_timeout)),
         TowerToHyperService::new(service),

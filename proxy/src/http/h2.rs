@@ -12,7 +12,8 @@ use crate::{
     http::{
         body::Body,
         connection_manager::{self, HttpConnection},
-        exchange::ResponseBody,
+        exchange::{Exchange, ResponseBody},
+        informational::{Informational, Interim},
         upstream_request::send_body,
     },
     net::{http2_keepalive::until_dead, stream::Stream},
@@ -64,20 +65,39 @@ async fn run(connection: &Rc<HttpConnection>, stream: Stream) -> Result<(), h2::
         let Some(accepted) = accepted.await else { return Ok(()) };
         let (request, respond) = accepted?;
         let mut service = service.clone();
+        let connection = connection.clone();
         tokio::task::spawn_local(async move {
-            let answered = service.call(request.map(Body::Http2));
-            serve_stream(async { answered.await.unwrap_or_else(|never| match never {}) }, respond).await;
+            let (head, body) = request.into_parts();
+            let exchange = Exchange::new(connection, &head);
+            let informational = exchange.clone();
+            let answered = service.call((exchange, http::Request::from_parts(head, Body::Http2(body))));
+            serve_stream(
+                &informational.informational,
+                async { answered.await.unwrap_or_else(|never| match never {}) },
+                respond,
+            )
+            .await;
         });
     }
 }
 
 /// Answers one request, unless its stream ends first.
-async fn serve_stream(answered: impl Future<Output = Response<ResponseBody>>, mut respond: SendResponse<Bytes>) {
+async fn serve_stream(
+    informational: &Informational,
+    answered: impl Future<Output = Response<ResponseBody>>,
+    mut respond: SendResponse<Bytes>,
+) {
     let response = {
         let mut answered = std::pin::pin!(answered);
-        std::future::poll_fn(|cx| match answered.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
-            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+        std::future::poll_fn(|cx| {
+            let answered = answered.as_mut().poll(cx);
+            while let Some(interim) = informational.pop() {
+                send_informational(&mut respond, interim);
+            }
+            match answered {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            }
         })
         .await
     };
@@ -90,5 +110,15 @@ async fn serve_stream(answered: impl Future<Output = Response<ResponseBody>>, mu
         body.sent();
     } else if send_body(&mut body, &mut sending).await.is_none() {
         sending.send_reset(h2::Reason::INTERNAL_ERROR);
+    }
+}
+
+/// Interim responses have no body and end nothing; if the stream is gone, the final response learns it.
+fn send_informational(respond: &mut SendResponse<Bytes>, (status, headers): Interim) {
+    let mut interim = Response::new(());
+    *interim.status_mut() = status;
+    *interim.headers_mut() = headers;
+    if let Err(error) = respond.send_informational(interim) {
+        tracing::debug!(%error, "interim response not sent");
     }
 }

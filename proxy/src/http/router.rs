@@ -245,7 +245,9 @@ impl Tries<'_> {
                 Err(error) => failure(error).is_some_and(|failure| retry::retries_failure(&policy.retry_on, failure)),
             };
             let replayable = source.as_ref().is_none_or(ReplaySource::is_replayable);
-            if !wanted || !replayable || !self.may_retry(policy) {
+            // What the caller has seen the beginning of cannot be begun again.
+            let unseen = !self.exchange.informational.has_begun();
+            if !wanted || !replayable || !unseen || !self.may_retry(policy) {
                 if let Some(source) = &source {
                     source.forget();
                 }
@@ -275,7 +277,7 @@ impl Tries<'_> {
         exchange.upstream_host.set(Some(pool.host.address));
         self.tried.push(pool.host.id);
         let per_try = self.action.retry_policy.as_ref().and_then(|policy| policy.per_try_timeout);
-        let sending = upstream_request::send(&pool, self.action.priority, head, body);
+        let sending = upstream_request::send(&pool, self.action.priority, &exchange.informational, head, body);
         let mut sending = std::pin::pin!(async {
             match per_try {
                 None => sending.await,

@@ -1,9 +1,9 @@
 //! One try: a request to one host and the head of its response.
 
-use std::{rc::Rc, time::Instant};
+use std::{pin::Pin, rc::Rc, task::Poll, time::Instant};
 
 use bytes::Bytes;
-use h2::SendStream;
+use h2::{RecvStream, SendStream, client::ResponseFuture};
 use http::{Request, request, response};
 use http_body::Body as _;
 use tokio::task::AbortHandle;
@@ -13,6 +13,7 @@ use crate::{
     http::{
         body::{Body, BodyError, next_frame},
         exchange::Deadline,
+        informational::Informational,
         request_headers,
     },
     stats::{ClusterStat, HostStat},
@@ -108,6 +109,7 @@ const STALE_CONNECTIONS_MAX: u32 = 3;
 pub async fn send(
     pool: &Rc<HostPool>,
     priority: RoutingPriority,
+    informational: &Informational,
     head: request::Parts,
     body: Body,
 ) -> Result<(response::Parts, Body, UpstreamStream), TryError> {
@@ -126,7 +128,7 @@ pub async fn send(
         _active: active,
     };
     pool.count(ClusterStat::RqActive);
-    let sent = send_on_pool(&mut stream, priority, head, body).await;
+    let sent = send_on_pool(&mut stream, priority, informational, head, body).await;
     match sent {
         Ok((head, body)) => {
             let succeeded = !head.status.is_server_error();
@@ -147,6 +149,7 @@ pub async fn send(
 async fn send_on_pool(
     stream: &mut UpstreamStream,
     priority: RoutingPriority,
+    informational: &Informational,
     mut head: request::Parts,
     mut body: Body,
 ) -> Result<(response::Parts, Body), TryError> {
@@ -154,7 +157,7 @@ async fn send_on_pool(
     for _ in 0..STALE_CONNECTIONS_MAX {
         let unsent = match pool.lease(priority).await? {
             Lease::Http1(lease) => send_http1(stream, lease, head, body).await?,
-            Lease::Http2(lease) => send_http2(stream, lease, head, body).await?,
+            Lease::Http2(lease) => send_http2(stream, lease, informational, head, body).await?,
         };
         (head, body) = match unsent {
             Sent::Response(head, body) => return Ok((head, body)),
@@ -197,6 +200,7 @@ async fn send_http1(
 async fn send_http2(
     stream: &mut UpstreamStream,
     lease: Http2Lease,
+    informational: &Informational,
     mut head: request::Parts,
     body: Body,
 ) -> Result<Sent, TryError> {
@@ -217,7 +221,7 @@ async fn send_http2(
         let pump = tokio::task::spawn_local(pump(body, sending));
         stream.pump = Some(pump.abort_handle());
     }
-    match response.await {
+    match final_response(response, informational).await {
         Ok(response) => {
             let (head, body) = response.into_parts();
             Ok(Sent::Response(head, Body::Http2(body)))
@@ -234,6 +238,23 @@ async fn send_http2(
             Err(http2_error(&error))
         }
     }
+}
+
+/// Passes on what comes before it.
+async fn final_response(
+    mut response: ResponseFuture,
+    informational: &Informational,
+) -> Result<http::Response<RecvStream>, h2::Error> {
+    std::future::poll_fn(|cx| {
+        while let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
+            let (head, ()) = interim?.into_parts();
+            if informational.push((head.status, head.headers)).is_err() {
+                return Poll::Ready(Err(h2::Reason::ENHANCE_YOUR_CALM.into()));
+            }
+        }
+        Pin::new(&mut response).poll(cx)
+    })
+    .await
 }
 
 fn count_sent(pool: &HostPool) {
@@ -282,7 +303,6 @@ async fn next_frame_unless_reset<B>(body: &mut B, sending: &mut SendStream<Bytes
 where
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
 {
-    use std::task::Poll;
     let mut frame = std::pin::pin!(next_frame(body));
     std::future::poll_fn(|cx| match frame.as_mut().poll(cx) {
         Poll::Ready(frame) => Poll::Ready(Some(frame)),
