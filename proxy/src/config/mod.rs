@@ -16,6 +16,7 @@ pub mod http_connection_manager;
 pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
+pub mod metadata;
 pub mod network_filter;
 pub mod proxy_protocol;
 pub mod retry_policy;
@@ -23,7 +24,7 @@ pub mod route;
 pub mod socket_option;
 pub mod tcp_proxy;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tls;
 pub mod token_bucket;
 

@@ -10,6 +10,8 @@ use crate::{
     stats::{ClusterStat, TcpStat},
     tcp_proxy::TcpSession,
     upstream::{
+        aggregate,
+        load_balancer::Wish,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
         weighted_cluster,
     },
@@ -54,9 +56,10 @@ impl TcpSession {
     }
 
     /// `Err(None)`: another attempt may do better.
-    async fn attempt(&self, pools: &ClusterPools) -> Result<Upstream, Option<ResponseFlags>> {
+    async fn attempt(&self, pools: &Rc<ClusterPools>) -> Result<Upstream, Option<ResponseFlags>> {
         let worker = &self.downstream.worker;
-        let chosen = worker.with_random(|random| pools.choose(random, self.downstream.local_address, |_| false, 0));
+        let wish = Wish { original_destination: Some(self.downstream.local_address), ..Wish::default() };
+        let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
         let Some(pool) = chosen else {
             self.count_upstream(pools, ClusterStat::CxNoneHealthy);
             return Err(Some(ResponseFlags::NO_HEALTHY_UPSTREAM));
