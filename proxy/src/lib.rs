@@ -14,6 +14,7 @@ pub mod net;
 pub mod runtime;
 pub mod server;
 pub mod stats;
+pub mod substitution;
 pub mod tcp_proxy;
 pub mod upstream;
 pub mod worker;

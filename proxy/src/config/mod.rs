@@ -12,15 +12,19 @@ pub mod data_source;
 pub mod endpoint;
 pub mod field;
 pub mod filter_chain;
+pub mod fraction;
+pub mod header_mutation;
 pub mod http_connection_manager;
+pub mod http_filter;
 pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
 pub mod retry_policy;
 pub mod route;
+pub mod substitution;
 pub mod tcp_proxy;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tls;
 
 pub use weft_xds::FieldError;

@@ -12,6 +12,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::http::{
     exchange::{Deadline, RequestBody},
+    filter::FilteredBody,
     replay::Replay,
 };
 
@@ -26,6 +27,8 @@ pub enum Body {
     Request(Box<RequestBody>),
     /// The same, kept for another try.
     Replay(Replay),
+    /// A filter has changed it, or changes it as it passes.
+    Filtered(Box<FilteredBody>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,7 @@ impl http_body::Body for Body {
             Body::Http2(stream) => poll_http2(stream, cx),
             Body::Request(body) => body.poll_frame(cx),
             Body::Replay(replay) => replay.poll_frame(cx),
+            Body::Filtered(body) => body.poll_frame(cx),
         }
     }
 
@@ -69,6 +73,7 @@ impl http_body::Body for Body {
             Body::Http2(stream) => stream.is_end_stream(),
             Body::Request(body) => body.is_end_stream(),
             Body::Replay(replay) => replay.is_end_stream(),
+            Body::Filtered(body) => body.is_end_stream(),
         }
     }
 
@@ -78,7 +83,7 @@ impl http_body::Body for Body {
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Http1(incoming) => incoming.size_hint(),
             // The content-length header, where there is one, goes along with the headers.
-            Body::Http2(_) | Body::Replay(_) => SizeHint::default(),
+            Body::Http2(_) | Body::Replay(_) | Body::Filtered(_) => SizeHint::default(),
             Body::Request(body) => body.size_hint(),
         }
     }

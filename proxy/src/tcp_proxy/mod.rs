@@ -111,7 +111,10 @@ impl TcpSession {
         let worker = &self.downstream.worker;
         let name = match &self.active.config.cluster {
             TcpCluster::Single(name) => name,
-            TcpCluster::Weighted(clusters) => worker.with_random(|random| weighted_cluster::choose(clusters, random)),
+            TcpCluster::Weighted(clusters) => {
+                let weights = clusters.iter().map(|cluster| cluster.weight);
+                &clusters[worker.with_random(|random| weighted_cluster::choose(weights, random))].name
+            }
         };
         let pools = worker.cluster(name)?;
         *self.upstream_cluster.borrow_mut() = Some(name.clone());
