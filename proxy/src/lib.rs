@@ -6,10 +6,12 @@
 pub mod access_log;
 pub mod admin;
 pub mod args;
+pub mod bootstrap;
 pub mod config;
 pub mod drain;
 pub mod http;
 pub mod listener;
+pub mod logging;
 pub mod net;
 pub mod runtime;
 pub mod server;

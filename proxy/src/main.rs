@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::Parser;
+use anyhow::Context as _;
 use weft_proxy::{
-    args::{Args, Mode},
-    config::bootstrap::Bootstrap,
+    args::{Args, Command, HOT_RESTART_VERSION, Mode},
+    bootstrap,
+    logging::Log,
     server,
 };
 
@@ -14,8 +14,25 @@ use weft_proxy::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(args.log_level.filter()).init();
+    let args = match Args::parse(std::env::args_os()) {
+        Ok(Command::Run(args)) => args,
+        Ok(Command::Help(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Version(version)) => {
+            println!("\nweft-proxy  version: {version}\n");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::HotRestartVersion) => {
+            eprintln!("{HOT_RESTART_VERSION}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -28,16 +45,17 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     // Err: it is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let path = args.config_path.display();
-    let text = std::fs::read_to_string(&args.config_path).with_context(|| format!("cannot read '{path}'"))?;
-    let bootstrap = Bootstrap::parse(&text).with_context(|| format!("configuration '{path}'"))?;
-    bootstrap.check_node().with_context(|| format!("configuration '{path}'"))?;
-    drop(text);
+    let log = Log::start(&args.logging)?;
+    for flag in &args.ignored {
+        tracing::info!(flag, "has no effect here");
+    }
+    let name = args.config_name();
+    let bootstrap = bootstrap::load(args).with_context(|| format!("error initializing configuration '{name}'"))?;
     match args.mode {
         Mode::Validate => {
-            println!("configuration '{path}' OK");
+            println!("configuration '{name}' OK");
             Ok(())
         }
-        Mode::Serve => Ok(server::run(args, bootstrap)?),
+        Mode::Serve | Mode::InitOnly => Ok(server::run(args, bootstrap, &log)?),
     }
 }

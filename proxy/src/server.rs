@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -21,9 +22,10 @@ use tokio::{
 use crate::{
     access_log::AccessLogFiles,
     admin,
-    args::Args,
+    args::{Args, Mode},
     config::bootstrap::Bootstrap,
     drain::Drain,
+    logging::Log,
     runtime::{
         self, DrainStep, RuntimeQueries,
         publish::{Publisher, Shared},
@@ -43,28 +45,34 @@ pub enum ServerError {
     Signals(#[source] io::Error),
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
+    #[error("cannot write '{path}'")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Start(#[from] runtime::StartError),
     #[error(transparent)]
     Configuration(#[from] runtime::RuntimeError),
 }
 
-/// Serves until told to end.
-pub fn run(args: &Args, bootstrap: Bootstrap) -> Result<(), ServerError> {
+/// Serves until told to end; or only starts everything, where that is what was asked for.
+pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerError> {
     let started = Instant::now();
-    let workers = args.workers();
+    let workers = args.concurrency;
     let registry = Arc::new(Registry::new(workers));
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
         drain: Drain::default(),
-        drain_time: args.drain_time(),
+        drain_time: args.drain_time,
         connections: AtomicUsize::new(0),
     });
     let (files, log_thread) = AccessLogFiles::start().map_err(ServerError::Thread)?;
     let files = Arc::new(files);
     let (publisher, threads) = start_workers(workers, &shared, &files)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Runtime)?;
-    let process = Process { args, started, registry, shared, files: files.clone() };
+    let process = Process { args, log, started, registry, shared, files: files.clone() };
     let served = runtime.block_on(process.serve(bootstrap, publisher));
     // The publisher is gone, and with it the workers' reason to run.
     drop(runtime);
@@ -111,6 +119,7 @@ fn start_workers(
 
 struct Process<'a> {
     args: &'a Args,
+    log: &'a Log,
     started: Instant,
     registry: Arc<Registry>,
     shared: Arc<Shared>,
@@ -124,6 +133,7 @@ impl Process<'_> {
         // Envoy's: access logs were rotated.
         let mut reopen = signal(SignalKind::user_defined1()).map_err(ServerError::Signals)?;
         let admin_address = bootstrap.admin;
+        let server_node = bootstrap.node.clone();
         let (shutdown, shutdown_asked) = watch::channel(false);
         let mut runtime = runtime::start(bootstrap, publisher, self.registry.clone(), shutdown_asked)?;
         let (quit, mut quit_asked) = mpsc::channel(1);
@@ -133,23 +143,39 @@ impl Process<'_> {
             shared: self.shared.clone(),
             files: self.files.clone(),
             started: self.started,
-            concurrency: self.args.workers(),
+            args: self.args.clone(),
+            node: server_node,
+            log: self.log.clone(),
             quit,
         };
         if let Some(address) = admin_address {
             let listening = admin::bind(address)?;
+            if let Some(path) = &self.args.admin_address_path {
+                let bound = listening.local_addr().map_or(address, |bound| bound);
+                write_file(path, &bound.to_string())?;
+            }
             tokio::spawn(admin::run(Arc::new(admin), listening)); // ends with the process
         } else {
             drop(admin);
         }
-        tracing::info!(workers = self.args.workers(), "started");
+        if let Some(path) = &self.args.base_id_path {
+            write_file(path, &self.args.base_id.to_string())?;
+        }
+        if self.args.mode == Mode::InitOnly {
+            shutdown.send_replace(true);
+            return Ok(runtime.ended().await?);
+        }
+        tracing::info!(workers = self.args.concurrency, "started");
         loop {
             tokio::select! {
                 ended = runtime.ended() => return Ok(ended?),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 Some(()) = quit_asked.recv() => break,
-                _ = reopen.recv() => self.files.reopen(),
+                _ = reopen.recv() => {
+                    self.files.reopen();
+                    self.log.reopen();
+                }
             }
         }
         tokio::select! {
@@ -167,9 +193,9 @@ impl Process<'_> {
         tracing::info!(connections = self.open_connections(), "draining");
         // Err, here and below: the runtime ended on its own, and the connections with it.
         let _ = runtime.drain(DrainStep::Connections).await;
-        self.wait_for_quiet(self.args.termination_drain(), QUIET_BEFORE_CLOSING).await;
+        self.wait_for_quiet(self.args.termination_drain, QUIET_BEFORE_CLOSING).await;
         let _ = runtime.drain(DrainStep::Listeners).await;
-        self.wait_for_quiet(self.args.drain_time(), Duration::ZERO).await;
+        self.wait_for_quiet(self.args.drain_time, Duration::ZERO).await;
         tracing::info!(connections = self.open_connections(), "ending");
     }
 
@@ -189,6 +215,10 @@ impl Process<'_> {
     fn open_connections(&self) -> usize {
         self.shared.connections.load(Relaxed)
     }
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), ServerError> {
+    std::fs::write(path, text).map_err(|source| ServerError::File { path: path.to_owned(), source })
 }
 
 /// Without any connection for so long, nobody is expected to come any more.

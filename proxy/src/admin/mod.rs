@@ -2,6 +2,7 @@
 
 mod clusters;
 mod listeners;
+mod logging;
 mod server_info;
 mod stats;
 
@@ -19,6 +20,9 @@ use tokio::{
 
 use crate::{
     access_log::AccessLogFiles,
+    args::{self, Args},
+    config::bootstrap::Node,
+    logging::Log,
     runtime::{RuntimeQueries, publish::Shared},
     stats::Registry,
     xds::dump::EndpointsInDump,
@@ -31,7 +35,9 @@ pub struct Admin {
     pub shared: Arc<Shared>,
     pub files: Arc<AccessLogFiles>,
     pub started: Instant,
-    pub concurrency: usize,
+    pub args: Args,
+    pub node: Node,
+    pub log: Log,
     /// Ends the process.
     pub quit: mpsc::Sender<()>,
 }
@@ -89,9 +95,12 @@ type Answer = Response<Full<Bytes>>;
 const PATHS: &[(&str, &str, bool)] = &[
     ("/clusters", "upstream cluster status; ?format=json", false),
     ("/config_dump", "dump current configuration; ?include_eds", false),
+    ("/hot_restart_version", "print the hot restart compatibility version", false),
     ("/listeners", "print listener info; ?format=json", false),
+    ("/logging", "query/change logging levels; ?level=, ?paths=name:level,..., ?name=level", true),
     ("/quitquitquit", "exit the server", true),
     ("/ready", "print server state, 200 if it is LIVE, otherwise 503", false),
+    ("/reopen_logs", "reopen access logs", true),
     ("/server_info", "print server version/status information", false),
     ("/stats", "print server stats; ?usedonly", false),
     ("/stats/prometheus", "print server stats in Prometheus format", false),
@@ -121,6 +130,12 @@ impl Admin {
             "/listeners" => text(StatusCode::OK, listeners::to_text(&self.shared.snapshot.load())),
             "/server_info" => self.json(&self.server_info()),
             "/config_dump" => self.config_dump(names(query, "include_eds")).await,
+            "/hot_restart_version" => text(StatusCode::OK, args::HOT_RESTART_VERSION),
+            "/logging" => self.logging(query),
+            "/reopen_logs" => {
+                self.files.reopen();
+                text(StatusCode::OK, "OK\n")
+            }
             "/quitquitquit" => {
                 let _ = self.quit.try_send(()); // Err: asked before
                 text(StatusCode::OK, "OK\n")

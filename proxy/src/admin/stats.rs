@@ -39,7 +39,7 @@ impl Admin {
         let live = u64::from(self.state() == "LIVE");
         out.gauge("envoy_server_live", &[], live);
         out.gauge("envoy_server_uptime", &[], self.started.elapsed().as_secs());
-        out.gauge("envoy_server_concurrency", &[], self.concurrency);
+        out.gauge("envoy_server_concurrency", &[], self.args.concurrency);
         out.gauge("envoy_server_total_connections", &[], self.shared.connections.load(Relaxed));
         out.type_line("envoy_access_log_file_write_failed", "counter");
         out.sample("envoy_access_log_file_write_failed", &[], self.files.dropped());

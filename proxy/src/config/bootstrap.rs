@@ -11,12 +11,13 @@ use weft_xds::{
             runtime_layer::LayerSpecifier,
         },
         cluster::v3::Cluster,
-        core::v3::Node,
         listener::v3::Listener as ProtoListener,
         metrics::v3::StatsConfig,
     },
     validate,
 };
+
+pub use weft_xds::pb::envoy::config::core::v3::Node;
 
 pub use crate::config::config_source::{AdsConfig, DiscoverySource};
 use crate::config::{

@@ -39,6 +39,11 @@ pub fn from_json<T: Name + Default>(text: &str) -> Result<T, FieldError> {
     from_value(&text::parse(text)?)
 }
 
+/// The value of a JSON text. A key written twice is refused.
+pub fn json_to_value(text: &str) -> Result<Value, FieldError> {
+    text::parse(text)
+}
+
 /// Reads a message from a JSON value.
 pub fn from_value<T: Name + Default>(value: &Value) -> Result<T, FieldError> {
     let mut bytes = Vec::new();

@@ -18,8 +18,14 @@ pub mod json;
 mod properties;
 mod tables;
 pub mod type_url;
+pub mod unknown;
 pub mod validate;
 mod wire;
 
 pub use envoy_types::pb;
 pub use error::FieldError;
+
+/// The message that these bytes encode.
+pub fn decode<T: prost::Name + Default>(bytes: &[u8]) -> Result<T, FieldError> {
+    json::decode(bytes)
+}
