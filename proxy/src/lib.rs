@@ -16,6 +16,7 @@ pub mod net;
 pub mod runtime;
 pub mod server;
 pub mod stats;
+pub mod substitution;
 pub mod tcp_proxy;
 pub mod token_bucket;
 pub mod upstream;

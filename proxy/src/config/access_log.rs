@@ -1,34 +1,32 @@
-//! `envoy.config.accesslog.v3.AccessLog`: the file and stdout loggers with a text format, parsed once into operators.
+//! `envoy.config.accesslog.v3.AccessLog`: where lines go, what they say, and of which requests.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
-use weft_xds::{
-    FieldError,
-    pb::envoy::{
-        config::{
-            accesslog::v3::{AccessLog as ProtoAccessLog, access_log::ConfigType},
-            core::v3::{SubstitutionFormatString, substitution_format_string::Format},
-        },
-        extensions::access_loggers::{
-            file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
-            stream::v3::{StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log},
-        },
+use weft_xds::pb::envoy::{
+    config::{
+        accesslog::v3::{AccessLog as ProtoAccessLog, access_log::ConfigType},
+        core::v3::SubstitutionFormatString,
+    },
+    extensions::access_loggers::{
+        file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
+        stream::v3::{StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log},
     },
 };
 
+pub use self::condition::{Comparison, ComparisonOperator, Condition};
 use crate::config::{
-    data_source,
-    field::{Extension, Result, Within as _, refuse, required, unset, unsupported, without_typed_config},
+    field::{Extension, Result, Within as _, without_typed_config},
+    substitution::SubstitutionFormat,
 };
 
-mod format;
-
-pub use format::DEFAULT_FORMAT;
+mod condition;
 
 #[derive(Debug)]
 pub struct AccessLog {
     pub sink: AccessLogSink,
-    pub format: Arc<[Operator]>,
+    pub format: SubstitutionFormat,
+    /// None: of all.
+    pub condition: Option<Condition>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,111 +36,49 @@ pub enum AccessLogSink {
     Stderr,
 }
 
-/// One piece of a format string; `max_length` cuts the value after so many bytes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Operator {
-    pub command: Command,
-    pub max_length: Option<usize>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    Literal(String),
-    /// `%START_TIME%` and `%START_TIME(format)%`.
-    StartTime(Option<String>),
-    /// `%REQ(A?B)%`: the first header that is there. Pseudo-headers by their names.
-    RequestHeader(String, Option<String>),
-    ResponseHeader(String, Option<String>),
-    ResponseTrailer(String, Option<String>),
-    Protocol,
-    ResponseCode,
-    ResponseCodeDetails,
-    ResponseFlags,
-    ConnectionTerminationDetails,
-    BytesReceived,
-    BytesSent,
-    Duration,
-    RequestDuration,
-    ResponseDuration,
-    ResponseTxDuration,
-    UpstreamHost,
-    UpstreamCluster,
-    UpstreamLocalAddress,
-    UpstreamTransportFailureReason,
-    UpstreamRequestAttemptCount,
-    RouteName,
-    VirtualClusterName,
-    RequestedServerName,
-    DownstreamLocalAddress,
-    DownstreamLocalAddressWithoutPort,
-    DownstreamLocalPort,
-    DownstreamRemoteAddress,
-    DownstreamRemoteAddressWithoutPort,
-    DownstreamRemotePort,
-    DownstreamDirectRemoteAddress,
-    DownstreamDirectRemoteAddressWithoutPort,
-    ConnectionId,
-    Hostname,
-}
-
 impl AccessLog {
     pub(crate) fn from_proto(message: ProtoAccessLog) -> Result<Self> {
         let ProtoAccessLog { name: _, filter, config_type } = message;
-        refuse!(filter);
+        let condition = filter.map(Condition::from_proto).transpose().within("filter")?;
         let Some(ConfigType::TypedConfig(typed_config)) = config_type else { return Err(without_typed_config()) };
         let extension = Extension::new(typed_config)?;
-        if extension.is::<FileAccessLog>() {
-            Self::file(extension.unpack()?).within("typed_config")
+        let (sink, format) = if extension.is::<FileAccessLog>() {
+            file(extension.unpack()?).within("typed_config")?
         } else if extension.is::<StdoutAccessLog>() {
             let StdoutAccessLog { access_log_format } = extension.unpack()?;
             let format = access_log_format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format);
-            Self::stream(AccessLogSink::Stdout, format).within("typed_config")
+            (AccessLogSink::Stdout, stream_format(format).within("typed_config")?)
         } else if extension.is::<StderrAccessLog>() {
             let StderrAccessLog { access_log_format } = extension.unpack()?;
             let format = access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
-            Self::stream(AccessLogSink::Stderr, format).within("typed_config")
+            (AccessLogSink::Stderr, stream_format(format).within("typed_config")?)
         } else {
-            Err(extension.unsupported())
-        }
-    }
-
-    #[expect(deprecated, reason = "the older spelling of a text format, and others named to be refused")]
-    fn file(message: FileAccessLog) -> Result<Self> {
-        let FileAccessLog { path, access_log_format } = message;
-        let format = match access_log_format {
-            None => default_format(),
-            Some(AccessLogFormat::Format(text)) if text.is_empty() => default_format(),
-            Some(AccessLogFormat::Format(text)) => format::parse(&text).within("format")?,
-            Some(AccessLogFormat::LogFormat(message)) => text_format(message).within("log_format")?,
-            Some(AccessLogFormat::JsonFormat(_)) => return Err(unsupported("json_format")),
-            Some(AccessLogFormat::TypedJsonFormat(_)) => return Err(unsupported("typed_json_format")),
+            return Err(extension.unsupported());
         };
-        Ok(Self { sink: AccessLogSink::File(path.into()), format: format.into() })
-    }
-
-    fn stream(sink: AccessLogSink, message: Option<SubstitutionFormatString>) -> Result<Self> {
-        let format = message.map(text_format).transpose().within("log_format")?.unwrap_or_else(default_format);
-        Ok(Self { sink, format: format.into() })
+        Ok(Self { sink, format, condition })
     }
 }
 
-fn default_format() -> Vec<Operator> {
-    format::parse(DEFAULT_FORMAT).expect("a test parses the default format")
-}
-
-fn text_format(message: SubstitutionFormatString) -> Result<Vec<Operator>> {
-    let SubstitutionFormatString { omit_empty_values, content_type, formatters, json_format_options, format } = message;
-    refuse!(omit_empty_values, content_type, formatters);
-    unset(&json_format_options, "json_format_options")?;
-    #[expect(deprecated, reason = "the older spelling of a text format")]
-    match required(format, "format")? {
-        Format::TextFormat(text) => format::parse(&text).within("text_format"),
-        Format::TextFormatSource(source) => {
-            let bytes = data_source::read(source).within("text_format_source")?;
-            let text = String::from_utf8(bytes).map_err(|_| FieldError::new("text_format_source", "not UTF-8 text"))?;
-            format::parse(&text).within("text_format_source")
+#[expect(deprecated, reason = "the older spellings of a format mean the same")]
+fn file(message: FileAccessLog) -> Result<(AccessLogSink, SubstitutionFormat)> {
+    let FileAccessLog { path, access_log_format } = message;
+    let format = match access_log_format {
+        None => SubstitutionFormat::default_access_log(),
+        Some(AccessLogFormat::Format(text)) if text.is_empty() => SubstitutionFormat::default_access_log(),
+        Some(AccessLogFormat::Format(text)) => SubstitutionFormat::text(&text).within("format")?,
+        Some(AccessLogFormat::LogFormat(message)) => SubstitutionFormat::from_proto(message).within("log_format")?,
+        Some(AccessLogFormat::JsonFormat(fields)) => SubstitutionFormat::json(fields).within("json_format")?,
+        Some(AccessLogFormat::TypedJsonFormat(fields)) => {
+            SubstitutionFormat::json(fields).within("typed_json_format")?
         }
-        Format::JsonFormat(_) => Err(unsupported("json_format")),
+    };
+    Ok((AccessLogSink::File(path.into()), format))
+}
+
+fn stream_format(message: Option<SubstitutionFormatString>) -> Result<SubstitutionFormat> {
+    match message {
+        None => Ok(SubstitutionFormat::default_access_log()),
+        Some(message) => SubstitutionFormat::from_proto(message).within("log_format"),
     }
 }
 

@@ -291,7 +291,7 @@ fn admin_address(message: Admin) -> Result<Option<SocketAddr>> {
         return Err(unsupported("access_log_path"));
     }
     for (index, message) in access_log.into_iter().enumerate() {
-        let AccessLog { sink, format: _ } = AccessLog::from_proto(message).at("access_log", index)?;
+        let AccessLog { sink, format: _, condition: _ } = AccessLog::from_proto(message).at("access_log", index)?;
         if sink != AccessLogSink::File(NOWHERE.into()) {
             return Err(unsupported(element("access_log", index)));
         }

@@ -6,15 +6,11 @@ use weft_xds::{
     FieldError,
     pb::envoy::{
         config::core::v3::HttpProtocolOptions,
-        extensions::filters::{
-            http::router::v3::Router,
-            network::http_connection_manager::v3::{
-                HttpConnectionManager as ProtoHttpConnectionManager, HttpFilter as ProtoHttpFilter, Rds,
-                http_connection_manager::{
-                    CodecType as ProtoCodecType, PathWithEscapedSlashesAction, RouteSpecifier,
-                    ServerHeaderTransformation as ProtoServerHeaderTransformation, StripPortMode,
-                },
-                http_filter::ConfigType,
+        extensions::filters::network::http_connection_manager::v3::{
+            HttpConnectionManager as ProtoHttpConnectionManager, Rds,
+            http_connection_manager::{
+                CodecType as ProtoCodecType, PathWithEscapedSlashesAction, RouteSpecifier,
+                ServerHeaderTransformation as ProtoServerHeaderTransformation, StripPortMode,
             },
         },
     },
@@ -22,13 +18,14 @@ use weft_xds::{
 
 pub use crate::config::http_protocol::{Http1Options, Http2Options};
 use crate::config::{
-    access_log::AccessLog,
+    access_log::{AccessLog, Condition},
     config_source::DiscoverySource,
     field::{
-        self, Extension, Result, Within as _, duration_or, positive_duration, refuse, required, timeout_or, unset,
-        unsupported, without_typed_config,
+        self, Result, Within as _, duration_or, positive_duration, refuse, required, timeout_or, unset, unsupported,
     },
+    http_filter::HttpFilters,
     route::RouteTable,
+    substitution::Command,
 };
 
 #[derive(Debug)]
@@ -36,8 +33,7 @@ pub struct HttpConnectionManager {
     pub stat_prefix: Arc<str>,
     pub codec_type: CodecType,
     pub routes: RouteSource,
-    /// In order; the router is last.
-    pub http_filters: Vec<HttpFilter>,
+    pub http_filters: HttpFilters,
     pub server_name: http::HeaderValue,
     pub server_header_transformation: ServerHeaderTransformation,
     /// `common_http_protocol_options.idle_timeout`: no request on the connection for this long. Default one hour; None: never.
@@ -70,6 +66,15 @@ pub struct HttpConnectionManager {
     /// `100-continue` is for the upstream to answer; its interim responses pass.
     pub proxy_100_continue: bool,
     pub access_log: Vec<AccessLog>,
+    /// Which messages are kept to the end of an exchange because something is written with them then.
+    pub kept: KeptMessages,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptMessages {
+    pub request: bool,
+    pub response: bool,
+    pub trailers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,18 +95,6 @@ pub enum ServerHeaderTransformation {
     Overwrite,
     AppendIfAbsent,
     PassThrough,
-}
-
-#[derive(Clone, Debug)]
-pub enum HttpFilter {
-    Router(RouterFilter),
-}
-
-#[derive(Clone, Debug)]
-pub struct RouterFilter {
-    pub suppress_envoy_headers: bool,
-    /// Adds `x-envoy-upstream-service-time`... and per-cluster dynamic statistics by response code.
-    pub dynamic_stats: bool,
 }
 
 const SERVER_NAME: &str = "envoy";
@@ -191,11 +184,14 @@ impl HttpConnectionManager {
         refuse_strip_port_mode(strip_port_mode)?;
         let connection = ConnectionOptions::from_proto(common_http_protocol_options.unwrap_or_default())
             .within("common_http_protocol_options")?;
+        let http_filters = HttpFilters::from_proto(http_filters)?;
+        let access_log = field::each(access_log, "access_log", AccessLog::from_proto)?;
         Ok(Self {
+            kept: KeptMessages::of(&access_log, &http_filters),
             stat_prefix: stat_prefix.into(),
             codec_type: CodecType::from_proto(codec_type)?,
             routes: RouteSource::from_proto(required(route_specifier, "route_specifier")?)?,
-            http_filters: HttpFilter::chain(http_filters)?,
+            http_filters,
             server_name: header_value_or(&server_name, SERVER_NAME, "server_name")?,
             server_header_transformation: ServerHeaderTransformation::from_proto(server_header_transformation)?,
             idle_timeout: connection.idle_timeout,
@@ -219,8 +215,21 @@ impl HttpConnectionManager {
             always_set_request_id_in_response,
             proxy_100_continue,
             via: if via.is_empty() { None } else { Some(field::header_value(&via, "via")?) },
-            access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
+            access_log,
         })
+    }
+}
+
+impl KeptMessages {
+    fn of(access_log: &[AccessLog], filters: &HttpFilters) -> Self {
+        let condition =
+            |is_such: fn(&Condition) -> bool| access_log.iter().filter_map(|log| log.condition.as_ref()).any(is_such);
+        let format = |is_such: fn(&Command) -> bool| access_log.iter().any(|log| log.format.any(is_such));
+        Self {
+            request: format(Command::reads_request) || condition(Condition::reads_request) || filters.reads_request(),
+            response: format(Command::reads_response_headers) || condition(Condition::reads_response),
+            trailers: format(Command::reads_trailers) || condition(Condition::reads_response),
+        }
     }
 }
 
@@ -322,62 +331,6 @@ impl RouteSource {
         let DiscoverySource { initial_fetch_timeout } =
             DiscoverySource::from_proto(required(config_source, "config_source")?).within("config_source")?;
         Ok(Self::Rds { route_config_name: route_config_name.into(), initial_fetch_timeout })
-    }
-}
-
-impl HttpFilter {
-    /// The filters of a connection manager: the router, which must be there, is last.
-    fn chain(messages: Vec<ProtoHttpFilter>) -> Result<Vec<Self>> {
-        let filters: Vec<Option<Self>> = field::each(messages, "http_filters", Self::from_proto)?;
-        for (index, filter) in filters.iter().enumerate() {
-            let is_last = index + 1 == filters.len();
-            if let (Some(Self::Router(_)), false) = (filter, is_last) {
-                let error = FieldError::new("", "the router must be the last filter of its chain");
-                return Err(error).at("http_filters", index);
-            }
-        }
-        match filters.last() {
-            Some(Some(Self::Router(_))) => Ok(filters.into_iter().flatten().collect()),
-            _ => Err(FieldError::new("http_filters", "the last filter must be the router")),
-        }
-    }
-
-    /// None: a filter that is not known, and may be left out.
-    fn from_proto(message: ProtoHttpFilter) -> Result<Option<Self>> {
-        let ProtoHttpFilter { name: _, is_optional, disabled, config_type } = message;
-        let extension = match config_type {
-            Some(ConfigType::TypedConfig(typed_config)) => Extension::new(typed_config)?,
-            Some(ConfigType::ConfigDiscovery(_)) => return Err(unsupported("config_discovery")),
-            None => return Err(without_typed_config()),
-        };
-        if !extension.is::<Router>() {
-            return if is_optional { Ok(None) } else { Err(extension.unsupported()) };
-        }
-        if disabled {
-            return Err(FieldError::new("disabled", "the router cannot be disabled"));
-        }
-        RouterFilter::from_proto(extension.unpack()?).within("typed_config").map(|router| Some(Self::Router(router)))
-    }
-}
-
-impl RouterFilter {
-    #[expect(deprecated, reason = "named to be refused")]
-    fn from_proto(message: Router) -> Result<Self> {
-        let Router {
-            dynamic_stats,
-            start_child_span,
-            upstream_log,
-            upstream_log_options,
-            suppress_envoy_headers,
-            strict_check_headers,
-            respect_expected_rq_timeout,
-            suppress_grpc_request_failure_code_stats,
-            upstream_http_filters,
-            reject_connect_request_early_data: _, // CONNECT is refused, early data with it
-        } = message;
-        refuse!(start_child_span, upstream_log, upstream_log_options, strict_check_headers);
-        refuse!(respect_expected_rq_timeout, suppress_grpc_request_failure_code_stats, upstream_http_filters);
-        Ok(Self { suppress_envoy_headers, dynamic_stats: field::bool_or(dynamic_stats, true) })
     }
 }
 

@@ -12,7 +12,10 @@ pub mod data_source;
 pub mod endpoint;
 pub mod field;
 pub mod filter_chain;
+pub mod fraction;
+pub mod header_mutation;
 pub mod http_connection_manager;
+pub mod http_filter;
 pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
@@ -22,6 +25,7 @@ pub mod proxy_protocol;
 pub mod retry_policy;
 pub mod route;
 pub mod socket_option;
+pub mod substitution;
 pub mod tcp_proxy;
 #[cfg(test)]
 pub(crate) mod testing;

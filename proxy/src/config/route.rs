@@ -19,6 +19,8 @@ pub use crate::config::retry_policy::{BackOff, RetryOn, RetryPolicy};
 use crate::config::{
     data_source,
     field::{self, Result, Within as _, element, refuse, required, unsupported},
+    header_mutation::HeaderRules,
+    http_filter::{CorsPolicy, RouteFilters},
     matcher::{self, HeaderMatcher, StringMatcher},
     metadata::Fields,
 };
@@ -37,6 +39,13 @@ pub struct RouteTable {
     pub ignore_port_in_host_matching: bool,
     /// Refuse the table when it names a cluster that does not exist.
     pub validate_clusters: bool,
+    pub request_headers: HeaderRules,
+    pub response_headers: HeaderRules,
+    /// Otherwise the most general place has the last word about a header.
+    pub most_specific_header_mutations_wins: bool,
+    /// Whether any response header is written with what the request said.
+    pub has_response_formats: bool,
+    pub filters: RouteFilters,
 }
 
 #[derive(Debug)]
@@ -48,6 +57,10 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     pub include_request_attempt_count: bool,
     pub include_attempt_count_in_response: bool,
+    pub request_headers: HeaderRules,
+    pub response_headers: HeaderRules,
+    pub filters: RouteFilters,
+    pub cors: Option<CorsPolicy>,
 }
 
 #[derive(Debug)]
@@ -55,6 +68,9 @@ pub struct Route {
     pub name: Arc<str>,
     pub route_match: RouteMatch,
     pub action: RouteAction,
+    pub request_headers: HeaderRules,
+    pub response_headers: HeaderRules,
+    pub filters: RouteFilters,
 }
 
 #[derive(Debug)]
@@ -113,6 +129,7 @@ pub struct ForwardAction {
     pub hash_policy: Vec<HashPolicy>,
     /// What a host's metadata must have for load balancing: which subset of the cluster is meant.
     pub metadata_match: Option<Arc<Fields>>,
+    pub cors: Option<CorsPolicy>,
 }
 
 #[derive(Debug)]
@@ -122,10 +139,14 @@ pub enum ClusterSpecifier {
     Weighted(Vec<WeightedCluster>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct WeightedCluster {
     pub name: Arc<str>,
     pub weight: u32,
+    pub request_headers: HeaderRules,
+    pub response_headers: HeaderRules,
+    pub filters: RouteFilters,
+    pub host_rewrite_literal: Option<http::HeaderValue>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,7 +178,7 @@ impl RouteTable {
             response_headers_to_remove,
             request_headers_to_add,
             request_headers_to_remove,
-            most_specific_header_mutations_wins: _, // orders header mutations, each of which is refused
+            most_specific_header_mutations_wins,
             validate_clusters,
             max_direct_response_body_size_bytes,
             cluster_specifier_plugins,
@@ -169,16 +190,23 @@ impl RouteTable {
             metadata: _, // for extensions' eyes, and none reads it
             route_specifiers,
         } = message;
-        refuse!(vhds, internal_only_headers, response_headers_to_add, response_headers_to_remove);
-        refuse!(request_headers_to_add, request_headers_to_remove, cluster_specifier_plugins, request_mirror_policies);
-        refuse!(vhost_header, ignore_path_parameters_in_path_matching, typed_per_filter_config, route_specifiers);
+        refuse!(vhds, internal_only_headers, cluster_specifier_plugins, request_mirror_policies);
+        refuse!(vhost_header, ignore_path_parameters_in_path_matching, route_specifiers);
         let limits = Limits {
             body_bytes_max: field::u32_or(max_direct_response_body_size_bytes, DIRECT_RESPONSE_BODY_BYTES_MAX),
         };
         let virtual_hosts =
             field::each(virtual_hosts, "virtual_hosts", |message| VirtualHost::from_proto(message, &limits))?;
         refuse_shared_domains(&virtual_hosts, &name)?;
+        let response_headers =
+            HeaderRules::from_proto(response_headers_to_add, response_headers_to_remove, "response")?;
         Ok(Self {
+            has_response_formats: response_headers.reads_request()
+                || virtual_hosts.iter().any(VirtualHost::has_response_formats),
+            request_headers: HeaderRules::from_proto(request_headers_to_add, request_headers_to_remove, "request")?,
+            response_headers,
+            most_specific_header_mutations_wins,
+            filters: RouteFilters::from_proto(typed_per_filter_config)?,
             name: name.into(),
             hash,
             virtual_hosts,
@@ -289,8 +317,7 @@ impl VirtualHost {
             metadata: _, // for extensions' eyes, and none reads it
             route_specifiers,
         } = message;
-        refuse!(matcher, require_tls, virtual_clusters, rate_limits, request_headers_to_add, request_headers_to_remove);
-        refuse!(response_headers_to_add, response_headers_to_remove, cors, typed_per_filter_config);
+        refuse!(matcher, require_tls, virtual_clusters, rate_limits);
         refuse!(retry_policy_typed_config, hedge_policy, include_is_timeout_retry_header);
         refuse!(per_request_buffer_limit_bytes, request_body_buffer_limit, request_mirror_policies, route_specifiers);
         let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
@@ -302,7 +329,15 @@ impl VirtualHost {
             })?,
             include_request_attempt_count,
             include_attempt_count_in_response,
+            request_headers: HeaderRules::from_proto(request_headers_to_add, request_headers_to_remove, "request")?,
+            response_headers: HeaderRules::from_proto(response_headers_to_add, response_headers_to_remove, "response")?,
+            filters: RouteFilters::from_proto(typed_per_filter_config)?,
+            cors: cors.map(CorsPolicy::from_route).transpose().within("cors")?,
         })
+    }
+
+    fn has_response_formats(&self) -> bool {
+        self.response_headers.reads_request() || self.routes.iter().any(|route| route.has_response_formats())
     }
 }
 
@@ -327,9 +362,7 @@ impl Route {
             route_specifiers,
             action,
         } = message;
-        refuse!(typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add);
-        refuse!(response_headers_to_remove, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit);
-        refuse!(route_specifiers);
+        refuse!(per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit, route_specifiers);
         let action = match required(action, "action")? {
             Action::Route(message) => {
                 RouteAction::Forward(Box::new(ForwardAction::from_proto(message, retry_policy).within("route")?))
@@ -345,7 +378,23 @@ impl Route {
             name: name.into(),
             route_match: RouteMatch::from_proto(required(r#match, "match")?).within("match")?,
             action,
+            request_headers: HeaderRules::from_proto(request_headers_to_add, request_headers_to_remove, "request")?,
+            response_headers: HeaderRules::from_proto(response_headers_to_add, response_headers_to_remove, "response")?,
+            filters: RouteFilters::from_proto(typed_per_filter_config)?,
         })
+    }
+
+    fn has_response_formats(&self) -> bool {
+        let of_clusters = match &self.action {
+            RouteAction::Forward(action) => match &action.cluster {
+                ClusterSpecifier::Weighted(clusters) => {
+                    clusters.iter().any(|cluster| cluster.response_headers.reads_request())
+                }
+                ClusterSpecifier::Cluster(_) => false,
+            },
+            RouteAction::DirectResponse(_) => false,
+        };
+        of_clusters || self.response_headers.reads_request()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::config::{
     access_log::AccessLog,
     field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or},
     retry_policy::BackOff,
-    route::{self, WeightedCluster},
+    route,
 };
 
 #[derive(Debug)]
@@ -68,6 +68,12 @@ pub enum TcpCluster {
     Single(Arc<str>),
     /// Weights sum to at least 1.
     Weighted(Vec<WeightedCluster>),
+}
+
+#[derive(Clone, Debug)]
+pub struct WeightedCluster {
+    pub name: Arc<str>,
+    pub weight: u32,
 }
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -172,7 +178,7 @@ impl TcpCluster {
             ClusterSpecifier::Cluster(name) => Ok(Self::Single(name.into())),
             ClusterSpecifier::WeightedClusters(ProtoWeightedCluster { clusters }) => {
                 let clusters = field::each(clusters, "clusters", cluster_weight).within("weighted_clusters")?;
-                route::check_weights(&clusters).within("weighted_clusters")?;
+                route::check_weights(clusters.iter().map(|cluster| cluster.weight)).within("weighted_clusters")?;
                 Ok(Self::Weighted(clusters))
             }
         }

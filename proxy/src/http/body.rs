@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::http::{
     exchange::{Deadline, RequestBody},
+    filter::FilteredBody,
     h1::{IncomingBody, UpstreamBody, Violation},
     h2::{RecvStream, StreamError},
     replay::Replay,
@@ -29,6 +30,8 @@ pub enum Body {
     Request(Box<RequestBody>),
     /// The same, kept for another try.
     Replay(Replay),
+    /// A filter has changed it, or changes it as it passes.
+    Filtered(Box<FilteredBody>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,7 @@ impl http_body::Body for Body {
             Body::Http2(stream) => stream.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Body::Request(body) => body.poll_frame(cx),
             Body::Replay(replay) => replay.poll_frame(cx),
+            Body::Filtered(body) => body.poll_frame(cx),
         }
     }
 
@@ -84,6 +88,7 @@ impl http_body::Body for Body {
             Body::Http2(stream) => stream.is_end_stream(),
             Body::Request(body) => body.is_end_stream(),
             Body::Replay(replay) => replay.is_end_stream(),
+            Body::Filtered(body) => body.is_end_stream(),
         }
     }
 
@@ -92,7 +97,9 @@ impl http_body::Body for Body {
             Body::Empty => SizeHint::with_exact(0),
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             // The content-length header, where there is one, goes along with the headers.
-            Body::Http1(_) | Body::Incoming(_) | Body::Http2(_) | Body::Replay(_) => SizeHint::default(),
+            Body::Http1(_) | Body::Incoming(_) | Body::Http2(_) | Body::Replay(_) | Body::Filtered(_) => {
+                SizeHint::default()
+            }
             Body::Request(body) => body.size_hint(),
         }
     }

@@ -6,15 +6,16 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use tower::Service;
 
 use crate::{
-    config::http_connection_manager::{CodecType, HttpFilter, ServerHeaderTransformation},
+    config::http_connection_manager::{CodecType, ServerHeaderTransformation},
     http::{
         body::Body,
         exchange::{Exchange, RequestBody, ResponseBody},
+        filter::{self, ConnectionBuckets},
         h1, h2,
         local_reply::LocalReply,
         request_headers::{self, X_REQUEST_ID},
         response_flags::ResponseFlags,
-        router,
+        route::resolved::ResolvedRoute,
     },
     listener::{
         active::ActiveHttp,
@@ -30,6 +31,8 @@ use crate::{
 pub struct HttpConnection {
     pub active: Arc<ActiveHttp>,
     pub downstream: Rc<Downstream>,
+    /// Of the filters that limit each connection.
+    pub buckets: ConnectionBuckets,
     requests: Cell<u32>,
     requests_under_way: Cell<u32>,
 }
@@ -49,6 +52,7 @@ pub async fn serve(active: Arc<ActiveHttp>, downstream: Rc<Downstream>, stream: 
     });
     let connection = Rc::new(HttpConnection {
         downstream,
+        buckets: ConnectionBuckets::default(),
         requests: Cell::new(0),
         requests_under_way: Cell::new(0),
         active: active.clone(),
@@ -119,7 +123,7 @@ impl HttpConnection {
         let body = RequestBody::wrap(body, &exchange);
         let mut response = match request_headers::prepare(&mut head, &self.active.config, &self.downstream) {
             Err(refused) => {
-                exchange.captured.borrow_mut().capture_request(&self.active.config.access_log, &head);
+                exchange.keep_request(&head);
                 refused.into_response(&exchange)
             }
             Ok(()) => {
@@ -135,17 +139,19 @@ impl HttpConnection {
         response
     }
 
-    /// Through the filters, in order. The router is the last and answers.
     async fn filtered(
         &self,
         exchange: &Rc<Exchange>,
         head: http::request::Parts,
         body: Body,
     ) -> Response<ResponseBody> {
-        // The configuration holds exactly one router, at the end.
-        let HttpFilter::Router(filter) =
-            self.active.config.http_filters.last().expect("a connection manager has a router");
-        router::route(filter, exchange, head, body).await
+        exchange.set_route(self.resolve_route(&head));
+        filter::run(&self.active.config.http_filters, exchange, head, body).await
+    }
+
+    fn resolve_route(&self, head: &http::request::Parts) -> Option<ResolvedRoute> {
+        let routes = self.active.routes.load_full()?;
+        ResolvedRoute::resolve(routes, head, &self.downstream)
     }
 
     /// A request whose head is none: nothing is known of it but that it came, and was refused by the codec.
@@ -205,7 +211,7 @@ impl HttpConnection {
         }
         exchange.status.set(Some(response.status()));
         exchange.response_begun.set(Some(exchange.started.elapsed()));
-        exchange.captured.borrow_mut().capture_response(&config.access_log, response);
+        exchange.keep_response(response);
     }
 
     /// The connection ends after the requests under way.

@@ -18,23 +18,25 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::{
-    access_log::CapturedHeaders,
     http::{
         body::{Body, BodyError},
         connection_manager::HttpConnection,
         h2::{Reason, StreamError},
         informational::Informational,
+        local_reply::LocalReply,
         response_flags::ResponseFlags,
+        route::resolved::ResolvedRoute,
         upstream_request::UpstreamStream,
     },
     stats::HttpStat,
+    substitution::{Context as Facts, Subject},
 };
 
 pub struct Exchange {
     pub connection: Rc<HttpConnection>,
     pub started: Instant,
     /// Only where something logs it.
-    pub started_at: Option<SystemTime>,
+    started_at: Option<SystemTime>,
     pub protocol: http::Version,
     pub is_grpc: bool,
     pub flags: Cell<ResponseFlags>,
@@ -45,15 +47,29 @@ pub struct Exchange {
     pub bytes_received: Cell<u64>,
     pub bytes_sent: Cell<u64>,
     pub attempts: Cell<u32>,
+    /// Whose request it is: the caller's own address, or what trusted proxies say of it.
+    pub remote_address: Cell<SocketAddr>,
     pub upstream_host: Cell<Option<SocketAddr>>,
+    pub upstream_hostname: RefCell<Option<Arc<str>>>,
+    pub upstream_protocol: Cell<Option<http::Version>>,
     pub upstream_cluster: RefCell<Option<Arc<str>>>,
     pub upstream_failure: RefCell<Option<String>>,
     pub route_name: RefCell<Option<Arc<str>>>,
-    /// Since the start: the request was received, the response began, the response was sent.
+    pub virtual_cluster_name: RefCell<Option<Arc<str>>>,
+    pub is_health_check: Cell<bool>,
+    pub has_active_fault: Cell<bool>,
+    /// Since the start: the last try and its response; the request was received, the response began, the response was sent.
+    pub upstream_request_begun: Cell<Option<Duration>>,
+    pub upstream_response_begun: Cell<Option<Duration>>,
+    pub upstream_response_ended: Cell<Option<Duration>>,
     pub request_received: Cell<Option<Duration>>,
     pub response_begun: Cell<Option<Duration>>,
     pub response_sent: Cell<Option<Duration>>,
-    pub captured: RefCell<CapturedHeaders>,
+    /// Found once, before the first filter.
+    route: RefCell<Option<ResolvedRoute>>,
+    kept: RefCell<Kept>,
+    /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
+    refused: RefCell<Option<LocalReply>>,
     /// Interim responses on their way to the downstream codec.
     pub informational: Informational,
     request_waker: RefCell<Option<Waker>>,
@@ -82,14 +98,25 @@ impl Exchange {
             bytes_received: Cell::default(),
             bytes_sent: Cell::default(),
             attempts: Cell::default(),
+            remote_address: Cell::new(connection.downstream.remote_address),
             upstream_host: Cell::default(),
+            upstream_hostname: RefCell::default(),
+            upstream_protocol: Cell::default(),
             upstream_cluster: RefCell::default(),
             upstream_failure: RefCell::default(),
             route_name: RefCell::default(),
+            virtual_cluster_name: RefCell::default(),
+            is_health_check: Cell::default(),
+            has_active_fault: Cell::default(),
+            upstream_request_begun: Cell::default(),
+            upstream_response_begun: Cell::default(),
+            upstream_response_ended: Cell::default(),
             request_received: Cell::default(),
             response_begun: Cell::default(),
             response_sent: Cell::default(),
-            captured: RefCell::default(),
+            route: RefCell::default(),
+            kept: RefCell::default(),
+            refused: RefCell::default(),
             informational: Informational::new(connection.active.config.proxy_100_continue),
             request_waker: RefCell::default(),
             connection,
@@ -136,6 +163,54 @@ impl Exchange {
         self.count(HttpStat::RqIdleTimeout);
     }
 
+    pub fn started_at(&self) -> SystemTime {
+        self.started_at.unwrap_or_else(|| SystemTime::now() - self.started.elapsed())
+    }
+
+    pub fn set_route(&self, route: Option<ResolvedRoute>) {
+        *self.route.borrow_mut() = route;
+    }
+
+    /// None: no route matches.
+    pub fn route(&self) -> Option<ResolvedRoute> {
+        self.route.borrow().clone()
+    }
+
+    pub fn refuse(&self, reply: LocalReply) {
+        self.refused.borrow_mut().get_or_insert(reply);
+    }
+
+    pub fn take_refusal(&self) -> Option<LocalReply> {
+        self.refused.borrow_mut().take()
+    }
+
+    /// The request as it goes on, or as it was refused, where something is written with it later.
+    pub fn keep_request(&self, head: &request::Parts) {
+        let config = &self.connection.active.config;
+        let route_wants = || self.route.borrow().as_ref().is_some_and(ResolvedRoute::reads_request);
+        if config.kept.request || route_wants() {
+            self.kept.borrow_mut().request = Some(Box::new(head.clone()));
+        }
+    }
+
+    pub fn keep_response<B>(&self, response: &http::Response<B>) {
+        if self.connection.active.config.kept.response {
+            self.kept.borrow_mut().response = Some(Box::new(response.headers().clone()));
+        }
+    }
+
+    /// With what was kept of the messages.
+    pub fn with_messages<T>(&self, work: impl FnOnce(Facts<'_>) -> T) -> T {
+        let kept = self.kept.borrow();
+        work(Facts {
+            subject: Subject::Http(self),
+            request: kept.request.as_deref(),
+            response: self.status.get().zip(kept.response.as_deref()),
+            trailers: kept.trailers.as_deref(),
+            local_reply_body: b"",
+        })
+    }
+
     pub fn request_complete(&self) {
         if self.request_received.get().is_none() {
             self.request_received.set(Some(self.started.elapsed()));
@@ -174,10 +249,22 @@ impl Drop for Exchange {
             stats.cells.inc(index, HttpStat::RqRxReset);
         }
         connection.request_ended();
+        if self.has_active_fault.get() {
+            stats.cells.dec(index, HttpStat::FaultActive);
+        }
         if self.started_at.is_some() {
-            connection.downstream.worker.access_logs.log_http(&connection.active.config.access_log, self);
+            let logs = &connection.active.config.access_log;
+            self.with_messages(|context| connection.downstream.worker.access_logs.log(logs, &context));
         }
     }
+}
+
+/// Of the messages, what something is written with at the end.
+#[derive(Default)]
+struct Kept {
+    request: Option<Box<request::Parts>>,
+    response: Option<Box<HeaderMap>>,
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// gRPC over HTTP/2: the content type `application/grpc`, alone or with a suffix.
@@ -333,6 +420,14 @@ impl ResponseBody {
         }
     }
 
+    /// Puts something around what is left of it, or in its place.
+    pub fn change(&mut self, change: impl FnOnce(Body) -> Body) {
+        self.inner = change(std::mem::take(&mut self.inner));
+        if self.inner.is_end_stream() {
+            self.upstream_complete();
+        }
+    }
+
     /// What goes downstream is complete.
     pub fn sent(&self) {
         if self.exchange.response_sent.get().is_none() {
@@ -348,6 +443,7 @@ impl ResponseBody {
     /// The upstream's part is over: its connection is free for others.
     fn upstream_complete(&mut self) {
         if let Some(upstream) = self.upstream.take() {
+            self.exchange.upstream_response_ended.set(Some(self.exchange.started.elapsed()));
             upstream.complete();
         }
     }
@@ -400,6 +496,11 @@ impl http_body::Body for ResponseBody {
                 this.deadlines.activity();
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 this.exchange.bytes_sent.set(this.exchange.bytes_sent.get() + bytes);
+                if let Some(trailers) = frame.trailers_ref()
+                    && this.exchange.connection.active.config.kept.trailers
+                {
+                    this.exchange.kept.borrow_mut().trailers = Some(Box::new(trailers.clone()));
+                }
                 if frame.is_trailers() || this.inner.is_end_stream() {
                     this.upstream_complete();
                     this.sent();

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use crate::http::{
     body::Body,
@@ -18,13 +18,15 @@ pub struct LocalReply {
     pub flags: ResponseFlags,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: Cow<'static, str>,
-    /// A circuit breaker refused: says so to the caller.
-    pub overloaded: bool,
+    /// More than what every reply has. Few have any.
+    headers: Option<Box<HeaderMap>>,
+    /// None: by the HTTP status.
+    pub grpc_status: Option<u32>,
 }
 
 impl LocalReply {
     pub fn new(status: StatusCode, flags: ResponseFlags, details: impl Into<Cow<'static, str>>) -> LocalReply {
-        LocalReply { status, body: Bytes::new(), flags, details: details.into(), overloaded: false }
+        LocalReply { status, body: Bytes::new(), flags, details: details.into(), headers: None, grpc_status: None }
     }
 
     #[must_use]
@@ -32,19 +34,26 @@ impl LocalReply {
         LocalReply { body: body.into(), ..self }
     }
 
+    #[must_use]
+    pub fn with_grpc_status(self, status: u32) -> LocalReply {
+        LocalReply { grpc_status: Some(status), ..self }
+    }
+
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers.get_or_insert_default()
+    }
+
     pub fn into_response(self, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
         exchange.add_flag(self.flags);
         *exchange.details.borrow_mut() = self.details.clone();
-        let mut response = if exchange.is_grpc { self.grpc() } else { self.plain() };
-        if self.overloaded {
-            response.headers_mut().insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-        }
+        let response = if exchange.is_grpc { self.grpc() } else { self.plain() };
         response.map(|body| ResponseBody::local(body, exchange.clone()))
     }
 
     fn plain(&self) -> Response<Body> {
         let mut response = Response::new(Body::Full(self.body.clone()));
         *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers.as_deref().cloned().unwrap_or_default();
         if !self.body.is_empty() {
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_LENGTH, self.body.len().into());
@@ -55,9 +64,11 @@ impl LocalReply {
 
     fn grpc(&self) -> Response<Body> {
         let mut response = Response::new(Body::Empty);
+        *response.headers_mut() = self.headers.as_deref().cloned().unwrap_or_default();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", grpc_status(self.status).into());
+        let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status).into());
+        headers.entry("grpc-status").or_insert_with(|| status.into());
         if !self.body.is_empty()
             && let Ok(message) = HeaderValue::from_maybe_shared(percent_encoded(&self.body))
         {
@@ -68,7 +79,7 @@ impl LocalReply {
 }
 
 /// gRPC's "HTTP to gRPC Status Code Mapping".
-fn grpc_status(status: StatusCode) -> u16 {
+pub fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {
         400 => 13,
         401 => 16,
@@ -80,7 +91,7 @@ fn grpc_status(status: StatusCode) -> u16 {
 }
 
 /// gRPC over HTTP/2, "Responses": everything but printable ASCII, and the percent sign, is encoded.
-fn percent_encoded(text: &[u8]) -> Bytes {
+pub fn percent_encoded(text: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(text.len());
     for &byte in text {
         if (b' '..=b'~').contains(&byte) && byte != b'%' {

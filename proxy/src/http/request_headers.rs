@@ -157,6 +157,55 @@ pub fn authority(head: &request::Parts) -> &[u8] {
     }
 }
 
+/// `https` or `http`, as the caller said it, or as the proxy in front of us did.
+pub fn scheme(head: &request::Parts) -> &str {
+    match head.uri.scheme_str() {
+        Some(scheme) => scheme,
+        None => match head.headers.get(X_FORWARDED_PROTO) {
+            Some(proto) if proto == "https" => "https",
+            _ => "http",
+        },
+    }
+}
+
+/// Puts another path, with its query, in the place of the request's.
+pub fn set_path(head: &mut request::Parts, path: &str) -> Result<(), LocalReply> {
+    let unusable = || bad_request("path_rewrite_failed");
+    let path = uri::PathAndQuery::from_maybe_shared(bytes::Bytes::copy_from_slice(path.as_bytes()));
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(path.map_err(|_| unusable())?);
+    if parts.authority.is_some() != parts.scheme.is_some() {
+        parts.scheme = parts.authority.as_ref().map(|_| uri::Scheme::HTTP);
+    }
+    head.uri = http::Uri::from_parts(parts).map_err(|_| unusable())?;
+    Ok(())
+}
+
+/// Puts another host in the place of the request's.
+pub fn set_authority(head: &mut request::Parts, host: &HeaderValue) -> Result<(), LocalReply> {
+    head.headers.insert(header::HOST, host.clone());
+    if head.uri.authority().is_some() {
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.authority = None;
+        parts.scheme = None;
+        head.uri = http::Uri::from_parts(parts).map_err(|_| bad_request("host_rewrite_failed"))?;
+    }
+    Ok(())
+}
+
+/// Where the request has a scheme of its own; otherwise what says it is `x-forwarded-proto`.
+pub fn set_scheme(head: &mut request::Parts, scheme: &str) {
+    let mut parts = head.uri.clone().into_parts();
+    if parts.scheme.is_some()
+        && let Ok(scheme) = scheme.parse()
+    {
+        parts.scheme = Some(scheme);
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            head.uri = uri;
+        }
+    }
+}
+
 /// The request as an HTTP/1.1 upstream wants it: origin form, with a Host field.
 pub fn to_http1(head: &mut request::Parts) -> Result<(), http::Error> {
     head.version = Version::HTTP_11;

@@ -4,7 +4,6 @@
 
 use std::{
     rc::Rc,
-    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -13,18 +12,20 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, request, response};
 
 use crate::{
     config::{
-        http_connection_manager::RouterFilter,
-        route::{ClusterSpecifier, ForwardAction, RetryPolicy, Route, RouteAction},
+        http_filter::RouterFilter,
+        route::{ForwardAction, RetryPolicy, RouteAction},
     },
     http::{
         body::Body,
         exchange::{Deadline, Deadlines, Exchange, ResponseBody},
+        header_mutation,
         host_selection::{Ends, HostSelection},
         local_reply::LocalReply,
         replay::ReplaySource,
-        request_headers::{authority, remove_hop_by_hop},
+        request_headers::{remove_hop_by_hop, set_authority, set_path},
         response_flags::ResponseFlags,
         retry::{self, TryFailure},
+        route::resolved::ResolvedRoute,
         upstream_request::{self, TryError, UpstreamStream},
     },
     stats::{ClusterStat, HostStat, HttpStat},
@@ -33,83 +34,73 @@ use crate::{
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
         pool::{ClusterPools, HostPool},
-        weighted_cluster,
     },
 };
 
 const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 pub async fn route(
     filter: &RouterFilter,
     exchange: &Rc<Exchange>,
-    head: request::Parts,
+    mut head: request::Parts,
     body: Body,
 ) -> Response<ResponseBody> {
-    let Some(found) = find_route(exchange, &head) else {
+    let Some(resolved) = exchange.route() else {
         exchange.count(HttpStat::NoRoute);
-        capture(exchange, &head);
+        exchange.keep_request(&head);
         let reply = LocalReply::new(StatusCode::NOT_FOUND, ResponseFlags::NO_ROUTE_FOUND, "route_not_found");
         return reply.into_response(exchange);
     };
-    if !found.route.name.is_empty() {
-        *exchange.route_name.borrow_mut() = Some(found.route.name.clone());
+    let route = resolved.route();
+    if !route.name.is_empty() {
+        *exchange.route_name.borrow_mut() = Some(route.name.clone());
     }
-    match &found.route.action {
+    let mut response = match &route.action {
         RouteAction::DirectResponse(direct) => {
             exchange.count(HttpStat::RqDirectResponse);
-            capture(exchange, &head);
+            for rules in resolved.request_rules() {
+                header_mutation::apply_to_request(rules, exchange, &mut head);
+            }
+            exchange.keep_request(&head);
             let reply = LocalReply::new(direct.status, ResponseFlags::default(), "direct_response");
             reply.with_body(direct.body.clone()).into_response(exchange)
         }
         RouteAction::Forward(action) => {
-            let forwarded = forward(filter, exchange, action, &found, head, body).await;
-            forwarded.unwrap_or_else(|reply| reply.into_response(exchange))
+            let forwarded = forward(filter, exchange, action, &resolved, head, body).await;
+            forwarded.unwrap_or_else(|reply| exchange.take_refusal().unwrap_or(reply).into_response(exchange))
         }
+    };
+    for rules in resolved.response_rules() {
+        header_mutation::apply_to_response(rules, exchange, &mut response);
     }
-}
-
-/// For access logs: the request as it goes on, or as it was refused.
-fn capture(exchange: &Exchange, head: &request::Parts) {
-    exchange.captured.borrow_mut().capture_request(&exchange.connection.active.config.access_log, head);
-}
-
-struct Found {
-    route: Arc<Route>,
-    include_request_attempt_count: bool,
-    include_attempt_count_in_response: bool,
-}
-
-fn find_route(exchange: &Exchange, head: &request::Parts) -> Option<Found> {
-    let routes = exchange.connection.active.routes.load();
-    let (host, route) = routes.as_ref()?.find(head, authority(head))?;
-    Some(Found {
-        route: route.clone(),
-        include_request_attempt_count: host.include_request_attempt_count,
-        include_attempt_count_in_response: host.include_attempt_count_in_response,
-    })
+    response
 }
 
 async fn forward(
     filter: &RouterFilter,
     exchange: &Rc<Exchange>,
     action: &ForwardAction,
-    found: &Found,
+    route: &ResolvedRoute,
     mut head: request::Parts,
     body: Body,
 ) -> Result<Response<ResponseBody>, LocalReply> {
-    let pools = find_cluster(exchange, action).inspect_err(|_| capture(exchange, &head))?;
+    let pools = find_cluster(exchange, action, route, &head).inspect_err(|_| exchange.keep_request(&head))?;
     exchange.count(HttpStat::RqTotalRouted);
-    rewrite(filter, action, found, &mut head).inspect_err(|_| capture(exchange, &head))?;
+    for rules in route.request_rules() {
+        header_mutation::apply_to_request(rules, exchange, &mut head);
+    }
+    rewrite(filter, action, route, &mut head).inspect_err(|_| exchange.keep_request(&head))?;
     if !filter.suppress_envoy_headers
         && let Some(timeout) = expected_timeout(action)
     {
         head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, (timeout.as_millis() as u64).into());
     }
     let config = &exchange.connection.active.config;
-    capture(exchange, &head);
+    exchange.keep_request(&head);
     let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
     let downstream = &exchange.connection.downstream;
     let ends = Ends { local: downstream.local_address, remote: downstream.remote_address };
@@ -119,7 +110,7 @@ async fn forward(
         action,
         pools: &pools,
         selection: HostSelection::new(action, &pools, &head, ends),
-        include_attempt_count: found.include_request_attempt_count,
+        include_attempt_count: route.virtual_host().include_request_attempt_count,
         deadlines: Deadlines::new(config.request_timeout, action.timeout, idle_timeout),
         tried: Vec::new(),
         retries: 0,
@@ -133,21 +124,24 @@ async fn forward(
     if let Some(cookie) = set_cookie {
         response.headers_mut().append(http::header::SET_COOKIE, cookie);
     }
-    if found.include_attempt_count_in_response {
+    if route.virtual_host().include_attempt_count_in_response {
         response.headers_mut().insert(X_ENVOY_ATTEMPT_COUNT, attempts.into());
     }
     Ok(response)
 }
 
-fn find_cluster(exchange: &Exchange, action: &ForwardAction) -> Result<Rc<ClusterPools>, LocalReply> {
+fn find_cluster(
+    exchange: &Exchange,
+    action: &ForwardAction,
+    route: &ResolvedRoute,
+    head: &request::Parts,
+) -> Result<Rc<ClusterPools>, LocalReply> {
     let worker = &exchange.connection.downstream.worker;
-    let name = match &action.cluster {
-        ClusterSpecifier::Cluster(name) => name,
-        ClusterSpecifier::Weighted(clusters) => worker.with_random(|random| weighted_cluster::choose(clusters, random)),
-    };
-    match worker.cluster(name) {
+    let name = route.cluster_name(head);
+    let pools = name.as_ref().and_then(|name| worker.cluster(name));
+    match pools {
         Some(pools) => {
-            *exchange.upstream_cluster.borrow_mut() = Some(name.clone());
+            *exchange.upstream_cluster.borrow_mut() = name;
             Ok(pools)
         }
         None => {
@@ -161,20 +155,17 @@ fn find_cluster(exchange: &Exchange, action: &ForwardAction) -> Result<Rc<Cluste
 fn rewrite(
     filter: &RouterFilter,
     action: &ForwardAction,
-    found: &Found,
+    route: &ResolvedRoute,
     head: &mut request::Parts,
 ) -> Result<(), LocalReply> {
     use crate::config::route::PathMatch;
-    if let Some(host) = &action.host_rewrite_literal {
-        head.headers.insert(http::header::HOST, host.clone());
-        let mut uri = std::mem::take(&mut head.uri).into_parts();
-        uri.authority = None;
-        uri.scheme = None;
-        head.uri = http::Uri::from_parts(uri).map_err(|_| unusable_path())?;
+    let of_weighted = route.weighted().and_then(|cluster| cluster.host_rewrite_literal.as_ref());
+    if let Some(host) = of_weighted.or(action.host_rewrite_literal.as_ref()) {
+        set_authority(head, host)?;
     }
     let Some(replacement) = &action.prefix_rewrite else { return Ok(()) };
     let whole = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let matched = match &found.route.route_match.path {
+    let matched = match &route.route().route_match.path {
         PathMatch::Prefix(text) | PathMatch::Exact(text) | PathMatch::PathSeparatedPrefix(text) => text.len(),
         PathMatch::SafeRegex(_) => head.uri.path().len(),
     };
@@ -184,14 +175,7 @@ fn rewrite(
     {
         head.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
     }
-    let mut uri = std::mem::take(&mut head.uri).into_parts();
-    uri.path_and_query = Some(rewritten.try_into().map_err(|_| unusable_path())?);
-    head.uri = http::Uri::from_parts(uri).map_err(|_| unusable_path())?;
-    Ok(())
-}
-
-fn unusable_path() -> LocalReply {
-    LocalReply::new(StatusCode::BAD_REQUEST, ResponseFlags::default(), "path_rewrite_failed")
+    set_path(head, &rewritten)
 }
 
 /// What the upstream may take for one try.
@@ -275,6 +259,8 @@ impl Tries<'_> {
         }
         let pool = self.choose_host().ok_or(TryError::NoHealthyUpstream)?;
         exchange.upstream_host.set(Some(pool.host.address));
+        *exchange.upstream_hostname.borrow_mut() = Some(pool.host.hostname.clone());
+        exchange.upstream_request_begun.set(Some(exchange.started.elapsed()));
         self.tried.push(pool.host.id);
         let per_try = self.action.retry_policy.as_ref().and_then(|policy| policy.per_try_timeout);
         let sending = upstream_request::send(&pool, self.action.priority, &exchange.informational, head, body);
@@ -407,7 +393,9 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
         TryError::NoHealthyUpstream => LocalReply::new(unavailable, Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream")
             .with_body("no healthy upstream"),
         TryError::Overflow => {
-            LocalReply { overloaded: true, ..reset(unavailable, Flags::UPSTREAM_OVERFLOW, "overflow", None) }
+            let mut reply = reset(unavailable, Flags::UPSTREAM_OVERFLOW, "overflow", None);
+            reply.headers_mut().insert(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
+            reply
         }
         TryError::Connect(ConnectError::Timeout) => {
             reset(unavailable, Flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout", None)
@@ -425,16 +413,33 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
         TryError::RemoteReset => reset(unavailable, Flags::UPSTREAM_REMOTE_RESET, "remote reset", None),
         TryError::Protocol => reset(StatusCode::BAD_GATEWAY, Flags::UPSTREAM_PROTOCOL_ERROR, "protocol error", None),
         TryError::PerTryTimeout => timed_out(Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
-        TryError::Deadline(Deadline::Timeout) => timed_out(Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
-        TryError::Deadline(Deadline::Request) => {
-            LocalReply::new(StatusCode::REQUEST_TIMEOUT, Flags::default(), "request_overall_timeout")
+        TryError::Deadline(over) => reply_to_deadline(*over),
+    }
+}
+
+fn reply_to_deadline(over: Deadline) -> LocalReply {
+    match over {
+        Deadline::Timeout => timed_out(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+        Deadline::Request => {
+            LocalReply::new(StatusCode::REQUEST_TIMEOUT, ResponseFlags::default(), "request_overall_timeout")
                 .with_body("request timeout")
         }
-        TryError::Deadline(Deadline::Idle) => {
-            let reply = LocalReply::new(StatusCode::REQUEST_TIMEOUT, Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout");
+        Deadline::Idle => {
+            let flags = ResponseFlags::STREAM_IDLE_TIMEOUT;
+            let reply = LocalReply::new(StatusCode::REQUEST_TIMEOUT, flags, "stream_idle_timeout");
             reply.with_body("stream timeout")
         }
     }
+}
+
+/// Of a request that did not get as far as an upstream.
+pub fn deadline_reply(exchange: &Exchange, over: Deadline) -> LocalReply {
+    match over {
+        Deadline::Request => exchange.count(HttpStat::RqTimeout),
+        Deadline::Idle => exchange.count(HttpStat::RqIdleTimeout),
+        Deadline::Timeout => {}
+    }
+    reply_to_deadline(over)
 }
 
 fn timed_out(flags: ResponseFlags, details: &'static str) -> LocalReply {
@@ -448,6 +453,8 @@ fn respond(
     (mut head, body, stream): Answer,
     deadlines: Deadlines,
 ) -> Response<ResponseBody> {
+    exchange.upstream_response_begun.set(Some(exchange.started.elapsed()));
+    exchange.upstream_protocol.set(Some(head.version));
     remove_hop_by_hop(&mut head.headers);
     if !filter.suppress_envoy_headers {
         let elapsed_ms = exchange.started.elapsed().as_millis() as u64;

@@ -93,6 +93,10 @@ impl Downstream {
         self.control.order(cx)
     }
 
+    pub fn filter_chain_name(&self) -> Option<&str> {
+        self.chain.as_ref().map(|chain| &*chain.config.name)
+    }
+
     /// Its chain is gone from the configuration, the process is to end, or the connection is too old.
     pub fn is_draining(&self) -> bool {
         self.control.is_draining()

@@ -110,6 +110,13 @@ group! {
         RqTotalRouted "rq_total" Counter,
         NoRoute "no_route" Counter,
         NoCluster "no_cluster" Counter,
+        CorsOriginValid "cors_origin_valid" Counter,
+        CorsOriginInvalid "cors_origin_invalid" Counter,
+        FaultDelaysInjected "fault_delays_injected" Counter,
+        FaultAbortsInjected "fault_aborts_injected" Counter,
+        FaultResponseRateLimitInjected "fault_response_rl_injected" Counter,
+        FaultOverflow "fault_faults_overflow" Counter,
+        FaultActive "fault_active_faults" Gauge,
     }
 }
 

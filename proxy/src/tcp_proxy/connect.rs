@@ -102,7 +102,8 @@ fn cluster_name(config: &TcpProxy, downstream: &Downstream) -> Arc<str> {
     match (&config.cluster, downstream.sni_cluster()) {
         // As in Envoy, weights go before what another filter says.
         (TcpCluster::Weighted(clusters), _) => {
-            downstream.worker.with_random(|random| weighted_cluster::choose(clusters, random).clone())
+            let weights = clusters.iter().map(|cluster| cluster.weight);
+            clusters[downstream.worker.with_random(|random| weighted_cluster::choose(weights, random))].name.clone()
         }
         (TcpCluster::Single(_), Some(name)) => name.into(),
         (TcpCluster::Single(name), None) => name.clone(),

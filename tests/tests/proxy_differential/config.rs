@@ -10,7 +10,7 @@ use weft_tests::bootstrap::{http_filter, socket, static_cluster, with_http2};
 pub(crate) const ORIGIN_HTTP: u16 = 9080;
 pub(crate) const ORIGIN_TCP: u16 = 9000;
 pub(crate) const ORIGIN_SERVER_FIRST: u16 = 9001;
-const NOBODY: u16 = 9999;
+pub(crate) const NOBODY: u16 = 9999;
 
 /// The ports of one proxy, counted from its first.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,10 @@ impl Ports {
     /// As [`Self::http`], but the other side is known by its address: x-forwarded-for is ours to write.
     pub(crate) fn http_edge(self) -> SocketAddr {
         local(self.first + 6)
+    }
+    /// The listener of a scene.
+    pub(crate) fn scene(self, number: usize) -> SocketAddr {
+        local(self.first + 20 + u16::try_from(number).expect("few scenes"))
     }
     /// The same, reached from an internal address.
     pub(crate) fn http_internal(self) -> SocketAddr {
@@ -113,7 +117,7 @@ fn http_listener(name: &str, at: SocketAddr, access_log: &Path, edge: bool) -> V
 /// What a line of the access log says, after the case's own name.
 pub(crate) const LOG_FACTS: [&str; 8] =
     ["method", "path", "protocol", "status", "flags", "bytes received", "bytes sent", "cluster"];
-const LOG_FORMAT: &str = "%REQ(X-TEST-ID)%\t%REQ(:METHOD)%\t%REQ(:PATH)%\t%PROTOCOL%\t%RESPONSE_CODE%\t%RESPONSE_FLAGS%\t%BYTES_RECEIVED%\t%BYTES_SENT%\t%UPSTREAM_CLUSTER%\n";
+pub(crate) const LOG_FORMAT: &str = "%REQ(X-TEST-ID)%\t%REQ(:METHOD)%\t%REQ(:PATH)%\t%PROTOCOL%\t%RESPONSE_CODE%\t%RESPONSE_FLAGS%\t%BYTES_RECEIVED%\t%BYTES_SENT%\t%UPSTREAM_CLUSTER%\n";
 
 fn routes() -> Value {
     json!({

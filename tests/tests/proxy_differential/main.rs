@@ -6,9 +6,11 @@
 
 mod config;
 mod differences;
+mod filters;
 mod http1;
 mod http2;
 mod pair;
+mod scene;
 mod tcp;
 mod tools;
 
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
-use pair::{Pair, Target};
+use pair::{Bootstrap, Pair, Target};
 use weft_tests::facts::Facts;
 
 /// One behaviour to compare.
@@ -29,9 +31,13 @@ pub(crate) struct Case {
 
 pub(crate) type Observe = Box<dyn Fn(&Target) -> Result<Facts> + Send + Sync>;
 
-/// Runs every case against both and reports all differences together.
 fn compare(cases: &[Case]) -> Result<()> {
-    let pair = Pair::start()?;
+    compare_on(cases, &config::bootstrap)
+}
+
+/// Runs every case against both and reports all differences together.
+fn compare_on(cases: &[Case], bootstrap: &Bootstrap<'_>) -> Result<()> {
+    let pair = Pair::start(bootstrap)?;
     // Much of a case is waiting for a connection to close, so several run at a time.
     let next = AtomicUsize::new(0);
     let complaints = Mutex::new(Vec::new());
@@ -92,4 +98,9 @@ fn tcp_connections_go_as_envoys() -> Result<()> {
 #[test]
 fn well_known_clients_see_the_same() -> Result<()> {
     compare(&tools::cases())
+}
+
+#[test]
+fn filters_do_as_envoys() -> Result<()> {
+    scene::compare_scenes(&filters::scenes(), filters::EXCHANGES)
 }

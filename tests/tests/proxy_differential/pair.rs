@@ -14,6 +14,9 @@ use weft_tests::{peers, wait};
 
 use crate::config::{self, LOG_FACTS, Ports};
 
+/// The bootstrap's text for one of the two, from its ports and the file that it logs to.
+pub(crate) type Bootstrap<'a> = dyn Fn(Ports, &Path) -> String + Sync + 'a;
+
 /// Both, until dropped.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -34,7 +37,7 @@ pub(crate) struct Target {
 }
 
 impl Pair {
-    pub(crate) fn start() -> Result<Self> {
+    pub(crate) fn start(bootstrap: &Bootstrap<'_>) -> Result<Self> {
         let slot = Slot::acquire("weft-pair")?;
         let namespace = Namespace::create(&format!("{}-both", slot.prefix()))?;
         // Who calls this address calls from it.
@@ -46,9 +49,9 @@ impl Pair {
             .inside(&namespace);
         let origin = Process::spawn("origin", &origin, &slot.work().join("origin.log"))?;
         let envoy = Launch::new(peers::envoy()?).args(["--disable-hot-restart", "--file-flush-interval-msec", "20"]);
-        let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, &namespace, slot.work())?;
+        let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, (&namespace, slot.work()), bootstrap)?;
         let weft = Launch::new(peers::weft("weft-proxy")?);
-        let weft = Target::start("weft-proxy", weft, Ports { first: 11000 }, &namespace, slot.work())?;
+        let weft = Target::start("weft-proxy", weft, Ports { first: 11000 }, (&namespace, slot.work()), bootstrap)?;
         let mut pair = Self { envoy, weft, _origin: origin, namespace, _slot: slot };
         pair.wait_ready()?;
         Ok(pair)
@@ -85,10 +88,16 @@ impl Pair {
 }
 
 impl Target {
-    fn start(name: &'static str, launch: Launch, ports: Ports, namespace: &Namespace, work: &Path) -> Result<Self> {
+    fn start(
+        name: &'static str,
+        launch: Launch,
+        ports: Ports,
+        (namespace, work): (&Namespace, &Path),
+        write: &Bootstrap<'_>,
+    ) -> Result<Self> {
         let access_log = work.join(format!("{name}.access.log"));
         let bootstrap = work.join(format!("{name}.yaml"));
-        fs::write(&bootstrap, config::bootstrap(ports, &access_log))?;
+        fs::write(&bootstrap, write(ports, &access_log))?;
         let launch = launch
             .args(["-c".as_ref(), bootstrap.as_os_str()])
             .args(["--concurrency", "1", "-l", "warning"])

@@ -65,7 +65,8 @@ fn defaults_are_envoys() {
     assert_eq!((hpack_table_size, max_concurrent_streams), (4096, 1024));
     assert_eq!((initial_stream_window_size, initial_connection_window_size), (16 << 20, 24 << 20));
     assert!(keepalive.is_none());
-    let [HttpFilter::Router(router)] = &manager.http_filters[..] else { panic!("{:?}", manager.http_filters) };
+    let router = &manager.http_filters.router;
+    assert!(manager.http_filters.filters.is_empty());
     assert!(router.dynamic_stats && !router.suppress_envoy_headers);
 }
 
@@ -205,7 +206,7 @@ fn the_router_is_the_last_filter() {
 fn an_optional_filter_that_is_not_known_is_left_out() {
     let filters = format!("http_filters: [{{name: x, is_optional: true, typed_config: {EMPTY}}}, {ROUTER}]");
     let manager = HttpConnectionManager::from_proto(message(&open(&format!("{filters}\nroute_config: {{}}")))).unwrap();
-    assert!(matches!(manager.http_filters[..], [HttpFilter::Router(_)]));
+    assert!(manager.http_filters.filters.is_empty());
 }
 
 #[test]

@@ -10,13 +10,17 @@ use weft_xds::{
             ClusterNotFoundResponseCode, ClusterSpecifier as ProtoClusterSpecifier, HostRewriteSpecifier,
             MaxStreamDuration,
         },
-        weighted_cluster::{ClusterWeight, RandomValueSpecifier},
+        weighted_cluster::{
+            ClusterWeight, RandomValueSpecifier, cluster_weight::HostRewriteSpecifier as WeightedHostRewrite,
+        },
     },
 };
 
 use super::{ClusterSpecifier, ForwardAction, HashPolicy, RetryPolicy, RoutingPriority, WeightedCluster};
 use crate::config::{
     field::{self, Result, Within as _, refuse, required, timeout_or, unset, unsupported},
+    header_mutation::HeaderRules,
+    http_filter::{CorsPolicy, RouteFilters},
     metadata::Metadata,
 };
 
@@ -59,7 +63,7 @@ impl ForwardAction {
         } = message;
         refuse!(regex_rewrite, path_rewrite_policy, path_rewrite, append_x_forwarded_host);
         refuse!(flush_timeout, early_data_policy, retry_policy_typed_config, request_mirror_policies, rate_limits);
-        refuse!(include_vh_rate_limits, cors, max_grpc_timeout, grpc_timeout_offset, upgrade_configs);
+        refuse!(include_vh_rate_limits, max_grpc_timeout, grpc_timeout_offset, upgrade_configs);
         refuse!(internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy);
         refuse_max_stream_duration(max_stream_duration).within("max_stream_duration")?;
         let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
@@ -77,6 +81,7 @@ impl ForwardAction {
             host_rewrite_literal: host_rewrite(host_rewrite_specifier)?,
             hash_policy: field::each(hash_policy, "hash_policy", HashPolicy::from_proto)?,
             metadata_match: metadata_match.and_then(Metadata::load_balancing_criteria).map(Arc::new),
+            cors: cors.map(CorsPolicy::from_route).transpose().within("cors")?,
         })
     }
 }
@@ -141,13 +146,13 @@ fn weighted_clusters(message: ProtoWeightedCluster) -> Result<Vec<WeightedCluste
         Some(RandomValueSpecifier::HeaderName(_)) => return Err(unsupported("header_name")),
     }
     let clusters = field::each(clusters, "clusters", cluster_weight)?;
-    check_weights(&clusters)?;
+    check_weights(clusters.iter().map(|cluster| cluster.weight))?;
     Ok(clusters)
 }
 
 /// A draw needs a sum of at least 1, which fits 32 bits as Envoy's does.
-pub(crate) fn check_weights(clusters: &[WeightedCluster]) -> Result<()> {
-    match clusters.iter().map(|cluster| u64::from(cluster.weight)).sum::<u64>() {
+pub(crate) fn check_weights(weights: impl Iterator<Item = u32>) -> Result<()> {
+    match weights.map(u64::from).sum::<u64>() {
         0 => Err(FieldError::new("clusters", "sum of weights must be greater than 0")),
         sum if sum > u64::from(u32::MAX) => {
             Err(FieldError::new("clusters", format!("sum of weights must not exceed {}", u32::MAX)))
@@ -169,11 +174,22 @@ fn cluster_weight(message: ClusterWeight) -> Result<WeightedCluster> {
         typed_per_filter_config,
         host_rewrite_specifier,
     } = message;
-    refuse!(cluster_header, metadata_match, request_headers_to_add, request_headers_to_remove);
-    refuse!(response_headers_to_add, response_headers_to_remove, typed_per_filter_config);
-    unset(&host_rewrite_specifier, "host_rewrite_literal")?;
+    refuse!(cluster_header, metadata_match);
     if name.is_empty() {
         return Err(FieldError::new("name", "value is required"));
     }
-    Ok(WeightedCluster { name: name.into(), weight: required(weight, "weight")?.value })
+    let host_rewrite_literal = match host_rewrite_specifier {
+        Some(WeightedHostRewrite::HostRewriteLiteral(host)) if !host.is_empty() => {
+            Some(field::header_value(&host, "host_rewrite_literal")?)
+        }
+        _ => None,
+    };
+    Ok(WeightedCluster {
+        name: name.into(),
+        weight: required(weight, "weight")?.value,
+        request_headers: HeaderRules::from_proto(request_headers_to_add, request_headers_to_remove, "request")?,
+        response_headers: HeaderRules::from_proto(response_headers_to_add, response_headers_to_remove, "response")?,
+        filters: RouteFilters::from_proto(typed_per_filter_config)?,
+        host_rewrite_literal,
+    })
 }

@@ -173,15 +173,10 @@ fn a_tables_unsupported_fields_are_refused() {
         &[
             "vhds: {}",
             "internal_only_headers: [x]",
-            "response_headers_to_add: [{}]",
-            "response_headers_to_remove: [x]",
-            "request_headers_to_add: [{}]",
-            "request_headers_to_remove: [x]",
             "cluster_specifier_plugins: [{}]",
             "request_mirror_policies: [{}]",
             "vhost_header: x",
             "ignore_path_parameters_in_path_matching: true",
-            "typed_per_filter_config: {x: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}",
             "route_specifiers: [{}]",
         ],
     );
@@ -194,12 +189,6 @@ fn a_virtual_hosts_unsupported_fields_are_refused() {
         "require_tls: ALL",
         "virtual_clusters: [{}]",
         "rate_limits: [{}]",
-        "request_headers_to_add: [{}]",
-        "request_headers_to_remove: [x]",
-        "response_headers_to_add: [{}]",
-        "response_headers_to_remove: [x]",
-        "cors: {}",
-        "typed_per_filter_config: {x: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}",
         "retry_policy_typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}",
         "hedge_policy: {}",
         "include_is_timeout_retry_header: true",
@@ -217,11 +206,6 @@ fn a_virtual_hosts_unsupported_fields_are_refused() {
 #[test]
 fn a_routes_unsupported_fields_are_refused() {
     for line in [
-        "typed_per_filter_config: {x: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}",
-        "request_headers_to_add: [{}]",
-        "request_headers_to_remove: [x]",
-        "response_headers_to_add: [{}]",
-        "response_headers_to_remove: [x]",
         "per_request_buffer_limit_bytes: 1",
         "stat_prefix: x",
         "request_body_buffer_limit: 1",
@@ -271,7 +255,6 @@ fn an_actions_unsupported_fields_are_refused() {
         "request_mirror_policies: [{}]",
         "rate_limits: [{}]",
         "include_vh_rate_limits: true",
-        "cors: {}",
         "max_grpc_timeout: 1s",
         "grpc_timeout_offset: 1s",
         "upgrade_configs: [{}]",
@@ -319,10 +302,6 @@ fn weights_that_cannot_be_drawn_from_are_refused() {
         ("clusters: [{name: a, cluster_header: x, weight: 1}]", "clusters[0].cluster_header: not supported"),
         ("clusters: [{name: a, weight: 1, metadata_match: {}}]", "clusters[0].metadata_match: not supported"),
         (
-            "clusters: [{name: a, weight: 1, host_rewrite_literal: h}]",
-            "clusters[0].host_rewrite_literal: not supported",
-        ),
-        (
             "clusters: [{name: a, weight: 4000000000}, {name: b, weight: 4000000000}]",
             "clusters: sum of weights must not exceed 4294967295",
         ),
@@ -332,4 +311,36 @@ fn weights_that_cannot_be_drawn_from_are_refused() {
         let fields = format!("match: {{prefix: /}}, route: {{weighted_clusters: {{{fields}}}}}");
         assert_route_refused(&[(&fields, &format!("route.weighted_clusters.{expected}"))]);
     }
+}
+
+#[test]
+fn headers_and_filters_are_set_at_each_level() {
+    let level = "request_headers_to_add: [{header: {key: a, value: '%PROTOCOL%'}}], request_headers_to_remove: [b], \
+                 response_headers_to_add: [{header: {key: c, value: '%REQ(d)%'}}], \
+                 typed_per_filter_config: {f: {'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}}";
+    let table: RouteTable = RouteTable::from_proto(message(&format!(
+        "{{name: r, {level}, virtual_hosts: [{{name: v, domains: ['*'], {level}, cors: {{max_age: '1'}}, routes: [{{match: {{prefix: /}}, {level}, \
+         route: {{cors: {{}}, weighted_clusters: {{clusters: [{{name: w, weight: 1, host_rewrite_literal: h, {level}}}]}}}}}}]}}]}}"
+    )))
+    .unwrap();
+    let host = &table.virtual_hosts[0];
+    let RouteAction::Forward(action) = &host.routes[0].action else { panic!("{table:?}") };
+    let ClusterSpecifier::Weighted(clusters) = &action.cluster else { panic!("{action:?}") };
+    let levels = [
+        (&table.request_headers, &table.response_headers, &table.filters),
+        (&host.request_headers, &host.response_headers, &host.filters),
+        (&host.routes[0].request_headers, &host.routes[0].response_headers, &host.routes[0].filters),
+        (&clusters[0].request_headers, &clusters[0].response_headers, &clusters[0].filters),
+    ];
+    for (request, response, filters) in levels {
+        assert_eq!((request.add.len(), request.remove.len(), response.add.len()), (1, 1, 1));
+        assert!(!request.reads_request() && response.reads_request() && filters.of("f").is_some_and(|f| f.disabled));
+    }
+    assert!(table.has_response_formats && host.cors.is_some() && action.cors.is_some());
+    let unknown = "typed_per_filter_config: {x: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}";
+    assert_refused(
+        TABLE,
+        RouteTable::from_proto,
+        &[(unknown, "typed_per_filter_config[x].typed_config: google.protobuf.Empty is not supported")],
+    );
 }

@@ -32,7 +32,7 @@ fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
     }
 }
 
-fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority: &[u8]) -> bool {
+pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority: &[u8]) -> bool {
     let path;
     let joined;
     let value: Option<&[u8]> = match &matcher.name {

@@ -1,4 +1,5 @@
 //! Finding the route of a request: pure, compiled from a route configuration.
 
 pub mod matcher;
+pub mod resolved;
 pub mod table;

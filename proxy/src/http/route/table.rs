@@ -5,10 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use arc_swap::ArcSwapOption;
 use http::request;
 
-use crate::{
-    config::route::{ClusterSpecifier, Route, RouteAction, RouteTable, VirtualHost},
-    http::route::matcher,
-};
+use crate::{config::route::RouteTable, http::route::matcher};
 
 /// Where a connection manager finds its routes: one slot a route configuration's name. Empty until the first arrives.
 pub type RouteSlot = Arc<ArcSwapOption<CompiledRoutes>>;
@@ -50,33 +47,20 @@ impl CompiledRoutes {
         &self.table
     }
 
-    /// Of every route, with repetitions.
-    pub fn cluster_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        let routes = self.table.virtual_hosts.iter().flat_map(|host| &host.routes);
-        routes.flat_map(|route| match &route.action {
-            RouteAction::DirectResponse(_) => Vec::new(),
-            RouteAction::Forward(forward) => match &forward.cluster {
-                ClusterSpecifier::Cluster(name) => vec![name],
-                ClusterSpecifier::Weighted(clusters) => clusters.iter().map(|cluster| &cluster.name).collect(),
-            },
-        })
-    }
-
-    /// `authority`: the request's host as given.
-    pub fn find(&self, head: &request::Parts, authority: &[u8]) -> Option<(&VirtualHost, &Arc<Route>)> {
+    /// The indices of the virtual host and of its route. `authority`: the request's host as given.
+    pub fn find(&self, head: &request::Parts, authority: &[u8]) -> Option<(usize, usize)> {
         let host = self.virtual_host(authority)?;
-        let route = host.routes.iter().find(|route| matcher::matches(&route.route_match, head, authority))?;
-        Some((host, route))
+        let mut routes = self.table.virtual_hosts[host].routes.iter();
+        Some((host, routes.position(|route| matcher::matches(&route.route_match, head, authority))?))
     }
 
     /// Exact, then the longest suffix, the longest prefix, then `*`.
-    fn virtual_host(&self, authority: &[u8]) -> Option<&VirtualHost> {
-        let at = if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+    fn virtual_host(&self, authority: &[u8]) -> Option<usize> {
+        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             self.any
         } else {
             self.virtual_host_index(authority)
-        };
-        at.map(|at| &self.table.virtual_hosts[at])
+        }
     }
 
     fn virtual_host_index(&self, authority: &[u8]) -> Option<usize> {
@@ -114,41 +98,25 @@ fn without_port(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::route::{DirectResponse, PathMatch, RouteMatch};
+    use crate::config::testing::message;
 
     fn table(hosts: &[&[&str]], ignore_port_in_host_matching: bool) -> CompiledRoutes {
-        let route = || {
-            Arc::new(Route {
-                name: "".into(),
-                route_match: RouteMatch {
-                    path: PathMatch::Prefix("/".into()),
-                    case_sensitive: true,
-                    headers: Vec::new(),
-                    query_parameters: Vec::new(),
-                    grpc: false,
-                },
-                action: RouteAction::DirectResponse(DirectResponse { status: http::StatusCode::OK, body: "".into() }),
-            })
-        };
-        let virtual_hosts = hosts.iter().enumerate().map(|(at, domains)| VirtualHost {
-            name: at.to_string().into(),
-            domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
-            routes: vec![route()],
-            include_request_attempt_count: false,
-            include_attempt_count_in_response: false,
+        let hosts = hosts.iter().enumerate().map(|(at, domains)| {
+            format!(
+                "{{name: '{at}', domains: {domains:?}, routes: [{{match: {{prefix: /}}, direct_response: {{status: 200}}}}]}}"
+            )
         });
-        CompiledRoutes::new(Arc::new(RouteTable {
-            name: "t".into(),
-            hash: 0,
-            virtual_hosts: virtual_hosts.collect(),
-            ignore_port_in_host_matching,
-            validate_clusters: false,
-        }))
+        let hosts: Vec<String> = hosts.collect();
+        let yaml = format!(
+            "{{name: t, ignore_port_in_host_matching: {ignore_port_in_host_matching}, virtual_hosts: [{}]}}",
+            hosts.join(",")
+        );
+        CompiledRoutes::new(Arc::new(RouteTable::from_proto(message(&yaml)).expect("a table")))
     }
 
     fn find(table: &CompiledRoutes, host: &str) -> Option<String> {
         let (head, ()) = http::Request::get("/").body(()).expect("a request").into_parts();
-        table.find(&head, host.as_bytes()).map(|(host, _)| host.name.to_string())
+        table.find(&head, host.as_bytes()).map(|(host, _)| host.to_string())
     }
 
     #[test]

@@ -1,0 +1,248 @@
+//! `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`: the filters of a connection manager, and what
+//! virtual hosts, routes and weighted clusters set for them in `typed_per_filter_config`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use weft_xds::{
+    FieldError,
+    pb::{
+        envoy::{
+            config::route::v3::FilterConfig,
+            extensions::filters::{
+                http::{
+                    buffer::v3::{Buffer, BufferPerRoute},
+                    cors::v3::{Cors, CorsPolicy as ProtoCorsPolicy},
+                    fault::v3::HttpFault,
+                    grpc_web::v3::GrpcWeb,
+                    header_mutation::v3::{HeaderMutation as ProtoHeaderMutation, HeaderMutationPerRoute},
+                    local_ratelimit::v3::LocalRateLimit as ProtoLocalRateLimit,
+                    router::v3::Router,
+                },
+                network::http_connection_manager::v3::{HttpFilter as ProtoHttpFilter, http_filter::ConfigType},
+            },
+        },
+        google::protobuf::Any,
+    },
+};
+
+pub use self::{
+    buffer::BufferOverride,
+    cors::CorsPolicy,
+    fault::{Abort, AbortStatus, Delay, Fault},
+    header_mutation::{HeaderMutations, ParameterMutation},
+    local_rate_limit::LocalRateLimit,
+    router::RouterFilter,
+};
+use crate::config::field::{self, Extension, Result, Within as _, unsupported, without_typed_config};
+
+mod buffer;
+mod cors;
+mod fault;
+mod header_mutation;
+mod local_rate_limit;
+mod router;
+
+/// All of a connection manager's.
+#[derive(Debug)]
+pub struct HttpFilters {
+    /// In order, those before the router.
+    pub filters: Vec<NamedFilter>,
+    /// The last one, which answers.
+    pub router: RouterFilter,
+}
+
+#[derive(Debug)]
+pub struct NamedFilter {
+    /// What routes call it by.
+    pub name: Arc<str>,
+    /// Off, but where a route has something for it.
+    pub disabled: bool,
+    pub filter: HttpFilter,
+}
+
+#[derive(Debug)]
+pub enum HttpFilter {
+    Buffer {
+        request_bytes_max: u32,
+    },
+    /// Its policies are the routes'.
+    Cors,
+    Fault(Fault),
+    GrpcWeb,
+    HeaderMutation {
+        mutations: HeaderMutations,
+        most_specific_wins: bool,
+    },
+    LocalRateLimit(LocalRateLimit),
+}
+
+/// What a place in the route table says about filters, by their names.
+#[derive(Debug, Default)]
+pub struct RouteFilters(HashMap<Arc<str>, RouteFilterConfig>);
+
+#[derive(Debug)]
+pub struct RouteFilterConfig {
+    pub disabled: bool,
+    pub filter: Option<RouteFilter>,
+}
+
+#[derive(Debug)]
+pub enum RouteFilter {
+    Buffer(BufferOverride),
+    Cors(CorsPolicy),
+    Fault(Fault),
+    HeaderMutation(HeaderMutations),
+    LocalRateLimit(LocalRateLimit),
+}
+
+enum Parsed {
+    Router(RouterFilter),
+    Filter(NamedFilter),
+    /// Not known, and may be left out.
+    Skipped,
+}
+
+impl HttpFilters {
+    /// The router, which must be there, is last.
+    pub(crate) fn from_proto(messages: Vec<ProtoHttpFilter>) -> Result<Self> {
+        let count = messages.len();
+        let mut filters = Vec::new();
+        let mut router = None;
+        for (index, message) in messages.into_iter().enumerate() {
+            match Parsed::from_proto(message).at("http_filters", index)? {
+                Parsed::Router(_) if index + 1 < count => {
+                    let error = FieldError::new("", "the router must be the last filter of its chain");
+                    return Err(error).at("http_filters", index);
+                }
+                Parsed::Router(last) => router = Some(last),
+                Parsed::Filter(filter) => filters.push(filter),
+                Parsed::Skipped => {}
+            }
+        }
+        let router = router.ok_or_else(|| FieldError::new("http_filters", "the last filter must be the router"))?;
+        Ok(Self { filters, router })
+    }
+
+    /// Whether a response is written with what the request said.
+    pub fn reads_request(&self) -> bool {
+        self.filters
+            .iter()
+            .any(|named| matches!(named.filter, HttpFilter::HeaderMutation { .. } | HttpFilter::LocalRateLimit(_)))
+    }
+}
+
+impl Parsed {
+    fn from_proto(message: ProtoHttpFilter) -> Result<Self> {
+        let ProtoHttpFilter { name, is_optional, disabled, config_type } = message;
+        let extension = match config_type {
+            Some(ConfigType::TypedConfig(typed_config)) => Extension::new(typed_config)?,
+            Some(ConfigType::ConfigDiscovery(_)) => return Err(unsupported("config_discovery")),
+            None => return Err(without_typed_config()),
+        };
+        if extension.is::<Router>() {
+            if disabled {
+                return Err(FieldError::new("disabled", "the router cannot be disabled"));
+            }
+            return RouterFilter::from_proto(extension.unpack()?).within("typed_config").map(Self::Router);
+        }
+        match HttpFilter::from_extension(&extension)? {
+            Some(filter) => Ok(Self::Filter(NamedFilter { name: name.into(), disabled, filter })),
+            None if is_optional => Ok(Self::Skipped),
+            None => Err(extension.unsupported()),
+        }
+    }
+}
+
+impl HttpFilter {
+    /// None: a filter that is not known.
+    fn from_extension(extension: &Extension) -> Result<Option<Self>> {
+        Ok(Some(if extension.is::<Cors>() {
+            let Cors {} = extension.unpack()?;
+            Self::Cors
+        } else if extension.is::<GrpcWeb>() {
+            let GrpcWeb {} = extension.unpack()?;
+            Self::GrpcWeb
+        } else if extension.is::<HttpFault>() {
+            Self::Fault(Fault::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<Buffer>() {
+            Self::Buffer { request_bytes_max: buffer::request_bytes_max(extension.unpack()?).within("typed_config")? }
+        } else if extension.is::<ProtoHeaderMutation>() {
+            let ProtoHeaderMutation { mutations, most_specific_header_mutations_wins } = extension.unpack()?;
+            Self::HeaderMutation {
+                mutations: HeaderMutations::from_proto(mutations).within("typed_config.mutations")?,
+                most_specific_wins: most_specific_header_mutations_wins,
+            }
+        } else if extension.is::<ProtoLocalRateLimit>() {
+            Self::LocalRateLimit(LocalRateLimit::from_proto(extension.unpack()?).within("typed_config")?)
+        } else {
+            return Ok(None);
+        }))
+    }
+}
+
+impl RouteFilters {
+    pub(crate) fn from_proto(messages: HashMap<String, Any>) -> Result<Self> {
+        let mut filters = HashMap::new();
+        for (name, message) in messages {
+            let path = format!("typed_per_filter_config[{name}]");
+            if let Some(config) = RouteFilterConfig::from_proto(message).within(&path)? {
+                filters.insert(name.into(), config);
+            }
+        }
+        Ok(Self(filters))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn of(&self, name: &str) -> Option<&RouteFilterConfig> {
+        self.0.get(name)
+    }
+}
+
+impl RouteFilterConfig {
+    /// None: of a filter that is not known, and may be left out.
+    fn from_proto(message: Any) -> Result<Option<Self>> {
+        let extension = Extension::new(message)?;
+        if !extension.is::<FilterConfig>() {
+            let filter = RouteFilter::from_extension(&extension)?.ok_or_else(|| extension.unsupported())?;
+            return Ok(Some(Self { disabled: false, filter: Some(filter) }));
+        }
+        let FilterConfig { config, is_optional, disabled } = extension.unpack()?;
+        // An empty one says nothing more than that the filter is on, or off.
+        let Some(config) = config.filter(|config| !config.type_url.is_empty()) else {
+            return Ok(Some(Self { disabled, filter: None }));
+        };
+        let extension = Extension::new(config).within("config")?;
+        match RouteFilter::from_extension(&extension).within("config")? {
+            Some(filter) => Ok(Some(Self { disabled, filter: Some(filter) })),
+            None if is_optional => Ok(None),
+            None => Err(extension.unsupported()).within("config"),
+        }
+    }
+}
+
+impl RouteFilter {
+    fn from_extension(extension: &Extension) -> Result<Option<Self>> {
+        Ok(Some(if extension.is::<ProtoCorsPolicy>() {
+            Self::Cors(CorsPolicy::from_proto(extension.unpack()?)?)
+        } else if extension.is::<HttpFault>() {
+            Self::Fault(Fault::from_proto(extension.unpack()?)?)
+        } else if extension.is::<BufferPerRoute>() {
+            Self::Buffer(BufferOverride::from_proto(extension.unpack()?)?)
+        } else if extension.is::<HeaderMutationPerRoute>() {
+            let HeaderMutationPerRoute { mutations } = extension.unpack()?;
+            Self::HeaderMutation(HeaderMutations::from_proto(mutations).within("mutations")?)
+        } else if extension.is::<ProtoLocalRateLimit>() {
+            let message: ProtoLocalRateLimit = extension.unpack()?;
+            field::required(message.token_bucket.as_ref(), "token_bucket")?;
+            Self::LocalRateLimit(LocalRateLimit::from_proto(message)?)
+        } else {
+            return Ok(None);
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The HTTP filters of a connection manager: a request passes them in order, the router answers, and the response passes them
+//! in the other direction. One file a filter; the set is closed.
+//!
+//! A filter may answer a request itself: then the response passes all of them, also those that never saw the request, as in
+//! Envoy. Where only the router is configured nothing here runs.
+
+mod body;
+mod buffer;
+mod cors;
+mod fault;
+mod grpc_web;
+mod header_mutation;
+mod local_rate_limit;
+pub mod token_bucket;
+
+use std::{rc::Rc, task::Poll};
+
+use http::{Response, request};
+
+pub use self::{body::FilteredBody, local_rate_limit::ConnectionBuckets};
+use crate::{
+    config::http_filter::{HttpFilter, HttpFilters, NamedFilter, RouteFilter},
+    http::{
+        body::Body,
+        exchange::{Deadlines, Exchange, ResponseBody},
+        local_reply::LocalReply,
+        route::resolved::ResolvedRoute,
+        router,
+    },
+};
+
+/// A request on its way through the filters.
+pub struct Passing<'a> {
+    pub exchange: &'a Rc<Exchange>,
+    /// None: no route matches, which the router will say.
+    pub route: Option<&'a ResolvedRoute>,
+    pub head: request::Parts,
+    pub body: Body,
+}
+
+/// What a filter keeps of the request for the response.
+enum Pass {
+    /// It is off for this route.
+    Off,
+    /// It has nothing to keep, or never saw the request.
+    Nothing,
+    Cors(cors::Pass),
+    Fault(fault::Pass),
+    GrpcWeb(grpc_web::Pass),
+    LocalRateLimit(local_rate_limit::Pass),
+}
+
+/// From a request to its response, by all filters.
+pub async fn run(
+    filters: &HttpFilters,
+    exchange: &Rc<Exchange>,
+    head: request::Parts,
+    body: Body,
+) -> Response<ResponseBody> {
+    if filters.filters.is_empty() {
+        return router::route(&filters.router, exchange, head, body).await;
+    }
+    let route = exchange.route();
+    note_cluster(exchange, route.as_ref(), &head);
+    let mut passing = Passing { exchange, route: route.as_ref(), head, body };
+    let mut passes = Vec::with_capacity(filters.filters.len());
+    let mut refused = None;
+    for filter in &filters.filters {
+        if is_off(filter, passing.route) {
+            passes.push(Pass::Off);
+        } else if refused.is_some() {
+            passes.push(Pass::Nothing);
+        } else {
+            let (pass, refusal) = within_deadlines(filter, &mut passing).await;
+            passes.push(pass);
+            refused = refusal;
+        }
+    }
+    let Passing { head, body, .. } = passing;
+    let mut response = match refused {
+        Some(Refusal::Reply(reply)) => {
+            exchange.keep_request(&head);
+            reply.into_response(exchange)
+        }
+        Some(Refusal::Response(response)) => {
+            exchange.keep_request(&head);
+            response.map(|()| ResponseBody::local(Body::Empty, exchange.clone()))
+        }
+        None => router::route(&filters.router, exchange, head, body).await,
+    };
+    for (filter, pass) in filters.filters.iter().zip(passes).rev() {
+        respond(filter, pass, exchange, route.as_ref(), &mut response).await;
+    }
+    response
+}
+
+/// Whoever answers, the log says where the request was to go.
+fn note_cluster(exchange: &Exchange, route: Option<&ResolvedRoute>, head: &request::Parts) {
+    let worker = &exchange.connection.downstream.worker;
+    let cluster = route.and_then(|route| route.cluster_name(head)).filter(|name| worker.cluster(name).is_some());
+    *exchange.upstream_cluster.borrow_mut() = cluster;
+}
+
+/// How a filter ends a request.
+enum Refusal {
+    Reply(Box<LocalReply>),
+    /// A response of the filter's own making, without a body.
+    Response(Response<()>),
+}
+
+impl From<LocalReply> for Refusal {
+    fn from(reply: LocalReply) -> Refusal {
+        Refusal::Reply(Box::new(reply))
+    }
+}
+
+/// What a route says about a filter beats the filter's own `disabled`.
+fn is_off(filter: &NamedFilter, route: Option<&ResolvedRoute>) -> bool {
+    let said = route.and_then(|route| route.filter_configs(&filter.name).next());
+    said.map_or(filter.disabled, |config| config.disabled)
+}
+
+/// The filter's turn, unless the request is not there in time.
+async fn within_deadlines(filter: &NamedFilter, passing: &mut Passing<'_>) -> (Pass, Option<Refusal>) {
+    let exchange = passing.exchange;
+    let config = &exchange.connection.active.config;
+    let mut deadlines = Deadlines::new(config.request_timeout, None, config.stream_idle_timeout);
+    let mut asked = std::pin::pin!(ask(filter, passing));
+    std::future::poll_fn(|cx| match asked.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(answer),
+        Poll::Pending => deadlines
+            .poll(exchange, cx)
+            .map(|over| (Pass::Nothing, Some(router::deadline_reply(exchange, over).into()))),
+    })
+    .await
+}
+
+async fn ask(filter: &NamedFilter, passing: &mut Passing<'_>) -> (Pass, Option<Refusal>) {
+    let name = &filter.name;
+    match &filter.filter {
+        HttpFilter::Buffer { request_bytes_max } => {
+            (Pass::Nothing, buffer::request(name, *request_bytes_max, passing).await.err().map(Refusal::from))
+        }
+        HttpFilter::Cors => {
+            let (pass, preflight) = cors::request(name, passing);
+            (Pass::Cors(pass), preflight.map(Refusal::Response))
+        }
+        HttpFilter::Fault(fault) => {
+            let (pass, abort) = fault::request(name, fault, passing).await;
+            (Pass::Fault(pass), abort.map(Refusal::from))
+        }
+        HttpFilter::GrpcWeb => (grpc_web::request(passing).map_or(Pass::Nothing, Pass::GrpcWeb), None),
+        HttpFilter::HeaderMutation { mutations, most_specific_wins } => {
+            let refused = header_mutation::request(name, mutations, *most_specific_wins, passing);
+            (Pass::Nothing, refused.err().map(Refusal::from))
+        }
+        HttpFilter::LocalRateLimit(limit) => {
+            let (pass, limited) = local_rate_limit::request(name, limit, passing);
+            (Pass::LocalRateLimit(pass), limited.map(Refusal::from))
+        }
+    }
+}
+
+async fn respond(
+    filter: &NamedFilter,
+    pass: Pass,
+    exchange: &Rc<Exchange>,
+    route: Option<&ResolvedRoute>,
+    response: &mut Response<ResponseBody>,
+) {
+    match (&filter.filter, pass) {
+        (_, Pass::Off) => {}
+        (HttpFilter::Cors, Pass::Cors(pass)) => cors::response(pass, response),
+        (HttpFilter::Fault(_), Pass::Fault(pass)) => fault::response(pass, response),
+        (HttpFilter::GrpcWeb, Pass::GrpcWeb(pass)) => grpc_web::response(pass, exchange, response).await,
+        (HttpFilter::LocalRateLimit(_), Pass::LocalRateLimit(pass)) => local_rate_limit::response(&pass, response),
+        (HttpFilter::HeaderMutation { mutations, most_specific_wins }, _) => {
+            header_mutation::response(&filter.name, mutations, *most_specific_wins, (exchange, route), response);
+        }
+        (_, _) => {}
+    }
+}
+
+/// What the most specific place in the route table that says something says about the filter.
+fn override_of<'a>(route: Option<&'a ResolvedRoute>, name: &str) -> Option<&'a RouteFilter> {
+    route?.filter_configs(name).find_map(|config| config.filter.as_ref())
+}
