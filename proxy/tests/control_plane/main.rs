@@ -452,6 +452,7 @@ async fn thousands_of_clusters_start_quickly() {
     stream.answer(ROUTE_CONFIGURATION, "1", "1", &[routes("r", &format!("'{}'", name(CLUSTERS - 1)))]);
     proxy.becomes_ready().await;
     assert_eq!(answered_by(listening).await, "a");
-    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+    // Seconds on an idle machine; a loaded one may take several times as long, and work that grows with the square hours.
+    assert!(begun.elapsed() < 5 * DEADLINE, "{:?}", begun.elapsed());
     println!("{CLUSTERS} clusters took {:?}", begun.elapsed());
 }
