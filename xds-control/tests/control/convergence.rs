@@ -225,7 +225,7 @@ fn random_manifest(random: &mut fastrand::Rng, index: usize) -> String {
     let wish =
         ["", ", sessionAffinity: ClientIP", ", internalTrafficPolicy: Local", ", trafficDistribution: PreferClose"]
             [random.usize(0..4)];
-    let seen_by = ["\"*\"", "\"*\"", ".", "elsewhere", "~"][random.usize(0..5)];
+    let seen_by = ["*", "*", ".", "elsewhere", "~"][random.usize(0..5)];
     let endpoint = |random: &mut fastrand::Rng| {
         let (address, zone, node) = (random.u8(1..20), ["a", "b"][random.usize(0..2)], random.u8(1..3));
         let hints = if random.u8(0..4) == 0 { ", hints: {forZones: [{name: a}]}" } else { "" };
@@ -247,7 +247,7 @@ fn random_manifest(random: &mut fastrand::Rng, index: usize) -> String {
     );
     format!(
         "{{apiVersion: v1, kind: Service, \
-         metadata: {{name: s{index}, namespace: shop, annotations: {{networking.istio.io/exportTo: {seen_by}}}}}, \
+         metadata: {{name: s{index}, namespace: shop, annotations: {{networking.istio.io/exportTo: '{seen_by}'}}}}, \
          spec: {{{reached_by}, selector: {{app: a{}}}, ports: [{{name: {name}, port: {port}}}]{wish}}}}}\n---\n{}",
         random.u8(0..3),
         if random.bool() { slice } else { pod }
