@@ -19,11 +19,23 @@ pub struct Sidecar<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// The control plane's plaintext xDS.
     pub control: SocketAddr,
+    pub variant: XdsVariant,
+}
+
+/// How the configuration travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdsVariant {
+    StateOfTheWorld,
+    Delta,
 }
 
 /// The bootstrap.
 pub fn sidecar(sidecar: &Sidecar<'_>) -> Value {
-    let Sidecar { pod, namespace, address, labels, control } = sidecar;
+    let Sidecar { pod, namespace, address, labels, control, variant } = sidecar;
+    let api_type = match variant {
+        XdsVariant::StateOfTheWorld => "GRPC",
+        XdsVariant::Delta => "DELTA_GRPC",
+    };
     let app = labels.get("app").map_or(*pod, String::as_str);
     json!({
         "node": {
@@ -34,7 +46,7 @@ pub fn sidecar(sidecar: &Sidecar<'_>) -> Value {
         "admin": {"address": socket("127.0.0.1", ADMIN_PORT)},
         "dynamic_resources": {
             "ads_config": {
-                "api_type": "GRPC",
+                "api_type": api_type,
                 "transport_api_version": "V3",
                 "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
             },
@@ -136,9 +148,11 @@ mod tests {
             address: [10, 0, 0, 1].into(),
             labels: &labels,
             control: ([10, 0, 0, 254], 15010).into(),
+            variant: XdsVariant::Delta,
         });
         assert_eq!(document["node"]["id"], "sidecar~10.0.0.1~reviews-1.demo~demo.svc.cluster.local");
         assert_eq!(document["node"]["cluster"], "reviews.demo");
+        assert_eq!(document["dynamic_resources"]["ads_config"]["api_type"], "DELTA_GRPC");
         assert_eq!(document["node"]["metadata"]["LABELS"]["app"], "reviews");
     }
 }

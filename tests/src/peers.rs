@@ -33,6 +33,17 @@ pub fn envoy() -> Result<PathBuf> {
         .context("Envoy is not installed: tests/run does that, or set WEFT_ENVOY to its binary")
 }
 
+/// The Python of the virtual environment below the target folder, which has grpcio: `WEFT_PYTHON` if set.
+pub fn python() -> Result<PathBuf> {
+    let path = match env::var_os("WEFT_PYTHON") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            python_environment().context("Python's packages are not installed: tests/run does that")?.join("bin/python")
+        }
+    };
+    if path.is_file() { Ok(path) } else { bail!("{}: no such file", path.display()) }
+}
+
 /// A tool of the machine, found by PATH and in the system's folders.
 pub fn tool(name: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

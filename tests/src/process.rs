@@ -24,7 +24,7 @@ pub struct User {
 }
 
 /// What to start, and how.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Launch {
     program: PathBuf,
     args: Vec<OsString>,

@@ -104,7 +104,7 @@ fn observe_load(mesh: &mut Mesh, facts: &mut Facts) -> Result<()> {
 fn our_sidecars_and_envoys_show_the_same_mesh() -> Result<()> {
     let envoy = observe(Sidecars::Envoy).context("with Envoy on both sides")?;
     let mut complaints = Vec::new();
-    for sidecars in [Sidecars::Weft, Sidecars::EnvoyToWeft, Sidecars::WeftToEnvoy] {
+    for sidecars in [Sidecars::EnvoyByDelta, Sidecars::Weft, Sidecars::EnvoyToWeft, Sidecars::WeftToEnvoy] {
         let ours = observe(sidecars).with_context(|| format!("with {sidecars:?}"))?;
         complaints
             .extend(envoy.differences(&ours, &[]).into_iter().map(|difference| format!("{sidecars:?}: {difference}")));

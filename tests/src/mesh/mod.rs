@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 
 pub use pod::Pod;
 
+use crate::bootstrap::XdsVariant;
 use crate::manifests::{self, EndpointSliceFile, Manifests};
 use crate::netns::Node;
 use crate::peers;
@@ -38,6 +39,8 @@ pub enum Sidecars {
     Weft,
     /// The real Envoy, with the same redirection and the same control plane.
     Envoy,
+    /// The same, configured by differences rather than by states of the world.
+    EnvoyByDelta,
     /// Envoy where the traffic comes from (pods without an `app` of a Service), Weft where it goes to.
     EnvoyToWeft,
     WeftToEnvoy,
@@ -115,7 +118,11 @@ impl Mesh {
         pod.namespace().set_hosts(&manifests.hosts_for(&manifest.namespace))?;
         pod.start_application(&self.programs.origin)?;
         pod.redirect(&self.programs.init)?;
-        pod.start_sidecar((NODE_V4, XDS_PORT).into())?;
+        let variant = match sidecars {
+            Sidecars::EnvoyByDelta => XdsVariant::Delta,
+            _ => XdsVariant::StateOfTheWorld,
+        };
+        pod.start_sidecar((NODE_V4, XDS_PORT).into(), variant)?;
         self.pods.push(pod);
         Ok(())
     }
@@ -161,6 +168,7 @@ impl Mesh {
 impl Programs {
     fn stage(folder: &Path, sidecars: Sidecars) -> Result<Self> {
         fs::create_dir_all(folder)?;
+        let is_all_envoy = matches!(sidecars, Sidecars::Envoy | Sidecars::EnvoyByDelta);
         let stage = |program: PathBuf| -> Result<PathBuf> {
             let staged = folder.join(program.file_name().context("a program has a name")?);
             // A link where that is possible: these are large.
@@ -173,7 +181,7 @@ impl Programs {
             control: stage(peers::weft("weft-control")?)?,
             init: stage(peers::weft("weft-init")?)?,
             origin: stage(peers::weft("weft-origin")?)?,
-            weft_proxy: (sidecars != Sidecars::Envoy).then(|| peers::weft("weft-proxy").and_then(stage)).transpose()?,
+            weft_proxy: (!is_all_envoy).then(|| peers::weft("weft-proxy").and_then(stage)).transpose()?,
             envoy: (sidecars != Sidecars::Weft).then(|| peers::envoy().and_then(stage)).transpose()?,
         })
     }
@@ -182,7 +190,7 @@ impl Programs {
         let serves = pod.command.first().is_some_and(|program| program == "weft-origin");
         let envoy = match sidecars {
             Sidecars::Weft => false,
-            Sidecars::Envoy => true,
+            Sidecars::Envoy | Sidecars::EnvoyByDelta => true,
             Sidecars::EnvoyToWeft => !serves,
             Sidecars::WeftToEnvoy => serves,
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::bootstrap::{self, ADMIN_PORT, PROMETHEUS_PORT, Sidecar};
+use crate::bootstrap::{self, ADMIN_PORT, PROMETHEUS_PORT, Sidecar, XdsVariant};
 use crate::http1::{Connection, Response};
 use crate::manifests;
 use crate::netns::{Namespace, Node};
@@ -89,7 +89,7 @@ impl Pod {
             .map(|_| ())
     }
 
-    pub(super) fn start_sidecar(&mut self, control: SocketAddr) -> Result<()> {
+    pub(super) fn start_sidecar(&mut self, control: SocketAddr, variant: XdsVariant) -> Result<()> {
         let config = self.folder.join("bootstrap.yaml");
         let mut bootstrap = bootstrap::sidecar(&Sidecar {
             pod: &self.manifest.name,
@@ -97,6 +97,7 @@ impl Pod {
             address: self.address()?,
             labels: &self.manifest.labels,
             control,
+            variant,
         });
         let is_envoy = self.proxy.file_name().is_some_and(|name| name == "envoy");
         if is_envoy {

@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use crate::harness::{Control, DEADLINE, binary, service};
+use weft_control::translate::resource::Kind;
 
 fn weft(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_weft")).args(arguments).env_remove("WEFT_CONTROL").output().unwrap()
@@ -141,6 +142,50 @@ fn a_control_plane_that_cannot_start_says_why() {
         weft_control(&["serve", "--manifests", "/", "--plaintext-xds-address", "127.0.0.1:0", "--log-level", "a=b=c"]);
     assert_eq!(level.status.code(), Some(1));
     assert!(stderr(&level).contains("--log-level"), "{}", stderr(&level));
+}
+
+#[tokio::test]
+async fn metrics_are_counted_under_the_names_that_dashboards_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    std::fs::write(manifests.join("a.yaml"), service("a", "10.96.0.1", &["10.0.0.1"])).unwrap();
+    let mut child = Command::new(binary())
+        .args(["serve", "--manifests", manifests.to_str().unwrap(), "--plaintext-xds-address", "127.0.0.1:0"])
+        .args(["--monitoring-address", "127.0.0.1:0", "--log-format", "json"])
+        .stderr(Stdio::from(std::fs::File::create(&log).unwrap()))
+        .spawn()
+        .unwrap();
+    wait_for(&log, "\"serving\"");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let event = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let event = event.into_iter().find(|event| event["fields"]["message"] == "serving").unwrap();
+    let address = |name: &str| event["fields"][name].as_str().unwrap().parse().unwrap();
+    let (xds, monitoring) = (address("xds"), address("monitoring"));
+    let mut client = crate::harness::sotw_of(xds).await;
+    client.subscribe().await;
+    std::fs::write(manifests.join("b.yaml"), service("b", "10.96.0.2", &["10.0.0.2"])).unwrap();
+    client.expect(Kind::Cluster).await;
+    client.request(Kind::Cluster, &[], Some("outbound|80||b.shop.svc.cluster.local: bad")).await;
+    client.expect(Kind::Listener).await;
+    for expected in [
+        "pilot_xds 1",
+        "pilot_services 2",
+        "pilot_xds_pushes{type=\"cds\"} 2",
+        "pilot_total_xds_rejects{type=\"cds\"} 1",
+        "pilot_xds_config_size_bytes_count{type=\"eds\"} 1",
+        "pilot_xds_push_context_seconds_count 2",
+        "istio_build{component=\"pilot\"",
+    ] {
+        crate::harness::eventually(expected, async || {
+            crate::harness::page(monitoring, "/metrics").await.1.contains(expected)
+        })
+        .await;
+    }
+    wait_for(&log, "\"resources\":\"[\\\"outbound|80||b.shop.svc.cluster.local\\\"]\"");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

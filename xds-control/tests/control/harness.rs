@@ -84,14 +84,11 @@ impl Control {
     }
 
     pub async fn channel(&self) -> Channel {
-        Channel::from_shared(format!("http://{}", self.xds)).unwrap().connect().await.unwrap()
+        channel_to(self.xds).await
     }
 
     pub async fn sotw(&self) -> Sotw {
-        let (requests, outgoing) = mpsc::channel(64);
-        let mut client = AggregatedDiscoveryServiceClient::new(self.channel().await).max_decoding_message_size(1 << 30);
-        let responses = client.stream_aggregated_resources(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
-        Sotw { requests, responses, is_first: true, nonces: HashMap::new() }
+        sotw_of(self.xds).await
     }
 
     pub async fn delta(&self) -> Delta {
@@ -123,6 +120,19 @@ impl Control {
             _ = stop.send(());
         }
     }
+}
+
+async fn channel_to(address: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// A client of a control plane, wherever that runs.
+pub async fn sotw_of(address: SocketAddr) -> Sotw {
+    let (requests, outgoing) = mpsc::channel(64);
+    let mut client =
+        AggregatedDiscoveryServiceClient::new(channel_to(address).await).max_decoding_message_size(1 << 30);
+    let responses = client.stream_aggregated_resources(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    Sotw { requests, responses, is_first: true, nonces: HashMap::new() }
 }
 
 pub async fn page(address: SocketAddr, path: &str) -> (u16, String) {

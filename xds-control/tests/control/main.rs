@@ -6,6 +6,7 @@ mod cli;
 mod client_status;
 mod convergence;
 mod harness;
+mod hostile;
 mod scale;
 mod transport;
 mod xds;
