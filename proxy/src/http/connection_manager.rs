@@ -189,6 +189,7 @@ impl HttpConnection {
     /// What every response gets.
     fn finish(&self, exchange: &Exchange, response: &mut Response<ResponseBody>) {
         let config = &self.active.config;
+        let opens_tunnel = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         match config.server_header_transformation {
             ServerHeaderTransformation::Overwrite => {
@@ -205,7 +206,7 @@ impl HttpConnection {
             headers.append(header::VIA, via.clone());
         }
         // RFC 9113 section 8.2.2: no `connection` in HTTP/2, whose GOAWAY says the same.
-        if exchange.protocol < Version::HTTP_2 && self.takes_no_more() {
+        if exchange.protocol < Version::HTTP_2 && self.takes_no_more() && !opens_tunnel {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             self.count(HttpStat::CxDrainClose);
         }

@@ -456,7 +456,9 @@ impl ResponseBody {
             BodyError::Http1(_) => {
                 (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")
             }
-            BodyError::Disconnected | BodyError::Source => (
+            // Its own request broke off: the downstream is gone.
+            BodyError::Source => (ResponseFlags::default(), "downstream_remote_disconnect"),
+            BodyError::Disconnected => (
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
                 "upstream_reset_after_response_started{connection_termination}",
             ),

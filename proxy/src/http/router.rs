@@ -456,7 +456,8 @@ fn respond(
     exchange.upstream_response_begun.set(Some(exchange.started.elapsed()));
     exchange.upstream_protocol.set(Some(head.version));
     remove_hop_by_hop(&mut head.headers);
-    if !filter.suppress_envoy_headers {
+    // As long as the request is on its way, this is not the upstream's time alone.
+    if !filter.suppress_envoy_headers && exchange.request_received.get().is_some() {
         let elapsed_ms = exchange.started.elapsed().as_millis() as u64;
         head.headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, service_time(elapsed_ms));
     }

@@ -249,7 +249,7 @@ impl Codec<'_> {
         self.continue_expected(&mut parts);
         let answered = service.call((exchange.clone(), Request::from_parts(parts, body)));
         let answering = Answering { to, keep_alive, immediate: false };
-        match self.answer(&exchange, answered).await {
+        match self.answer(&exchange, to.version, answered).await {
             Ok((response, immediate)) => {
                 self.write_response(&exchange, response, Answering { immediate, ..answering }).await
             }
@@ -279,6 +279,7 @@ impl Codec<'_> {
     async fn answer(
         &self,
         exchange: &Exchange,
+        version: Version,
         answered: impl Future<Output = Result<Response<ResponseBody>, Infallible>>,
     ) -> Result<(Response<ResponseBody>, bool), Cut> {
         let mut answered = std::pin::pin!(answered);
@@ -290,7 +291,10 @@ impl Codec<'_> {
                 return Poll::Ready(Err(fault.into()));
             }
             while let Some((status, headers)) = exchange.informational.pop() {
-                encode::interim_head(status, &headers, self.case, self.shared.transport.borrow_mut().tail());
+                // RFC 9110 section 15.2: not to HTTP/1.0.
+                if version == Version::HTTP_11 {
+                    encode::interim_head(status, &headers, self.case, self.shared.transport.borrow_mut().tail());
+                }
             }
             if let Poll::Ready(response) = polled {
                 // Who has closed its end, be it only one half, gets nothing more: as in Envoy.
@@ -332,7 +336,9 @@ impl Codec<'_> {
         answering: Answering,
     ) -> After {
         let (mut head, body) = response.into_parts();
-        if !self.shared.is_request_complete() && !answering.immediate {
+        // Nobody else holds it: nobody will read it.
+        let is_unwanted = Rc::strong_count(&self.shared) == 1;
+        if !self.shared.is_request_complete() && !answering.immediate && is_unwanted {
             self.discard_request(exchange).await;
         }
         let opens_tunnel = answering.to.tunnel.is_some_and(|tunnel| tunnel.is_accepted_by(head.status));
@@ -357,7 +363,6 @@ impl Codec<'_> {
             shared: &self.shared,
             body,
             encoder: Some(encoder),
-            case: self.case,
             stalled: None,
             progress: 0,
         };

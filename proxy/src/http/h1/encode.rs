@@ -47,18 +47,14 @@ impl BodyEncoder {
         Ok(())
     }
 
-    pub(super) fn end(
-        self,
-        trailers: Option<(&HeaderMap, HeaderCase)>,
-        transport: &mut Transport,
-    ) -> Result<(), WrongLength> {
+    pub(super) fn end(self, trailers: Option<&HeaderMap>, transport: &mut Transport) -> Result<(), WrongLength> {
         match self {
             BodyEncoder::Empty | BodyEncoder::UntilClose | BodyEncoder::Known(0) => Ok(()),
             BodyEncoder::Known(_) => Err(WrongLength),
             BodyEncoder::Chunked => {
                 transport.tail().put_slice(b"0\r\n");
-                if let Some((trailers, case)) = trailers {
-                    put_fields(transport.tail(), trailers, case);
+                if let Some(trailers) = trailers {
+                    put_fields(transport.tail(), trailers, HeaderCase::Lower);
                 }
                 transport.tail().put_slice(b"\r\n");
                 Ok(())
@@ -105,7 +101,7 @@ pub(super) fn request_head(
             }
             None => {
                 // RFC 9110 section 8.6: methods that usually have a body say that there is none.
-                if ![Method::GET, Method::HEAD, Method::TRACE].contains(&head.method) {
+                if ![Method::GET, Method::HEAD, Method::DELETE, Method::TRACE].contains(&head.method) {
                     put_no_length(out, case);
                 }
                 BodyEncoder::Empty
@@ -221,6 +217,7 @@ fn put_status_line(out: &mut BytesMut, status: StatusCode, version: Version) {
 fn reason(status: StatusCode) -> &'static str {
     match status {
         StatusCode::IM_A_TEAPOT => "Unknown",
+        status if status.as_u16() == 599 => "Last Unassigned Server Error Code",
         status => status.canonical_reason().unwrap_or("Unknown"),
     }
 }

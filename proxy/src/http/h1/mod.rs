@@ -27,3 +27,6 @@ pub use incoming::IncomingBody;
 pub use options::ClientOptions;
 pub use upstream::{ClientConnection, ClientExchange, Failure, UpstreamBody};
 pub use violation::Violation;
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,6 @@ use super::{
     incoming::Shared,
 };
 use crate::{
-    config::http_protocol::HeaderCase,
     http::{connection_manager::HttpConnection, exchange::ResponseBody},
     stats::HttpStat,
 };
@@ -26,7 +25,6 @@ pub(super) struct ResponseWriter<'a> {
     pub(super) body: ResponseBody,
     /// None: the body is over.
     pub(super) encoder: Option<BodyEncoder>,
-    pub(super) case: HeaderCase,
     /// Set up only while the peer does not read: fires when it has read nothing since `progress` was so much.
     pub(super) stalled: Option<(u64, Pin<Box<Sleep>>)>,
     /// Bytes written.
@@ -110,8 +108,7 @@ impl ResponseWriter<'_> {
                 }),
                 Some(Ok(Err(frame))) => {
                     let trailers = frame.into_trailers().ok().filter(|_| self.shared.passes_trailers);
-                    let trailers = trailers.as_ref().map(|trailers| (trailers, self.case));
-                    end(&mut self.encoder, trailers, &mut transport)
+                    end(&mut self.encoder, trailers.as_ref(), &mut transport)
                 }
                 None => end(&mut self.encoder, None, &mut transport),
                 Some(Err(_)) => return Filled::Cut,
@@ -146,7 +143,7 @@ impl ResponseWriter<'_> {
 
 fn end(
     encoder: &mut Option<BodyEncoder>,
-    trailers: Option<(&http::HeaderMap, HeaderCase)>,
+    trailers: Option<&http::HeaderMap>,
     transport: &mut super::transport::Transport,
 ) -> Result<(), WrongLength> {
     match encoder.take() {

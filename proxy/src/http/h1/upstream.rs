@@ -212,10 +212,7 @@ impl Sending {
     fn end(&mut self, trailers: Option<HeaderMap>, transport: &mut Transport) -> Result<(), SourceFailed> {
         let trailers = trailers.filter(|_| self.options.codec.enable_trailers);
         match self.encoder.take() {
-            Some(encoder) => {
-                let trailers = trailers.as_ref().map(|trailers| (trailers, self.options.codec.header_case));
-                encoder.end(trailers, transport).map_err(|_| SourceFailed)
-            }
+            Some(encoder) => encoder.end(trailers.as_ref(), transport).map_err(|_| SourceFailed),
             None => Ok(()),
         }
     }

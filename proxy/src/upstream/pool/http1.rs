@@ -27,10 +27,12 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Http1Pool {
     idle: RefCell<Vec<Idle>>,
-    waiting: RefCell<VecDeque<oneshot::Sender<Result<Box<Connection>, ConnectError>>>>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Opened>>>,
     /// Open or being opened.
     connections: Cell<u32>,
 }
+
+type Opened = Result<Box<Connection>, ConnectError>;
 
 struct Connection {
     client: ClientConnection,
