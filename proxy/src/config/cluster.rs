@@ -32,6 +32,7 @@ use crate::config::{
         self, Extension, Result, Within as _, positive_duration, refuse, required, unsupported, without_typed_config,
     },
     http_connection_manager::Http2Options,
+    http_protocol::Http1UpstreamOptions,
     route::RoutingPriority,
     tls::UpstreamTls,
 };
@@ -53,6 +54,11 @@ pub struct ClusterConfig {
     pub circuit_breakers: CircuitBreakerThresholds,
     pub high_priority_circuit_breakers: CircuitBreakerThresholds,
     pub protocol: UpstreamProtocol,
+    pub http1: Http1UpstreamOptions,
+    /// None: 60 KiB over HTTP/2, 80 KiB over HTTP/1.
+    pub max_response_headers_bytes: Option<u32>,
+    /// Of responses; default 100.
+    pub max_headers_count: u32,
     /// Pooled connections without a request for this long are closed. Default one hour; None: never.
     pub idle_timeout: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
@@ -208,6 +214,9 @@ impl ClusterConfig {
             circuit_breakers: breakers.default,
             high_priority_circuit_breakers: breakers.high,
             protocol: http.protocol,
+            http1: http.http1,
+            max_response_headers_bytes: http.max_response_headers_bytes,
+            max_headers_count: http.max_headers_count,
             idle_timeout: http.idle_timeout,
             max_requests_per_connection: http.max_requests_per_connection,
             per_connection_buffer_limit_bytes: field::u32_or(

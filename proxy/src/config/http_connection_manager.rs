@@ -67,6 +67,8 @@ pub struct HttpConnectionManager {
     pub preserve_external_request_id: bool,
     pub always_set_request_id_in_response: bool,
     pub via: Option<http::HeaderValue>,
+    /// `100-continue` is for the upstream to answer; its interim responses pass.
+    pub proxy_100_continue: bool,
     pub access_log: Vec<AccessLog>,
 }
 
@@ -177,7 +179,7 @@ impl HttpConnectionManager {
         refuse!(stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request);
         refuse!(access_log_options, original_ip_detection_extensions, early_header_mutation_extensions);
         refuse!(internal_address_config, forward_client_cert_details, set_current_client_cert_details);
-        refuse!(forward_client_cert_matcher, proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6);
+        refuse!(forward_client_cert_matcher, represent_ipv4_remote_address_as_ipv4_mapped_ipv6);
         refuse!(upgrade_configs, request_id_extension, local_reply_config, strip_matching_host_port);
         refuse!(path_normalization_options, strip_trailing_host_dot, proxy_status_config);
         refuse!(typed_header_validation_config, append_x_forwarded_port, append_local_overload);
@@ -215,6 +217,7 @@ impl HttpConnectionManager {
             generate_request_id: field::bool_or(generate_request_id, true),
             preserve_external_request_id,
             always_set_request_id_in_response,
+            proxy_100_continue,
             via: if via.is_empty() { None } else { Some(field::header_value(&via, "via")?) },
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
         })

@@ -3,14 +3,52 @@
 
 use std::time::Duration;
 
-use weft_xds::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings};
+use weft_xds::pb::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings,
+    http1_protocol_options::{
+        HeaderKeyFormat,
+        header_key_format::{HeaderFormat, ProperCaseWords},
+    },
+};
 
-use crate::config::field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or, unset};
+use crate::config::field::{
+    self, Result, Within as _, positive_duration, refuse, required, timeout_or, unset, unsupported,
+};
 
+/// A connection manager's HTTP/1 connections.
 #[derive(Clone, Debug, Default)]
 pub struct Http1Options {
     pub accept_http_10: bool,
     pub default_host_for_http_10: Option<String>,
+    pub allow_custom_methods: bool,
+    pub codec: Http1CodecOptions,
+}
+
+/// What both sides have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http1CodecOptions {
+    /// Trailers pass; otherwise they are dropped.
+    pub enable_trailers: bool,
+    /// A message with both `content-length` and `transfer-encoding: chunked` is taken as chunked; otherwise it is refused.
+    pub allow_chunked_length: bool,
+    pub header_case: HeaderCase,
+}
+
+/// How names of fields are written: HTTP does not care (RFC 9110 section 5.1), some old applications do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeaderCase {
+    #[default]
+    Lower,
+    /// `Content-Type`: a capital at the start and behind whatever is no letter or digit.
+    ProperWords,
+}
+
+/// A cluster's HTTP/1 connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http1UpstreamOptions {
+    pub codec: Http1CodecOptions,
+    /// Requests name their target in full (RFC 9112 section 3.2.2).
+    pub send_fully_qualified_url: bool,
 }
 
 /// Defaults are Envoy's; sizes in bytes.
@@ -36,40 +74,60 @@ const INITIAL_CONNECTION_WINDOW_SIZE: u32 = 24 << 20;
 
 impl Http1Options {
     pub(crate) fn downstream(message: Http1ProtocolOptions) -> Result<Self> {
-        let Http1ProtocolOptions { accept_http_10, ref default_host_for_http_10, .. } = message;
+        unset(&message.send_fully_qualified_url, "send_fully_qualified_url")?;
+        let Http1ProtocolOptions { accept_http_10, allow_custom_methods, ref default_host_for_http_10, .. } = message;
         let default_host_for_http_10 = Some(default_host_for_http_10.clone()).filter(|host| !host.is_empty());
-        refuse_codec_options(message)?;
-        Ok(Self { accept_http_10, default_host_for_http_10 })
-    }
-
-    /// Towards an upstream there is nothing to set.
-    pub(crate) fn refuse_upstream(message: Http1ProtocolOptions) -> Result<()> {
-        unset(&message.accept_http_10, "accept_http_10")?;
-        unset(&message.default_host_for_http_10, "default_host_for_http_10")?;
-        refuse_codec_options(message)
+        let codec = Http1CodecOptions::from_proto(message)?;
+        Ok(Self { accept_http_10, default_host_for_http_10, allow_custom_methods, codec })
     }
 }
 
-/// What no HTTP/1 connection does, on either side.
-#[expect(deprecated, reason = "named to be refused")]
-fn refuse_codec_options(message: Http1ProtocolOptions) -> Result<()> {
-    let Http1ProtocolOptions {
-        allow_absolute_url,
-        accept_http_10: _, // the callers read both
-        default_host_for_http_10: _,
-        header_key_format,
-        enable_trailers,
-        allow_chunked_length,
-        override_stream_error_on_invalid_http_message,
-        send_fully_qualified_url,
-        use_balsa_parser,
-        allow_custom_methods,
-        ignore_http_11_upgrade,
-    } = message;
-    refuse!(header_key_format, enable_trailers, allow_chunked_length, send_fully_qualified_url, use_balsa_parser);
-    refuse!(allow_custom_methods, ignore_http_11_upgrade);
-    field::only(allow_absolute_url, true, "allow_absolute_url")?;
-    field::only(override_stream_error_on_invalid_http_message, false, "override_stream_error_on_invalid_http_message")
+impl Http1UpstreamOptions {
+    pub(crate) fn from_proto(message: Http1ProtocolOptions) -> Result<Self> {
+        unset(&message.accept_http_10, "accept_http_10")?;
+        unset(&message.default_host_for_http_10, "default_host_for_http_10")?;
+        unset(&message.allow_custom_methods, "allow_custom_methods")?;
+        let send_fully_qualified_url = message.send_fully_qualified_url;
+        Ok(Self { codec: Http1CodecOptions::from_proto(message)?, send_fully_qualified_url })
+    }
+}
+
+impl Http1CodecOptions {
+    #[expect(deprecated, reason = "named to be refused")]
+    fn from_proto(message: Http1ProtocolOptions) -> Result<Self> {
+        let Http1ProtocolOptions {
+            allow_absolute_url,
+            accept_http_10: _, // these five are read by the callers
+            default_host_for_http_10: _,
+            allow_custom_methods: _,
+            send_fully_qualified_url: _,
+            header_key_format,
+            enable_trailers,
+            allow_chunked_length,
+            override_stream_error_on_invalid_http_message,
+            use_balsa_parser: _, // which of Envoy's parsers does the work
+            ignore_http_11_upgrade,
+        } = message;
+        refuse!(ignore_http_11_upgrade);
+        field::only(allow_absolute_url, true, "allow_absolute_url")?;
+        field::only(
+            override_stream_error_on_invalid_http_message,
+            false,
+            "override_stream_error_on_invalid_http_message",
+        )?;
+        let header_case = HeaderCase::from_proto(header_key_format).within("header_key_format")?;
+        Ok(Self { enable_trailers, allow_chunked_length, header_case })
+    }
+}
+
+impl HeaderCase {
+    fn from_proto(format: Option<HeaderKeyFormat>) -> Result<Self> {
+        match format.and_then(|HeaderKeyFormat { header_format }| header_format) {
+            None => Ok(Self::Lower),
+            Some(HeaderFormat::ProperCaseWords(ProperCaseWords {})) => Ok(Self::ProperWords),
+            Some(HeaderFormat::StatefulFormatter(_)) => Err(unsupported("stateful_formatter")),
+        }
+    }
 }
 
 impl Http2Options {

@@ -12,6 +12,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::http::{
     exchange::{Deadline, RequestBody},
+    h1::{IncomingBody, UpstreamBody, Violation},
     replay::Replay,
 };
 
@@ -20,7 +21,10 @@ pub enum Body {
     #[default]
     Empty,
     Full(Bytes),
-    Http1(hyper::body::Incoming),
+    /// Of an HTTP/1 upstream's response.
+    Http1(Box<UpstreamBody>),
+    /// Of an HTTP/1 downstream's request.
+    Incoming(IncomingBody),
     Http2(h2::RecvStream),
     /// The downstream's request, counted on its exchange.
     Request(Box<RequestBody>),
@@ -30,14 +34,27 @@ pub enum Body {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
+    /// The connection failed, or ended before the message did.
+    #[error("disconnected")]
+    Disconnected,
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1(#[from] Violation),
     #[error(transparent)]
     Http2(#[from] h2::Error),
     #[error("the body it was read from has failed")]
     Source,
     #[error("a deadline of the request is over")]
     Deadline(Deadline),
+}
+
+impl Body {
+    /// Sends on what is left of the request that this is the response to, while nobody wants more of the response.
+    pub fn poll_sending(&mut self, cx: &mut Context<'_>) {
+        if let Body::Http1(body) = self {
+            // Err: the body itself tells when it is polled next.
+            let _ = body.poll_sending(cx);
+        }
+    }
 }
 
 impl http_body::Body for Body {
@@ -51,10 +68,8 @@ impl http_body::Body for Body {
                 Body::Full(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 _ => Poll::Ready(None),
             },
-            Body::Http1(incoming) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
-            }
+            Body::Http1(body) => body.poll_frame(cx),
+            Body::Incoming(body) => body.poll_frame(cx),
             Body::Http2(stream) => poll_http2(stream, cx),
             Body::Request(body) => body.poll_frame(cx),
             Body::Replay(replay) => replay.poll_frame(cx),
@@ -65,7 +80,8 @@ impl http_body::Body for Body {
         match self {
             Body::Empty => true,
             Body::Full(bytes) => bytes.is_empty(),
-            Body::Http1(incoming) => incoming.is_end_stream(),
+            Body::Http1(body) => body.is_end_stream(),
+            Body::Incoming(body) => body.is_end_stream(),
             Body::Http2(stream) => stream.is_end_stream(),
             Body::Request(body) => body.is_end_stream(),
             Body::Replay(replay) => replay.is_end_stream(),
@@ -76,9 +92,8 @@ impl http_body::Body for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Http1(incoming) => incoming.size_hint(),
             // The content-length header, where there is one, goes along with the headers.
-            Body::Http2(_) | Body::Replay(_) => SizeHint::default(),
+            Body::Http1(_) | Body::Incoming(_) | Body::Http2(_) | Body::Replay(_) => SizeHint::default(),
             Body::Request(body) => body.size_hint(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, task::Poll, time::Instant};
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use tower::Service;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
         body::Body,
         exchange::{Exchange, RequestBody, ResponseBody},
         h1, h2,
+        local_reply::LocalReply,
         request_headers::{self, X_REQUEST_ID},
         router,
     },
@@ -150,9 +151,17 @@ impl HttpConnection {
         self.active.config.always_set_request_id_in_response.then(|| headers.get(X_REQUEST_ID).cloned()).flatten()
     }
 
+    /// A response to a request that the codec refuses.
+    pub fn answer_locally(&self, exchange: &Rc<Exchange>, reply: LocalReply) -> Response<ResponseBody> {
+        let mut response = reply.into_response(exchange);
+        self.finish(exchange, &mut response);
+        response
+    }
+
     /// What every response gets.
     fn finish(&self, exchange: &Exchange, response: &mut Response<ResponseBody>) {
         let config = &self.active.config;
+        let opens_tunnel = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         match config.server_header_transformation {
             ServerHeaderTransformation::Overwrite => {
@@ -169,7 +178,7 @@ impl HttpConnection {
             headers.append(header::VIA, via.clone());
         }
         // RFC 9113 section 8.2.2: no `connection` in HTTP/2, whose GOAWAY says the same.
-        if exchange.protocol < Version::HTTP_2 && self.takes_no_more() {
+        if exchange.protocol < Version::HTTP_2 && self.takes_no_more() && !opens_tunnel {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             self.count(HttpStat::CxDrainClose);
         }

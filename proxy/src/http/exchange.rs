@@ -89,7 +89,7 @@ impl Exchange {
             response_begun: Cell::default(),
             response_sent: Cell::default(),
             captured: RefCell::default(),
-            informational: Informational::default(),
+            informational: Informational::new(connection.active.config.proxy_100_continue),
             request_waker: RefCell::default(),
             connection,
         })
@@ -101,6 +101,12 @@ impl Exchange {
 
     pub fn count(&self, stat: HttpStat) {
         self.connection.active.stats.cells.inc(self.connection.downstream.worker.index, stat);
+    }
+
+    /// What its tries came to does not matter: the request itself has failed.
+    pub fn forget_outcome(&self) {
+        self.flags.set(ResponseFlags::default());
+        self.status.set(None);
     }
 
     pub fn request_complete(&self) {
@@ -299,10 +305,15 @@ impl ResponseBody {
         }
     }
 
+    /// While the response has to wait for its reader, the request goes on.
+    pub fn poll_sending(&mut self, cx: &mut Context<'_>) {
+        self.inner.poll_sending(cx);
+    }
+
     /// The upstream's part is over: its connection is free for others.
     fn upstream_complete(&mut self) {
         if let Some(upstream) = self.upstream.take() {
-            upstream.complete(self.exchange.request_received.get().is_some());
+            upstream.complete();
         }
     }
 
@@ -311,7 +322,12 @@ impl ResponseBody {
             BodyError::Deadline(Deadline::Timeout) => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
             BodyError::Deadline(Deadline::Request) => (ResponseFlags::default(), "request_overall_timeout"),
             BodyError::Deadline(Deadline::Idle) => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
-            BodyError::Http1(_) | BodyError::Source => (
+            BodyError::Http1(_) => {
+                (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")
+            }
+            // Its own request broke off: the downstream is gone.
+            BodyError::Source => (ResponseFlags::default(), "downstream_remote_disconnect"),
+            BodyError::Disconnected => (
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
                 "upstream_reset_after_response_started{connection_termination}",
             ),

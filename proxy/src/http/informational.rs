@@ -16,6 +16,8 @@ use http::{HeaderMap, StatusCode};
 pub struct Informational {
     queue: RefCell<VecDeque<Interim>>,
     pushed: Cell<u32>,
+    /// Nobody wants them: they are dropped.
+    is_ignored: bool,
 }
 
 pub type Interim = (StatusCode, HeaderMap);
@@ -29,7 +31,15 @@ pub const INTERIM_RESPONSES_MAX: u32 = 64;
 pub struct Flood;
 
 impl Informational {
+    /// `proxy_100_continue` says whether they pass: as in Envoy, it is all of them or none.
+    pub fn new(proxy_100_continue: bool) -> Informational {
+        Informational { is_ignored: !proxy_100_continue, ..Informational::default() }
+    }
+
     pub fn push(&self, interim: Interim) -> Result<(), Flood> {
+        if self.is_ignored {
+            return Ok(());
+        }
         if self.pushed.get() == INTERIM_RESPONSES_MAX {
             return Err(Flood);
         }
@@ -39,7 +49,7 @@ impl Informational {
     }
 
     pub fn pop(&self) -> Option<Interim> {
-        if self.pushed.get() == 0 {
+        if !self.has_begun() {
             return None;
         }
         self.queue.borrow_mut().pop_front()
@@ -66,6 +76,13 @@ mod tests {
         assert!(matches!(informational.pop(), Some((StatusCode::EARLY_HINTS, headers)) if headers.is_empty()));
         assert!(matches!(informational.pop(), Some((StatusCode::PROCESSING, _))));
         assert!(informational.pop().is_none() && informational.has_begun());
+    }
+
+    #[test]
+    fn unwanted_ones_are_dropped() {
+        let informational = Informational::new(false);
+        informational.push((StatusCode::EARLY_HINTS, HeaderMap::new())).expect("dropped");
+        assert!(informational.pop().is_none() && !informational.has_begun());
     }
 
     #[test]

@@ -4,7 +4,7 @@ pub mod body;
 pub mod connection_manager;
 pub mod date;
 pub mod exchange;
-mod h1;
+pub mod h1;
 mod h2;
 pub mod informational;
 pub mod local_reply;

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request, uri};
 
 use crate::{
     config::http_connection_manager::HttpConnectionManager,
-    http::{local_reply::LocalReply, request_id, response_flags::ResponseFlags},
+    http::{local_reply::LocalReply, request_id, response_flags::ResponseFlags, tunnel::Tunnel},
     listener::connection::Downstream,
 };
 
@@ -20,13 +20,11 @@ pub fn prepare(
     config: &HttpConnectionManager,
     downstream: &Downstream,
 ) -> Result<(), LocalReply> {
-    check_version_and_host(head, config)?;
-    if asks_for_upgrade(head) {
+    check_host(head, config)?;
+    if Tunnel::requested_by(head) == Some(Tunnel::Upgrade) {
         return Err(refused(http::StatusCode::FORBIDDEN, "upgrade_failed"));
     }
     remove_hop_by_hop(&mut head.headers);
-    // The proxy answers `100 Continue` itself, as the body is read.
-    head.headers.remove(header::EXPECT);
     if config.use_remote_address {
         // Without `internal_address_config` no caller at the edge is internal.
         distrust(&mut head.headers, downstream);
@@ -48,24 +46,14 @@ pub fn prepare(
     Ok(())
 }
 
-/// An offer of h2c is no request: RFC 9110 section 7.8 lets a server overlook it, and RFC 9113 knows it no more.
-fn asks_for_upgrade(head: &request::Parts) -> bool {
-    head.version < Version::HTTP_2
-        && head.headers.get(header::UPGRADE).is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
-}
-
-/// RFC 9112 section 3.2: an HTTP/1.1 request has exactly one Host. HTTP/1.0 is taken only where configured.
-fn check_version_and_host(head: &mut request::Parts, config: &HttpConnectionManager) -> Result<(), LocalReply> {
-    if head.version < Version::HTTP_11 {
-        if !config.http1.accept_http_10 {
-            return Err(refused(http::StatusCode::UPGRADE_REQUIRED, "low_version"));
-        }
-        if let Some(host) = &config.http1.default_host_for_http_10
-            && !head.headers.contains_key(header::HOST)
-            && let Ok(host) = HeaderValue::from_str(host)
-        {
-            head.headers.insert(header::HOST, host);
-        }
+/// RFC 9112 section 3.2: an HTTP/1.1 request has exactly one Host.
+fn check_host(head: &mut request::Parts, config: &HttpConnectionManager) -> Result<(), LocalReply> {
+    if head.version < Version::HTTP_11
+        && let Some(host) = &config.http1.default_host_for_http_10
+        && !head.headers.contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(host)
+    {
+        head.headers.insert(header::HOST, host);
     }
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next();
@@ -77,6 +65,10 @@ fn check_version_and_host(head: &mut request::Parts, config: &HttpConnectionMana
     }
     if head.uri.path_and_query().is_none() && head.method != http::Method::CONNECT {
         return Err(bad_request("missing_path_rejected"));
+    }
+    // RFC 9112 section 3.2.4: `*` is about the server as such, and the proxy is none.
+    if head.uri.path() == "*" {
+        return Err(refused(http::StatusCode::NOT_FOUND, "absolute_path_rejected"));
     }
     Ok(())
 }

@@ -249,7 +249,7 @@ impl Tries<'_> {
             if let Ok((_, body, stream)) = answered {
                 // Complete already (a bare 503): its connection can go on.
                 if http_body::Body::is_end_stream(&body) {
-                    stream.complete(self.exchange.request_received.get().is_some());
+                    stream.complete();
                 }
             }
             self.back_off(policy).await?;
@@ -440,7 +440,8 @@ fn respond(
     deadlines: Deadlines,
 ) -> Response<ResponseBody> {
     remove_hop_by_hop(&mut head.headers);
-    if !filter.suppress_envoy_headers {
+    // As long as the request is on its way, this is not the upstream's time alone.
+    if !filter.suppress_envoy_headers && exchange.request_received.get().is_some() {
         let elapsed_ms = exchange.started.elapsed().as_millis() as u64;
         head.headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, service_time(elapsed_ms));
     }

@@ -13,6 +13,7 @@ use crate::{
     http::{
         body::{Body, BodyError, next_frame},
         exchange::Deadline,
+        h1::{ClientExchange, ClientOptions, Failure},
         informational::Informational,
         request_headers,
     },
@@ -59,7 +60,8 @@ pub enum TryError {
 /// What a response holds of its upstream until it is complete.
 pub struct UpstreamStream {
     pool: Rc<HostPool>,
-    lease: Option<Lease>,
+    /// HTTP/1 connections are held by the response's body.
+    lease: Option<Http2Lease>,
     /// Sends the rest of the request.
     pump: Option<AbortHandle>,
     begun: Instant,
@@ -70,13 +72,8 @@ pub struct UpstreamStream {
 
 impl UpstreamStream {
     /// The response was received whole.
-    pub fn complete(mut self, request_complete: bool) {
+    pub fn complete(mut self) {
         self.completed = true;
-        if let Some(Lease::Http1(lease)) = self.lease.take()
-            && request_complete
-        {
-            lease.give_back(); // otherwise it closes: the rest of the request is still to be written
-        }
         self.pool.cluster.stats.rq_time.record(self.pool.worker, self.begun.elapsed());
     }
 
@@ -156,7 +153,7 @@ async fn send_on_pool(
     let pool = stream.pool.clone();
     for _ in 0..STALE_CONNECTIONS_MAX {
         let unsent = match pool.lease(priority).await? {
-            Lease::Http1(lease) => send_http1(stream, lease, head, body).await?,
+            Lease::Http1(lease) => send_http1(stream, lease, informational, head, body).await?,
             Lease::Http2(lease) => send_http2(stream, lease, informational, head, body).await?,
         };
         (head, body) = match unsent {
@@ -175,25 +172,21 @@ enum Sent {
 
 async fn send_http1(
     stream: &mut UpstreamStream,
-    mut lease: Http1Lease,
+    lease: Http1Lease,
+    informational: &Informational,
     mut head: request::Parts,
     body: Body,
 ) -> Result<Sent, TryError> {
     request_headers::to_http1(&mut head).map_err(|_| TryError::Protocol)?;
+    let exchange = ClientExchange::begin(lease, ClientOptions::of(&stream.pool.cluster.config), &head, body);
+    let answered = exchange.response(|status, headers| informational.push((status, headers)).is_ok()).await;
+    if let Err(Failure::Unsent(body)) = answered {
+        return Ok(Sent::Not(Box::new(head), body));
+    }
     count_sent(&stream.pool);
-    match lease.sender().try_send_request(Request::from_parts(head, body)).await {
-        Ok(response) => {
-            stream.lease = Some(Lease::Http1(lease));
-            let (head, body) = response.into_parts();
-            Ok(Sent::Response(head, Body::Http1(body)))
-        }
-        Err(mut error) => match error.take_message() {
-            Some(request) => {
-                let (head, body) = request.into_parts();
-                Ok(Sent::Not(Box::new(head), body))
-            }
-            None => Err(http1_error(&error.into_error())),
-        },
+    match answered {
+        Ok((head, body)) => Ok(Sent::Response(head, body)),
+        Err(failure) => Err(failure.into()),
     }
 }
 
@@ -216,18 +209,22 @@ async fn send_http2(
         lease.retire();
         http2_error(&error)
     })?;
-    stream.lease = Some(Lease::Http2(lease));
+    stream.lease = Some(lease);
     if !ended {
         let pump = tokio::task::spawn_local(pump(body, sending));
         stream.pump = Some(pump.abort_handle());
     }
     match final_response(response, informational).await {
+        // The h2 crate limits their bytes only.
+        Ok(response) if response.headers().len() > stream.pool.cluster.config.max_headers_count as usize => {
+            Err(TryError::Protocol)
+        }
         Ok(response) => {
             let (head, body) = response.into_parts();
             Ok(Sent::Response(head, Body::Http2(body)))
         }
         Err(error) => {
-            if let Some(Lease::Http2(lease)) = &stream.lease
+            if let Some(lease) = &stream.lease
                 && !error.is_reset()
             {
                 lease.retire();
@@ -326,16 +323,6 @@ async fn send_data(sending: &mut SendStream<Bytes>, mut data: Bytes, ended: bool
     }
 }
 
-fn http1_error(error: &hyper::Error) -> TryError {
-    if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
-        TryError::Protocol
-    } else if error.is_user() || error.is_body_write_aborted() {
-        TryError::RequestBody
-    } else {
-        TryError::ConnectionTermination
-    }
-}
-
 fn http2_error(error: &h2::Error) -> TryError {
     // RFC 9113 section 8.7: these were not processed.
     let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -348,6 +335,17 @@ fn http2_error(error: &h2::Error) -> TryError {
         TryError::Protocol
     } else {
         TryError::ConnectionTermination
+    }
+}
+
+impl From<Failure> for TryError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unsent(_) => TryError::ResetBeforeRequest,
+            Failure::ConnectionTermination => TryError::ConnectionTermination,
+            Failure::Violation(_) => TryError::Protocol,
+            Failure::RequestBody => TryError::RequestBody,
+        }
     }
 }
 

@@ -86,6 +86,7 @@ group! {
         RqHttp1Total "downstream_rq_http1_total" Counter,
         RqHttp2Total "downstream_rq_http2_total" Counter,
         RqTimeout "downstream_rq_timeout" Counter,
+        RqHeaderTimeout "downstream_rq_header_timeout" Counter,
         RqIdleTimeout "downstream_rq_idle_timeout" Counter,
         RqRxReset "downstream_rq_rx_reset" Counter,
         RqTxReset "downstream_rq_tx_reset" Counter,

@@ -10,6 +10,7 @@ use weft_tests::bootstrap::{http_filter, socket, static_cluster, with_http2};
 pub(crate) const ORIGIN_HTTP: u16 = 9080;
 pub(crate) const ORIGIN_TCP: u16 = 9000;
 pub(crate) const ORIGIN_SERVER_FIRST: u16 = 9001;
+pub(crate) const ORIGIN_RAW: u16 = 9090;
 const NOBODY: u16 = 9999;
 
 /// The ports of one proxy, counted from its first.
@@ -41,6 +42,10 @@ impl Ports {
     pub(crate) fn http_edge(self) -> SocketAddr {
         local(self.first + 6)
     }
+    /// As [`Self::http`], with every leniency that HTTP/1 has, towards both sides.
+    pub(crate) fn http_lenient(self) -> SocketAddr {
+        local(self.first + 40)
+    }
     /// The same, reached from an internal address.
     pub(crate) fn http_internal(self) -> SocketAddr {
         SocketAddr::from((INTERNAL, self.first + 7))
@@ -58,6 +63,9 @@ pub(crate) fn bootstrap(ports: Ports, access_log: &Path) -> String {
         "static_resources": {
             "clusters": [
                 static_cluster("origin", local(ORIGIN_HTTP)),
+                static_cluster("raw", local(ORIGIN_RAW)),
+                lenient_cluster("lenient", ORIGIN_HTTP),
+                lenient_cluster("lenient-raw", ORIGIN_RAW),
                 with_http2(static_cluster("origin-h2", local(ORIGIN_HTTP))),
                 static_cluster("nobody", local(NOBODY)),
                 with_http2(static_cluster("nobody-h2", local(NOBODY))),
@@ -68,6 +76,7 @@ pub(crate) fn bootstrap(ports: Ports, access_log: &Path) -> String {
             ],
             "listeners": [
                 http_listener("http", ports.http(), access_log, false),
+                lenient_listener(ports.http_lenient(), access_log),
                 http_listener("http-edge", ports.http_edge(), access_log, true),
                 http_listener("http-internal", ports.http_internal(), access_log, true),
                 tcp_listener("tcp", ports.tcp()),
@@ -110,6 +119,32 @@ fn http_listener(name: &str, at: SocketAddr, access_log: &Path, edge: bool) -> V
     json!({"name": name, "address": address(at), "filter_chains": [{"filters": [filter]}]})
 }
 
+fn lenient_cluster(name: &str, port: u16) -> Value {
+    let mut cluster = static_cluster(name, local(port));
+    cluster["http_protocol_options"] = json!({"enable_trailers": true, "header_key_format": {"proper_case_words": {}}});
+    cluster
+}
+
+fn lenient_listener(at: SocketAddr, access_log: &Path) -> Value {
+    let mut listener = http_listener("http-lenient", at, access_log, false);
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["http_protocol_options"] = json!({
+        "accept_http_10": true,
+        "default_host_for_http_10": "old.test",
+        "enable_trailers": true,
+        "allow_chunked_length": true,
+        "allow_custom_methods": true,
+        "header_key_format": {"proper_case_words": {}},
+    });
+    manager["proxy_100_continue"] = json!(true);
+    manager["request_headers_timeout"] = json!("0.5s");
+    manager["route_config"] = json!({"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+        route("/raw/", "lenient-raw"),
+        route("/", "lenient"),
+    ]}]});
+    listener
+}
+
 /// What a line of the access log says, after the case's own name.
 pub(crate) const LOG_FACTS: [&str; 8] =
     ["method", "path", "protocol", "status", "flags", "bytes received", "bytes sent", "cluster"];
@@ -124,6 +159,7 @@ fn routes() -> Value {
             {"name": "narrow", "domains": ["narrow.test", "*.narrow.test:81"], "routes": [route("/narrow", "origin")]},
             {"name": "suffix", "domains": ["*.suffix.test"], "routes": [route("/", "origin")]},
             {"name": "all", "domains": ["*"], "routes": [
+                route("/raw/", "raw"),
                 route("/to-nobody", "nobody"),
                 route("/h2-to-nobody", "nobody-h2"),
                 route("/to-empty", "empty"),

@@ -7,8 +7,10 @@
 mod config;
 mod differences;
 mod http1;
+mod http1_framing;
 mod http2;
 mod pair;
+mod raw_origin;
 mod tcp;
 mod tools;
 
@@ -77,6 +79,11 @@ const CASES_AT_A_TIME: usize = 8;
 #[test]
 fn http1_answers_are_envoys() -> Result<()> {
     compare(&http1::cases())
+}
+
+#[test]
+fn http1_framing_is_judged_as_by_envoy() -> Result<()> {
+    compare(&http1_framing::cases())
 }
 
 #[test]

@@ -24,7 +24,8 @@ use weft_xds::{
 use super::UpstreamProtocol;
 use crate::config::{
     field::{self, Extension, Result, Within as _, refuse, required, timeout_or, unset, unsupported},
-    http_connection_manager::{Http1Options, Http2Options},
+    http_connection_manager::Http2Options,
+    http_protocol::Http1UpstreamOptions,
 };
 
 /// The one key of `typed_extension_protocol_options`: names an extension, not a message.
@@ -36,6 +37,9 @@ pub(super) struct HttpOptions {
     pub(super) protocol: UpstreamProtocol,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) max_requests_per_connection: Option<u32>,
+    pub(super) http1: Http1UpstreamOptions,
+    pub(super) max_response_headers_bytes: Option<u32>,
+    pub(super) max_headers_count: u32,
 }
 
 /// What older control planes set on the cluster itself.
@@ -75,35 +79,49 @@ impl HttpOptions {
         } = message;
         refuse!(upstream_http_protocol_options, http_filters, header_validation_config, outlier_detection);
         refuse!(request_mirror_policies, hash_policy, retry_policy);
-        let protocol = match required(upstream_protocol_options, "upstream_protocol_options")? {
-            UpstreamProtocolOptions::ExplicitHttpConfig(message) => {
-                UpstreamProtocol::from_proto(message).within("explicit_http_config")?
-            }
+        let (protocol, http1) = match required(upstream_protocol_options, "upstream_protocol_options")? {
+            UpstreamProtocolOptions::ExplicitHttpConfig(message) => explicit(message).within("explicit_http_config")?,
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(_) => {
                 return Err(unsupported("use_downstream_protocol_config"));
             }
             UpstreamProtocolOptions::AutoConfig(_) => return Err(unsupported("auto_config")),
         };
-        Self::new(protocol, common_http_protocol_options)
+        Self::new(protocol, http1, common_http_protocol_options)
     }
 
     fn from_legacy(legacy: LegacyHttpOptions) -> Result<Self> {
         let LegacyHttpOptions { common, http1, http2, max_requests_per_connection: _ } = legacy;
-        Http1Options::refuse_upstream(http1.unwrap_or_default()).within("http_protocol_options")?;
+        let http1 = Http1UpstreamOptions::from_proto(http1.unwrap_or_default()).within("http_protocol_options")?;
         let protocol = match http2 {
             Some(message) => {
                 UpstreamProtocol::Http2(Http2Options::from_proto(message).within("http2_protocol_options")?)
             }
             None => UpstreamProtocol::Http1,
         };
-        Self::new(protocol, common)
+        Self::new(protocol, http1, common)
     }
 
-    fn new(protocol: UpstreamProtocol, common: Option<CommonHttpProtocolOptions>) -> Result<Self> {
+    fn new(
+        protocol: UpstreamProtocol,
+        http1: Http1UpstreamOptions,
+        common: Option<CommonHttpProtocolOptions>,
+    ) -> Result<Self> {
         let common =
             ConnectionOptions::from_proto(common.unwrap_or_default()).within("common_http_protocol_options")?;
-        let ConnectionOptions { idle_timeout, max_requests_per_connection } = common;
-        Ok(Self { protocol, idle_timeout, max_requests_per_connection })
+        let ConnectionOptions {
+            idle_timeout,
+            max_requests_per_connection,
+            max_response_headers_bytes,
+            max_headers_count,
+        } = common;
+        Ok(Self {
+            protocol,
+            idle_timeout,
+            max_requests_per_connection,
+            http1,
+            max_response_headers_bytes,
+            max_headers_count,
+        })
     }
 }
 
@@ -123,18 +141,18 @@ fn extension(extensions: HashMap<String, Any>) -> Result<Option<HttpOptions>> {
     Ok(options)
 }
 
-impl UpstreamProtocol {
-    fn from_proto(message: ExplicitHttpConfig) -> Result<Self> {
-        let ExplicitHttpConfig { protocol_config } = message;
-        match required(protocol_config, "protocol_config")? {
-            ProtocolConfig::HttpProtocolOptions(message) => {
-                Http1Options::refuse_upstream(message).within("http_protocol_options").map(|()| Self::Http1)
-            }
-            ProtocolConfig::Http2ProtocolOptions(message) => {
-                Http2Options::from_proto(message).within("http2_protocol_options").map(Self::Http2)
-            }
-            ProtocolConfig::Http3ProtocolOptions(_) => Err(unsupported("http3_protocol_options")),
+fn explicit(message: ExplicitHttpConfig) -> Result<(UpstreamProtocol, Http1UpstreamOptions)> {
+    let ExplicitHttpConfig { protocol_config } = message;
+    match required(protocol_config, "protocol_config")? {
+        ProtocolConfig::HttpProtocolOptions(message) => {
+            let http1 = Http1UpstreamOptions::from_proto(message).within("http_protocol_options")?;
+            Ok((UpstreamProtocol::Http1, http1))
         }
+        ProtocolConfig::Http2ProtocolOptions(message) => {
+            let http2 = Http2Options::from_proto(message).within("http2_protocol_options")?;
+            Ok((UpstreamProtocol::Http2(http2), Http1UpstreamOptions::default()))
+        }
+        ProtocolConfig::Http3ProtocolOptions(_) => Err(unsupported("http3_protocol_options")),
     }
 }
 
@@ -142,6 +160,8 @@ impl UpstreamProtocol {
 struct ConnectionOptions {
     idle_timeout: Option<Duration>,
     max_requests_per_connection: Option<u32>,
+    max_response_headers_bytes: Option<u32>,
+    max_headers_count: u32,
 }
 
 impl ConnectionOptions {
@@ -156,11 +176,15 @@ impl ConnectionOptions {
             headers_with_underscores_action: _, // only a server looks at it
             max_requests_per_connection,
         } = message;
-        refuse!(max_connection_duration, max_connection_duration_jitter, max_headers_count, max_response_headers_kb);
+        refuse!(max_connection_duration, max_connection_duration_jitter);
         unset(&max_stream_duration.unwrap_or_default(), "max_stream_duration")?;
         Ok(Self {
             idle_timeout: timeout_or(idle_timeout, Some(IDLE_TIMEOUT), "idle_timeout")?,
             max_requests_per_connection: field::limit(max_requests_per_connection),
+            max_response_headers_bytes: max_response_headers_kb.map(|kilobytes| kilobytes.value.saturating_mul(1024)),
+            max_headers_count: field::u32_or(max_headers_count, MAX_HEADERS_COUNT),
         })
     }
 }
+
+const MAX_HEADERS_COUNT: u32 = 100;

@@ -210,6 +210,16 @@ fn source_addresses_are_one_a_family() {
 }
 
 #[test]
+fn settings_of_http1_connections() {
+    let cluster = cluster(&http_options(
+        "explicit_http_config: {http_protocol_options: {enable_trailers: true, send_fully_qualified_url: true}},
+         common_http_protocol_options: {max_response_headers_kb: 8, max_headers_count: 7}",
+    ));
+    assert!(cluster.http1.codec.enable_trailers && cluster.http1.send_fully_qualified_url);
+    assert_eq!((cluster.max_response_headers_bytes, cluster.max_headers_count), (Some(8192), 7));
+}
+
+#[test]
 fn what_http_does_not_do_is_refused() {
     let path = "typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"]";
     let explicit = "explicit_http_config: {http_protocol_options: {}}";
@@ -243,10 +253,6 @@ fn what_http_does_not_do_is_refused() {
             &format!("{explicit}, common_http_protocol_options: {{max_connection_duration: 1s}}"),
             "common_http_protocol_options.max_connection_duration: not supported",
         ),
-        (
-            &format!("{explicit}, common_http_protocol_options: {{max_headers_count: 1}}"),
-            "common_http_protocol_options.max_headers_count: not supported",
-        ),
     ] {
         let error = refusal(ClusterConfig::from_proto(
             weft_xds::json::from_yaml(&format!("{BASE}\n{}", http_options(fields))).unwrap(),
@@ -259,7 +265,10 @@ fn what_http_does_not_do_is_refused() {
             "typed_extension_protocol_options[\"x\"]: not supported",
         ),
         ("http2_protocol_options: {allow_metadata: true}", "http2_protocol_options.allow_metadata: not supported"),
-        ("http_protocol_options: {enable_trailers: true}", "http_protocol_options.enable_trailers: not supported"),
+        (
+            "http_protocol_options: {header_key_format: {stateful_formatter: {name: x}}}",
+            "http_protocol_options.header_key_format.stateful_formatter: not supported",
+        ),
         (
             "common_http_protocol_options: {max_stream_duration: 1s}",
             "common_http_protocol_options.max_stream_duration: not supported",

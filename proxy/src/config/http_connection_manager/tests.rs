@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::http_protocol::{HeaderCase, Http1CodecOptions};
 use crate::config::testing::{assert_refused, assert_unsupported, message, refusal};
 
 const ROUTER: &str =
@@ -71,7 +72,9 @@ request_headers_timeout: 4s
 drain_timeout: 0s
 delayed_close_timeout: 0s
 max_request_headers_kb: 8
-http_protocol_options: {accept_http_10: true, default_host_for_http_10: h, allow_absolute_url: true}
+http_protocol_options: {accept_http_10: true, default_host_for_http_10: h, allow_absolute_url: true, enable_trailers: true,
+  allow_chunked_length: true, allow_custom_methods: true, use_balsa_parser: true, header_key_format: {proper_case_words: {}}}
+proxy_100_continue: true
 http2_protocol_options:
   {max_concurrent_streams: 10, hpack_table_size: 0, connection_keepalive: {interval: 30s, timeout: 5s}}
 use_remote_address: true
@@ -92,6 +95,10 @@ strip_any_host_port: false",
     assert_eq!((manager.drain_timeout, manager.delayed_close_timeout), (Duration::ZERO, Duration::ZERO));
     assert_eq!(manager.max_request_headers_bytes, 8192);
     assert_eq!(manager.http1.default_host_for_http_10.as_deref(), Some("h"));
+    let codec =
+        Http1CodecOptions { enable_trailers: true, allow_chunked_length: true, header_case: HeaderCase::ProperWords };
+    assert_eq!((manager.http1.codec, manager.http1.allow_custom_methods), (codec, true));
+    assert!(manager.proxy_100_continue);
     assert_eq!((manager.http2.max_concurrent_streams, manager.http2.hpack_table_size), (10, 0));
     let keepalive = manager.http2.keepalive.unwrap();
     assert_eq!((keepalive.interval, keepalive.timeout), (Duration::from_secs(30), Duration::from_secs(5)));
@@ -184,7 +191,6 @@ fn what_is_not_supported_is_refused() {
             "forward_client_cert_details: APPEND_FORWARD",
             "set_current_client_cert_details: {}",
             "forward_client_cert_matcher: {}",
-            "proxy_100_continue: true",
             "represent_ipv4_remote_address_as_ipv4_mapped_ipv6: true",
             "upgrade_configs: [{upgrade_type: websocket}]",
             "path_with_escaped_slashes_action: REJECT_REQUEST",
@@ -228,12 +234,7 @@ fn what_connections_do_not_do_is_refused() {
         ("common_http_protocol_options", "max_stream_duration: 1s", "not supported"),
         ("common_http_protocol_options", "headers_with_underscores_action: DROP_HEADER", "not supported"),
         ("common_http_protocol_options", "max_connection_duration: 0s", "value must be greater than 0s"),
-        ("http_protocol_options", "header_key_format: {}", "not supported"),
-        ("http_protocol_options", "enable_trailers: true", "not supported"),
-        ("http_protocol_options", "allow_chunked_length: true", "not supported"),
         ("http_protocol_options", "send_fully_qualified_url: true", "not supported"),
-        ("http_protocol_options", "use_balsa_parser: true", "not supported"),
-        ("http_protocol_options", "allow_custom_methods: true", "not supported"),
         ("http_protocol_options", "ignore_http_11_upgrade: [{}]", "not supported"),
         ("http_protocol_options", "allow_absolute_url: false", "false is not supported"),
         ("http_protocol_options", "override_stream_error_on_invalid_http_message: true", "true is not supported"),

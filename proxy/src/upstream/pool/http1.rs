@@ -1,7 +1,8 @@
 //! HTTP/1.1 connections to a host: one request at a time each, the most recently used first.
 //!
 //! A request that finds no idle connection waits; a connection is opened for it by a task of its own. Whichever
-//! connection is free first, new or given back, goes to the request that waits longest.
+//! connection is free first, new or given back, goes to the request that waits longest. Idle connections have no task:
+//! whether the peer has closed one is seen when it is taken, and several times a second.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,13 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
 use crate::{
     config::route::RoutingPriority,
-    http::body::Body,
+    http::h1::ClientConnection,
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
@@ -28,50 +27,53 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Http1Pool {
     idle: RefCell<Vec<Idle>>,
-    waiting: RefCell<VecDeque<oneshot::Sender<Result<Connection, ConnectError>>>>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Opened>>>,
     /// Open or being opened.
     connections: Cell<u32>,
 }
 
+type Opened = Result<Box<Connection>, ConnectError>;
+
 struct Connection {
-    sender: SendRequest<Body>,
+    client: ClientConnection,
     requests: u32,
+    place: Place,
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
-/// A connection for one request.
-pub struct Http1Lease {
+/// An open connection's place among those that the host may have.
+struct Place {
     pool: Rc<HostPool>,
-    connection: Option<Connection>,
+    _guard: ConnectionGuard,
+}
+
+/// A connection for one request. Merely dropped, it closes.
+pub struct Http1Lease {
+    /// None: given back.
+    connection: Option<Box<Connection>>,
+    may_reuse: bool,
 }
 
 pub(super) async fn lease(pool: &Rc<HostPool>, priority: RoutingPriority) -> Result<Http1Lease, PoolError> {
-    while let Some(connection) = pool.http1.take_idle() {
-        if let Some(connection) = usable(connection).await {
-            return Ok(Http1Lease::new(pool, connection));
-        }
+    if let Some(connection) = pool.http1.take_idle() {
+        return Ok(Http1Lease::new(connection));
     }
     let _pending = PendingGuard::new(pool, priority)?;
     let (sender, receiver) = oneshot::channel();
     pool.http1.waiting.borrow_mut().push_back(sender);
     open_for_waiting(pool, priority);
     match receiver.await {
-        Ok(Ok(connection)) => Ok(Http1Lease::new(pool, connection)),
+        Ok(Ok(connection)) => Ok(Http1Lease::new(connection)),
         Ok(Err(error)) => {
             pool.count(ClusterStat::RqPendingFailureEject);
             Err(error.into())
         }
         Err(_closed) => Err(ConnectError::Tcp("pool closed".into()).into()),
     }
-}
-
-/// A connection that was just given back needs a turn of its own task before it takes a request.
-async fn usable(mut connection: Connection) -> Option<Connection> {
-    if connection.sender.is_ready() || connection.sender.ready().await.is_ok() { Some(connection) } else { None }
 }
 
 fn open_for_waiting(pool: &Rc<HostPool>, priority: RoutingPriority) {
@@ -81,21 +83,12 @@ fn open_for_waiting(pool: &Rc<HostPool>, priority: RoutingPriority) {
     tokio::task::spawn_local(open(pool.clone(), permit));
 }
 
-/// Connects and drives the connection until it closes.
 async fn open(pool: Rc<HostPool>, permit: Permit) {
-    let driven = handshake(&pool, permit).await;
-    match driven {
-        Ok((connection, driver, guard)) => {
-            pool.http1.offer(&pool, connection);
-            if let Err(error) = driver.await {
-                tracing::debug!(host = %pool.host.address, %error, "upstream connection ended");
-            }
-            drop(guard);
-            pool.http1.connections.set(pool.http1.connections.get() - 1);
-            // Its place is free for a request that waits because of a limit.
-            if pool.http1.has_waiting() {
-                open_for_waiting(&pool, RoutingPriority::Default);
-            }
+    match connect::connect(&pool.cluster, &pool.host, pool.worker).await {
+        Ok(stream) => {
+            let place = Place { pool: pool.clone(), _guard: ConnectionGuard::new(&pool, permit) };
+            pool.count(ClusterStat::CxHttp1Total);
+            pool.http1.offer(Box::new(Connection { client: ClientConnection::new(stream), requests: 0, place }));
         }
         Err(error) => {
             pool.http1.connections.set(pool.http1.connections.get() - 1);
@@ -104,35 +97,30 @@ async fn open(pool: Rc<HostPool>, permit: Permit) {
     }
 }
 
-type Driver = hyper::client::conn::http1::Connection<TokioIo<crate::net::stream::Stream>, Body>;
-
-async fn handshake(pool: &Rc<HostPool>, permit: Permit) -> Result<(Connection, Driver, ConnectionGuard), ConnectError> {
-    let stream = connect::connect(&pool.cluster, &pool.host, pool.worker).await?;
-    let guard = ConnectionGuard::new(pool, permit);
-    pool.count(ClusterStat::CxHttp1Total);
-    let mut builder = Builder::new();
-    builder.max_headers(RESPONSE_HEADERS_MAX).max_header_size(RESPONSE_HEADER_BYTES_MAX);
-    let (sender, driver) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
-    Ok((Connection { sender, requests: 0 }, driver, guard))
+impl Drop for Place {
+    fn drop(&mut self) {
+        let http1 = &self.pool.http1;
+        http1.connections.set(http1.connections.get() - 1);
+        // It is free for a request that waits because of a limit.
+        if http1.has_waiting() {
+            open_for_waiting(&self.pool, RoutingPriority::Default);
+        }
+    }
 }
 
-/// Envoy's limits of responses.
-const RESPONSE_HEADERS_MAX: usize = 100;
-const RESPONSE_HEADER_BYTES_MAX: usize = 60 * 1024;
-
 impl Http1Pool {
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<Box<Connection>> {
         loop {
-            let Idle { connection, .. } = self.idle.borrow_mut().pop()?;
-            if !connection.sender.is_closed() {
+            let Idle { mut connection, .. } = self.idle.borrow_mut().pop()?;
+            if connection.client.is_quiet() {
                 return Some(connection);
             }
         }
     }
 
     /// To the request that waits longest, else kept.
-    fn offer(&self, pool: &HostPool, connection: Connection) {
+    fn offer(&self, connection: Box<Connection>) {
+        let closed = connection.place.pool.closed.get();
         let mut offered = Ok(connection);
         while let Some(waiting) = { self.waiting.borrow_mut().pop_front() } {
             offered = match waiting.send(offered) {
@@ -141,7 +129,7 @@ impl Http1Pool {
             };
         }
         if let Ok(connection) = offered
-            && !pool.closed.get()
+            && !closed
         {
             self.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
         }
@@ -164,16 +152,23 @@ impl Http1Pool {
     }
 
     pub(super) fn close(&self) {
-        self.idle.borrow_mut().clear();
+        drop(self.idle.take()); // not while borrowed: a connection that closes looks for who waits for its place
     }
 
+    /// Those that idle for too long, and those that the peer has closed. How many of the first kind there were.
     pub(super) fn close_idle(&self, now: Instant, timeout: Option<Duration>) -> u64 {
-        let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| !idle.connection.sender.is_closed());
-        let Some(timeout) = timeout else { return 0 };
-        let before = idle.len();
-        idle.retain(|idle| now.saturating_duration_since(idle.since) < timeout);
-        (before - idle.len()) as u64
+        if self.idle.borrow().is_empty() {
+            return 0;
+        }
+        let mut kept = self.idle.take();
+        let gone: Vec<Idle> = kept.extract_if(.., |idle| !idle.connection.client.is_quiet()).collect();
+        let is_old =
+            |idle: &mut Idle| timeout.is_some_and(|timeout| now.saturating_duration_since(idle.since) >= timeout);
+        let old: Vec<Idle> = kept.extract_if(.., is_old).collect();
+        let count = old.len() as u64;
+        self.idle.replace(kept);
+        drop((gone, old)); // only now: a connection that closes looks for who waits for its place
+        count
     }
 
     pub(super) fn is_unused(&self) -> bool {
@@ -182,23 +177,28 @@ impl Http1Pool {
 }
 
 impl Http1Lease {
-    fn new(pool: &Rc<HostPool>, mut connection: Connection) -> Http1Lease {
+    fn new(mut connection: Box<Connection>) -> Http1Lease {
         connection.requests += 1;
-        Http1Lease { pool: pool.clone(), connection: Some(connection) }
+        Http1Lease { connection: Some(connection), may_reuse: true }
     }
 
-    pub fn sender(&mut self) -> &mut SendRequest<Body> {
-        &mut self.connection.as_mut().expect("taken only by give_back, which consumes").sender
+    pub fn connection(&mut self) -> &mut ClientConnection {
+        &mut self.connection.as_mut().expect("taken only by give_back, which consumes").client
     }
 
-    /// The exchange is complete on both sides, and the connection may carry another. Merely dropped, it closes.
+    /// The peer will close it, or does not follow the rules.
+    pub fn do_not_reuse(&mut self) {
+        self.may_reuse = false;
+    }
+
+    /// The exchange is complete on both sides.
     pub fn give_back(mut self) {
-        if let Some(connection) = self.connection.take() {
-            if self.pool.may_reuse(connection.requests) {
-                self.pool.http1.offer(&self.pool, connection);
-            } else if !self.pool.closed.get() {
-                self.pool.count(ClusterStat::CxMaxRequests);
-            }
+        let Some(connection) = self.connection.take().filter(|_| self.may_reuse) else { return };
+        let pool = connection.place.pool.clone();
+        if pool.may_reuse(connection.requests) {
+            pool.http1.offer(connection);
+        } else if !pool.closed.get() {
+            pool.count(ClusterStat::CxMaxRequests);
         }
     }
 }

@@ -135,7 +135,7 @@ async fn handshake(
         .initial_window_size(options.initial_stream_window_size)
         .initial_connection_window_size(options.initial_connection_window_size)
         .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
-        .max_header_list_size(RESPONSE_HEADER_BYTES_MAX)
+        .max_header_list_size(pool.cluster.config.max_response_headers_bytes.unwrap_or(RESPONSE_HEADER_BYTES_MAX))
         .max_send_buffer_size(pool.cluster.config.per_connection_buffer_limit_bytes as usize);
     let (sender, driver) = builder.handshake(stream).await.map_err(|error| ConnectError::Tcp(error.to_string()))?;
     let connection = Connection {
