@@ -175,7 +175,7 @@ stat_prefix: s",
     #[test]
     fn what_could_match_nothing_is_refused() {
         assert_refused(
-            "{}",
+            "stat_prefix: s",
             ProxyProtocol::from_proto,
             &[
                 ("disallowed_versions: [V1, V2]", "disallowed_versions: all PROXY protocol versions are disallowed"),

@@ -42,6 +42,10 @@ pub struct Arrival {
     pub server_name: Option<String>,
     pub application_protocols: Vec<String>,
     pub learned: Learned,
+    /// Some byte of it was seen.
+    has_spoken: bool,
+    /// Filters whose turn is over.
+    filters_done: usize,
 }
 
 /// What listener filters tell the rest of the way.
@@ -121,6 +125,8 @@ impl Arrival {
             server_name: None,
             application_protocols: Vec::new(),
             learned: Learned::default(),
+            has_spoken: false,
+            filters_done: 0,
             stream,
         })
     }
@@ -136,33 +142,53 @@ impl Arrival {
         }
     }
 
-    /// Runs the filters; what they learned stays when this is cancelled.
+    pub fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
+    /// Another listener's filters are next.
+    pub fn begin_filters(&mut self) {
+        self.filters_done = 0;
+    }
+
+    /// The one whose turn it is.
+    pub fn current_filter<'a>(&self, filters: &'a [ActiveListenerFilter]) -> Option<&'a ActiveListenerFilterKind> {
+        filters.get(self.filters_done).map(|filter| &filter.kind)
+    }
+
+    /// Runs the filters that have not had their turn. Cancel-safe: called again, it goes on where it was.
     pub async fn filter(&mut self, filters: &[ActiveListenerFilter], worker: WorkerIndex) -> Result<(), Ending> {
-        for filter in filters {
+        while let Some(filter) = filters.get(self.filters_done) {
             let is_disabled =
                 filter.disabled.as_ref().is_some_and(|predicate| predicate.matches(self.destination.port()));
-            if is_disabled {
-                continue;
+            if !is_disabled {
+                self.run_filter(&filter.kind, worker).await?;
             }
-            match &filter.kind {
-                ActiveListenerFilterKind::OriginalDst => self.restore_destination()?,
-                ActiveListenerFilterKind::OriginalSrc(original_src) => self.learned.original_src = Some(*original_src),
-                ActiveListenerFilterKind::TlsInspector { config, stats } => {
-                    self.inspect_tls(*config, stats, worker).await?;
-                }
-                ActiveListenerFilterKind::HttpInspector { stats } => self.inspect_http(stats, worker).await?,
-                ActiveListenerFilterKind::ProxyProtocol { config, stats } => {
-                    self.read_proxy_header(config, stats, worker).await?;
-                }
-                ActiveListenerFilterKind::LocalRateLimit { bucket, stats } => {
-                    if !bucket.take(Instant::now()) {
-                        stats.cells.inc(worker, RateLimitStat::RateLimited);
-                        return Err(Ending::Refused);
-                    }
-                }
-            }
+            self.filters_done += 1;
         }
         Ok(())
+    }
+
+    async fn run_filter(&mut self, filter: &ActiveListenerFilterKind, worker: WorkerIndex) -> Result<(), Ending> {
+        match filter {
+            ActiveListenerFilterKind::OriginalDst => self.restore_destination(),
+            ActiveListenerFilterKind::OriginalSrc(original_src) => {
+                self.learned.original_src = Some(*original_src);
+                Ok(())
+            }
+            ActiveListenerFilterKind::TlsInspector { config, stats } => self.inspect_tls(*config, stats, worker).await,
+            ActiveListenerFilterKind::HttpInspector { stats } => self.inspect_http(stats, worker).await,
+            ActiveListenerFilterKind::ProxyProtocol { config, stats } => {
+                self.read_proxy_header(config, stats, worker).await
+            }
+            ActiveListenerFilterKind::LocalRateLimit { bucket, stats } => {
+                if bucket.take(Instant::now()) {
+                    return Ok(());
+                }
+                stats.cells.inc(worker, RateLimitStat::RateLimited);
+                Err(Ending::Refused)
+            }
+        }
     }
 
     fn restore_destination(&mut self) -> Result<(), Ending> {
@@ -181,7 +207,8 @@ impl Arrival {
         worker: WorkerIndex,
     ) -> Result<(), Ending> {
         let count = |stat| stats.cells.inc(worker, stat);
-        let (looked, ending) = look(&self.stream, config.hello_bytes_max, client_hello::inspect).await;
+        let (looked, ending) =
+            look(&self.stream, &mut self.has_spoken, config.hello_bytes_max, client_hello::inspect).await;
         let hello = match looked {
             Verdict::Done(Some(hello)) => hello,
             Verdict::Done(None) => {
@@ -211,7 +238,7 @@ impl Arrival {
         if self.is_tls {
             return Ok(());
         }
-        let (looked, ending) = look(&self.stream, http::LINE_BYTES_MAX, http::inspect).await;
+        let (looked, ending) = look(&self.stream, &mut self.has_spoken, http::LINE_BYTES_MAX, http::inspect).await;
         let version = match (looked, ending) {
             (Verdict::Done(version), _) => version,
             (Verdict::NeedMore, Some(ending)) => return Err(ending),
@@ -340,12 +367,14 @@ fn count_beginning(beginning: &Beginning<'_>, count: &dyn Fn(ProxyProtocolStat))
 /// Peeks until `inspect` knows; with `NeedMore` comes why there is no more: the peer's end, or the limit (None).
 async fn look<T>(
     stream: &TcpStream,
+    has_spoken: &mut bool,
     bytes_max: usize,
     inspect: impl Fn(&[u8]) -> Verdict<T>,
 ) -> (Verdict<T>, Option<Ending>) {
     let mut looking = Looking::new(stream, bytes_max);
     loop {
         let (seen, ending) = looking.more().await;
+        *has_spoken |= !seen.is_empty();
         let is_full = seen.len() == bytes_max;
         match inspect(seen) {
             Verdict::NeedMore if ending.is_none() && !is_full => {}

@@ -21,6 +21,7 @@ use crate::{
         balance::BalanceGuard,
         network_filter::{self, Admission},
         registry::{Control, Order},
+        server_first::{self, Dialled},
     },
     net::stream::Stream,
     stats::{ListenerStat, ListenerStats, WorkerIndex},
@@ -178,9 +179,7 @@ async fn run(accepted: Accepted, listener: Arc<ActiveListener>, stream: TcpStrea
     let index = worker.index;
     // From here on its end is logged.
     let (mut downstream, stream) = Downstream::new(accepted, listener, arrival);
-    if learned.is_err() {
-        return Ok(());
-    }
+    let Ok(dialled) = learned else { return Ok(()) };
     let Some(chain) = chain else {
         downstream.listener.stats.cells.inc(index, ListenerStat::NoFilterChainMatch);
         downstream.flags.set(ResponseFlags::NO_ROUTE_FOUND);
@@ -203,7 +202,8 @@ async fn run(accepted: Accepted, listener: Arc<ActiveListener>, stream: TcpStrea
     }
     let stream = secured(&chain.config, &downstream.listener.stats, index, stream).await?;
     downstream.is_tls = stream.is_tls();
-    run_filter(&chain, Rc::new(downstream), stream).await;
+    let dialled = dialled.filter(|dialled| Arc::ptr_eq(&dialled.chain, &chain));
+    run_filter(&chain, Rc::new(downstream), stream, dialled).await;
     Ok(())
 }
 
@@ -215,7 +215,7 @@ async fn learn(
     worker: &Rc<Worker>,
     listener: Arc<ActiveListener>,
     arrival: &mut Arrival,
-) -> (Arc<ActiveListener>, Result<(), Ended>) {
+) -> (Arc<ActiveListener>, Result<Option<Dialled>, Ended>) {
     let learned = filtered(worker, &listener, arrival).await;
     if learned.is_err() || !listener.config.use_original_dst || !arrival.is_destination_restored {
         return (listener, learned);
@@ -223,6 +223,7 @@ async fn learn(
     let snapshot = worker.snapshot();
     match snapshot.listener_of_destination(arrival.destination) {
         Some(next) if !Arc::ptr_eq(next, &listener) => {
+            arrival.begin_filters();
             let learned = filtered(worker, next, arrival).await;
             (next.clone(), learned)
         }
@@ -230,23 +231,28 @@ async fn learn(
     }
 }
 
-async fn filtered(worker: &Worker, listener: &ActiveListener, arrival: &mut Arrival) -> Result<(), Ended> {
+async fn filtered(
+    worker: &Rc<Worker>,
+    listener: &Arc<ActiveListener>,
+    arrival: &mut Arrival,
+) -> Result<Option<Dialled>, Ended> {
     if listener.filters.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let config = &listener.config;
     let pre_connection = PreConnection::new(&listener.stats, worker.index);
-    let filtering = arrival.filter(&listener.filters, worker.index);
+    let mut dialled = None;
+    let filtering = server_first::filter(worker, listener, arrival, &mut dialled);
     let filtered = match config.listener_filters_timeout {
         None => Ok(filtering.await),
         Some(timeout) => tokio::time::timeout(timeout, filtering).await,
     };
     let ending = match filtered {
-        Ok(Ok(())) => return Ok(()),
+        Ok(Ok(())) => return Ok(dialled),
         Ok(Err(ending)) => ending.stat(),
         Err(_elapsed) => {
             pre_connection.count(ListenerStat::PreCxTimeout);
-            return if config.continue_on_listener_filters_timeout { Ok(()) } else { Err(Ended) };
+            return if config.continue_on_listener_filters_timeout { Ok(dialled) } else { Err(Ended) };
         }
     };
     if let Some(stat) = ending {
@@ -279,10 +285,12 @@ async fn secured(
     accepted.map(|stream| Stream::tls(stream.into()))
 }
 
-async fn run_filter(chain: &ActiveChain, downstream: Rc<Downstream>, stream: Stream) {
+async fn run_filter(chain: &ActiveChain, downstream: Rc<Downstream>, stream: Stream, dialled: Option<Dialled>) {
     match &chain.filter {
         ActiveFilter::Http(active) => http::connection_manager::serve(active.clone(), downstream, stream).await,
-        ActiveFilter::Tcp(active) => tcp_proxy::serve(active.clone(), downstream, stream).await,
+        ActiveFilter::Tcp(active) => {
+            tcp_proxy::serve(active.clone(), downstream, stream, dialled.map(|dialled| dialled.greeted)).await;
+        }
         ActiveFilter::Echo => network_filter::echo(&downstream, stream).await,
         ActiveFilter::DirectResponse(bytes) => network_filter::direct_response(&downstream, stream, bytes).await,
         ActiveFilter::Close => {}

@@ -9,3 +9,4 @@ pub mod filter_chain;
 pub mod inspect;
 pub mod network_filter;
 pub mod registry;
+pub mod server_first;

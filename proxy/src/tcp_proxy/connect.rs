@@ -1,82 +1,120 @@
 //! The way to an upstream: a cluster, a host of it, and as many attempts as the filter may make.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::io::AsyncReadExt as _;
 
 use crate::{
     config::tcp_proxy::{TcpCluster, TcpProxy},
     http::{response_flags::ResponseFlags, retry},
-    listener::connection::Downstream,
     net::stream::Stream,
     stats::{ClusterStat, TcpStat},
     tcp_proxy::TcpSession,
     upstream::{
         aggregate,
+        connect::ConnectError,
         load_balancer::Wish,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
         weighted_cluster,
     },
+    worker::Worker,
 };
 
 /// A connected upstream; counted as long as it is there.
 pub struct Upstream {
     pub stream: Stream,
+    host: SocketAddr,
     _connection: ConnectionGuard,
     _active: ActiveGuard,
 }
 
+/// An upstream that was dialled before the filter had the connection.
+pub struct Greeted {
+    pub(super) upstream: Upstream,
+    cluster: Arc<str>,
+    /// What it has said already.
+    pub(super) greeting: Vec<u8>,
+}
+
+/// Why one attempt led nowhere.
+enum Failure {
+    NoHost,
+    Overflow,
+    Connect(SocketAddr, ConnectError),
+}
+
+/// Dials as the filter would do at its first attempt; None: it led nowhere, and the filter may try again.
+pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr) -> Option<Greeted> {
+    let cluster = cluster_name(config, worker, None);
+    let pools = worker.cluster(&cluster)?;
+    let upstream = attempt(worker, &pools, destination).await.ok()?;
+    Some(Greeted { upstream, cluster, greeting: Vec::new() })
+}
+
+impl Greeted {
+    /// Waits for the upstream's first words; false: it ended without any. Cancel-safe.
+    pub async fn hear(&mut self) -> bool {
+        let mut buffer = [0; GREETING_READ_BYTES];
+        match self.upstream.stream.read(&mut buffer).await {
+            Ok(read @ 1..) => {
+                self.greeting.extend_from_slice(&buffer[..read]);
+                true
+            }
+            Ok(0) | Err(_) => false,
+        }
+    }
+}
+
+const GREETING_READ_BYTES: usize = 2048;
+
 impl TcpSession {
+    pub(super) fn take_up(&self, greeted: Greeted) -> (Upstream, Vec<u8>) {
+        let Greeted { upstream, cluster, greeting } = greeted;
+        *self.upstream_cluster.borrow_mut() = Some(cluster);
+        self.attempts.set(1);
+        self.upstream_host.set(Some(upstream.host));
+        (upstream, greeting)
+    }
+
     /// None: there is no upstream to be had; flags and details say why.
     pub(super) async fn connect(&self) -> Option<Upstream> {
-        let (name, pools) = self.find_cluster();
-        let Some(pools) = pools else {
+        let worker = &self.downstream.worker;
+        let name = cluster_name(&self.active.config, worker, self.downstream.sni_cluster());
+        let Some(pools) = worker.cluster(&name) else {
             self.count(TcpStat::CxNoRoute);
             self.flag(ResponseFlags::NO_CLUSTER_FOUND);
             return None;
         };
         *self.upstream_cluster.borrow_mut() = Some(name);
-        let max = self.active.config.max_connect_attempts;
         loop {
-            let attempt = match self.attempt(&pools).await {
-                Ok(upstream) => return Some(upstream),
-                Err(Some(flag)) => {
-                    self.flag(flag);
+            match attempt(worker, &pools, self.downstream.local_address).await {
+                Ok(upstream) => {
+                    self.attempts.set(self.attempts.get() + 1);
+                    self.upstream_host.set(Some(upstream.host));
+                    return Some(upstream);
+                }
+                Err(Failure::NoHost) => {
+                    self.flag(ResponseFlags::NO_HEALTHY_UPSTREAM);
                     return None;
                 }
-                Err(None) => self.attempts.get(),
-            };
-            if attempt >= max {
+                Err(Failure::Overflow) => {
+                    self.flag(ResponseFlags::UPSTREAM_OVERFLOW);
+                    return None;
+                }
+                Err(Failure::Connect(host, error)) => {
+                    self.attempts.set(self.attempts.get() + 1);
+                    self.upstream_host.set(Some(host));
+                    self.flag(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                    *self.upstream_failure.borrow_mut() = Some(error.to_string());
+                }
+            }
+            if self.attempts.get() >= self.active.config.max_connect_attempts {
                 self.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
-                self.count_upstream(&pools, ClusterStat::CxConnectAttemptsExceeded);
+                count(worker, &pools, ClusterStat::CxConnectAttemptsExceeded);
                 return None;
             }
-            if let Some(pause) = self.back_off(attempt) {
+            if let Some(pause) = self.back_off(self.attempts.get()) {
                 tokio::time::sleep(pause).await;
-            }
-        }
-    }
-
-    /// `Err(None)`: another attempt may do better.
-    async fn attempt(&self, pools: &Rc<ClusterPools>) -> Result<Upstream, Option<ResponseFlags>> {
-        let worker = &self.downstream.worker;
-        let wish = Wish { original_destination: Some(self.downstream.local_address), ..Wish::default() };
-        let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
-        let Some(pool) = chosen else {
-            self.count_upstream(pools, ClusterStat::CxNoneHealthy);
-            return Err(Some(ResponseFlags::NO_HEALTHY_UPSTREAM));
-        };
-        match pool.connect_tcp().await {
-            Ok((stream, connection, active)) => {
-                self.attempts.set(self.attempts.get() + 1);
-                self.upstream_host.set(Some(pool.host.address));
-                Ok(Upstream { stream, _connection: connection, _active: active })
-            }
-            Err(PoolError::Overflow) => Err(Some(ResponseFlags::UPSTREAM_OVERFLOW)),
-            Err(PoolError::Connect(error)) => {
-                self.attempts.set(self.attempts.get() + 1);
-                self.upstream_host.set(Some(pool.host.address));
-                self.flag(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-                *self.upstream_failure.borrow_mut() = Some(error.to_string());
-                Err(None)
             }
         }
     }
@@ -86,24 +124,33 @@ impl TcpSession {
         let random = self.downstream.worker.with_random(fastrand::Rng::f64);
         Some(retry::back_off(back_off, attempt.saturating_sub(1), random))
     }
+}
 
-    fn find_cluster(&self) -> (Arc<str>, Option<Rc<ClusterPools>>) {
-        let name = cluster_name(&self.active.config, &self.downstream);
-        let pools = self.downstream.worker.cluster(&name);
-        (name, pools)
-    }
-
-    fn count_upstream(&self, pools: &ClusterPools, stat: ClusterStat) {
-        pools.cluster().stats.cells.inc(self.downstream.worker.index, stat);
+async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketAddr) -> Result<Upstream, Failure> {
+    let wish = Wish { original_destination: Some(destination), ..Wish::default() };
+    let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
+    let Some(pool) = chosen else {
+        count(worker, pools, ClusterStat::CxNoneHealthy);
+        return Err(Failure::NoHost);
+    };
+    let host = pool.host.address;
+    match pool.connect_tcp().await {
+        Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
+        Err(PoolError::Overflow) => Err(Failure::Overflow),
+        Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error)),
     }
 }
 
-fn cluster_name(config: &TcpProxy, downstream: &Downstream) -> Arc<str> {
-    match (&config.cluster, downstream.sni_cluster()) {
+fn count(worker: &Worker, pools: &ClusterPools, stat: ClusterStat) {
+    pools.cluster().stats.cells.inc(worker.index, stat);
+}
+
+fn cluster_name(config: &TcpProxy, worker: &Worker, sni_cluster: Option<&str>) -> Arc<str> {
+    match (&config.cluster, sni_cluster) {
         // As in Envoy, weights go before what another filter says.
         (TcpCluster::Weighted(clusters), _) => {
             let weights = clusters.iter().map(|cluster| cluster.weight);
-            clusters[downstream.worker.with_random(|random| weighted_cluster::choose(weights, random))].name.clone()
+            clusters[worker.with_random(|random| weighted_cluster::choose(weights, random))].name.clone()
         }
         (TcpCluster::Single(_), Some(name)) => name.into(),
         (TcpCluster::Single(name), None) => name.clone(),

@@ -1,6 +1,6 @@
 //! The TCP proxy: a connection to a cluster's host, and bytes both ways until both sides have ended.
 
-mod connect;
+pub mod connect;
 mod early;
 mod relay;
 
@@ -19,6 +19,7 @@ use crate::{
     listener::{active::ActiveTcp, connection::Downstream, registry::ConnectionLimits},
     net::stream::Stream,
     stats::TcpStat,
+    tcp_proxy::{connect::Greeted, early::EarlyData},
 };
 
 /// One connection, for statistics and access logs.
@@ -37,17 +38,18 @@ pub struct TcpSession {
     pub attempts: Cell<u32>,
 }
 
-pub async fn serve(active: Arc<ActiveTcp>, downstream: Rc<Downstream>, stream: Stream) {
+/// `greeted`: the upstream, where it was dialled already.
+pub async fn serve(active: Arc<ActiveTcp>, downstream: Rc<Downstream>, stream: Stream, greeted: Option<Greeted>) {
     let config = active.config.clone();
     let session = TcpSession::begin(active, downstream);
     if config.access_log_options.flush_on_start {
         session.log();
     }
     match config.access_log_options.flush_interval {
-        None => session.run(stream).await,
+        None => session.run(stream, greeted).await,
         Some(interval) => {
             tokio::select! {
-                () = session.run(stream) => {}
+                () = session.run(stream, greeted) => {}
                 () = session.log_every(interval) => {}
             }
         }
@@ -79,12 +81,22 @@ impl TcpSession {
         session
     }
 
-    async fn run(&self, mut downstream: Stream) {
-        let Some((upstream, early)) = self.connect_with_early_data(&mut downstream).await else { return };
+    async fn run(&self, mut downstream: Stream, greeted: Option<Greeted>) {
+        let (upstream, early, greeting) = match greeted {
+            Some(greeted) => {
+                let (upstream, greeting) = self.take_up(greeted);
+                (upstream, EarlyData::default(), EarlyData { bytes: greeting, is_ended: false })
+            }
+            None => match self.connect_with_early_data(&mut downstream).await {
+                Some((upstream, early)) => (upstream, early, EarlyData::default()),
+                None => return,
+            },
+        };
+        self.sent(greeting.bytes.len());
         if self.active.config.access_log_options.flush_on_connected {
             self.log();
         }
-        relay::run(self, downstream, upstream.stream, early).await;
+        relay::run(self, downstream, upstream.stream, [early, greeting]).await;
     }
 
     /// Never ends.

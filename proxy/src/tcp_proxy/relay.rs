@@ -72,9 +72,10 @@ struct Failure {
     error: io::Error,
 }
 
-pub async fn run(session: &TcpSession, mut downstream: Stream, mut upstream: Stream, early: EarlyData) {
-    let (mut up, mut down) =
-        (Direction::new(Way::Upstream, early), Direction::new(Way::Downstream, EarlyData::default()));
+/// `read_ahead`: what each side has said already, downstream first.
+pub async fn run(session: &TcpSession, mut downstream: Stream, mut upstream: Stream, read_ahead: [EarlyData; 2]) {
+    let [early, greeting] = read_ahead;
+    let (mut up, mut down) = (Direction::new(Way::Upstream, early), Direction::new(Way::Downstream, greeting));
     let worker = &session.downstream.worker;
     let result = std::future::poll_fn(|cx| {
         if let Some(order) = session.downstream.order(cx)

@@ -44,7 +44,7 @@ impl Ports {
     }
     /// As [`Self::http`], with every leniency that HTTP/1 has, towards both sides.
     pub(crate) fn http_lenient(self) -> SocketAddr {
-        local(self.first + 40)
+        local(self.first + 9)
     }
     /// The listener of a scene.
     pub(crate) fn scene(self, number: usize) -> SocketAddr {

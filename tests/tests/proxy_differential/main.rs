@@ -10,6 +10,7 @@ mod filters;
 mod http1;
 mod http1_framing;
 mod http2;
+mod listeners;
 mod pair;
 mod raw_origin;
 mod scene;
@@ -100,6 +101,16 @@ fn http2_and_grpc_answers_are_envoys() -> Result<()> {
 #[test]
 fn tcp_connections_go_as_envoys() -> Result<()> {
     compare(&tcp::cases())
+}
+
+#[test]
+fn tcp_connections_are_logged_and_counted_as_envoys() -> Result<()> {
+    compare_on(&tcp::counted_cases(), &tcp::bootstrap)
+}
+
+#[test]
+fn listeners_take_connections_as_envoys() -> Result<()> {
+    compare_on(&listeners::cases(), &listeners::bootstrap)
 }
 
 #[test]

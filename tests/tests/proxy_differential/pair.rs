@@ -18,6 +18,9 @@ use crate::raw_origin;
 /// The bootstrap's text for one of the two, from its ports and the file that it logs to.
 pub(crate) type Bootstrap<'a> = dyn Fn(Ports, &Path) -> String + Sync + 'a;
 
+/// The bootstrap's text for one of the two, from its ports and the file that it logs to.
+pub(crate) type Bootstrap<'a> = dyn Fn(Ports, &Path) -> String + Sync + 'a;
+
 /// Both, until dropped.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -141,6 +144,60 @@ impl Target {
     }
 }
 
+impl Target {
+    /// What stands in the access log behind this key and a tab, in the last of its lines that says nothing new any more.
+    pub(crate) fn last_line(&self, key: &str) -> Result<String> {
+        let lines = self.lines(key)?;
+        let log = self.log()?;
+        let mut of_key = log.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('\t'));
+        Ok(of_key.next_back().with_context(|| format!("none of {lines} lines"))?.to_owned())
+    }
+
+    pub(crate) fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.access_log).context("no access log")
+    }
+
+    /// How many lines of the access log begin with this key and a tab, once no more come.
+    pub(crate) fn lines(&self, key: &str) -> Result<usize> {
+        let count = || -> Result<usize> {
+            let log = self.log()?;
+            Ok(log.lines().filter(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with('\t'))).count())
+        };
+        let first = wait::until(&format!("a line of {key} in the access log"), LOG_PATIENCE, || {
+            let count = count()?;
+            ensure!(count > 0, "not among them");
+            Ok(count)
+        })?;
+        // Both write what they have gathered within this time.
+        std::thread::sleep(LOG_FLUSH);
+        Ok(count()?.max(first))
+    }
+
+    /// The samples whose names begin so, but for zeros.
+    pub(crate) fn counters(&self, prefixes: &[&str]) -> Result<Facts> {
+        let text = Connection::open(self.ports.admin(), TIMEOUT)?.get("admin", "/stats/prometheus", &[])?.text();
+        let mut facts = Facts::default();
+        for line in text.lines().filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix))) {
+            if let Some((name, value)) = line.rsplit_once(' ')
+                && value != "0"
+            {
+                facts.add(labels_sorted(name), value);
+            }
+        }
+        Ok(facts)
+    }
+}
+
+/// Which label comes first says nothing.
+fn labels_sorted(name: &str) -> String {
+    let Some((name, labels)) = name.strip_suffix('}').and_then(|name| name.split_once('{')) else {
+        return name.to_owned();
+    };
+    let mut labels: Vec<&str> = labels.split(',').collect();
+    labels.sort_unstable();
+    format!("{name}{{{}}}", labels.join(","))
+}
+
 /// Flags are a set; their order says nothing.
 fn sorted(flags: &str) -> String {
     let mut flags: Vec<&str> = flags.split(',').collect();
@@ -149,4 +206,5 @@ fn sorted(flags: &str) -> String {
 }
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(8);
+const LOG_FLUSH: Duration = Duration::from_millis(400);
 const LOG_PATIENCE: Duration = Duration::from_secs(3);
