@@ -17,6 +17,7 @@ pub mod runtime;
 pub mod server;
 pub mod stats;
 pub mod tcp_proxy;
+pub mod token_bucket;
 pub mod upstream;
 pub mod worker;
 pub mod xds;

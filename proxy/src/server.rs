@@ -25,6 +25,7 @@ use crate::{
     args::{Args, Mode},
     config::bootstrap::Bootstrap,
     drain::Drain,
+    listener::balance::Adopted,
     logging::Log,
     runtime::{
         self, DrainStep, RuntimeQueries,
@@ -62,15 +63,17 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
     let started = Instant::now();
     let workers = args.concurrency;
     let registry = Arc::new(Registry::new(workers));
+    let (adopters, adopted) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
         drain: Drain::default(),
         drain_time: args.drain_time,
         connections: AtomicUsize::new(0),
+        adopters,
     });
     let (files, log_thread) = AccessLogFiles::start().map_err(ServerError::Thread)?;
     let files = Arc::new(files);
-    let (publisher, threads) = start_workers(workers, &shared, &files)?;
+    let (publisher, threads) = start_workers(adopted, &shared, &files)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Runtime)?;
     let process = Process { args, log, started, registry, shared, files: files.clone() };
     let served = runtime.block_on(process.serve(bootstrap, publisher));
@@ -88,15 +91,16 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
     served
 }
 
+/// One for each of the receivers.
 fn start_workers(
-    workers: usize,
+    adopted: Vec<mpsc::UnboundedReceiver<Adopted>>,
     shared: &Arc<Shared>,
     files: &Arc<AccessLogFiles>,
 ) -> Result<(Publisher, Vec<JoinHandle<()>>), ServerError> {
     let published = watch::Sender::new(0);
     let mut commands = Vec::new();
     let mut threads = Vec::new();
-    for index in 0..workers {
+    for (index, adopted) in adopted.into_iter().enumerate() {
         let (sender, receiver) = mpsc::unbounded_channel();
         let seed = WorkerSeed {
             index: WorkerIndex(index),
@@ -104,6 +108,7 @@ fn start_workers(
             access_log_files: files.clone(),
             published: published.subscribe(),
             commands: receiver,
+            adopted,
         };
         let run = move || {
             if let Err(error) = worker::run(seed) {

@@ -10,14 +10,14 @@ use std::{
 };
 
 use tokio::{
+    runtime::LocalOptions,
     sync::{mpsc, oneshot, watch},
-    task::LocalSet,
 };
 
 use crate::{
     access_log::{AccessLogFiles, AccessLogs},
     http::date::DateCache,
-    listener::{accept, registry::Connections},
+    listener::{accept, balance::Adopted, registry::Connections},
     runtime::{
         publish::{Shared, SocketId, WorkerCommand},
         snapshot::Snapshot,
@@ -57,6 +57,7 @@ pub struct WorkerSeed {
     pub access_log_files: Arc<AccessLogFiles>,
     pub published: watch::Receiver<u64>,
     pub commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    pub adopted: mpsc::UnboundedReceiver<Adopted>,
 }
 
 /// How often connections are looked over for being idle or too old: how much later than configured they may end.
@@ -64,8 +65,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs until the sender of commands is gone.
 pub fn run(seed: WorkerSeed) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let WorkerSeed { index, shared, access_log_files, published, commands } = seed;
+    // A local runtime polls its tasks itself; a LocalSet would be a second scheduler inside the first.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+    let WorkerSeed { index, shared, access_log_files, published, commands, adopted } = seed;
     let worker = Rc::new(Worker {
         view: RefCell::new(View {
             snapshot: shared.snapshot.load_full(),
@@ -81,13 +84,14 @@ pub fn run(seed: WorkerSeed) -> std::io::Result<()> {
         next_connection_id: Cell::new(0),
         buffers: RefCell::default(),
     });
-    LocalSet::new().block_on(&runtime, serve(worker, commands, published));
+    runtime.block_on(serve(worker, commands, adopted, published));
     Ok(())
 }
 
 async fn serve(
     worker: Rc<Worker>,
     mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    mut adopted: mpsc::UnboundedReceiver<Adopted>,
     mut published: watch::Receiver<u64>,
 ) {
     // Dropped, a sender tells its task to stop accepting.
@@ -107,6 +111,7 @@ async fn serve(
                     accepting.remove(&id);
                 }
             },
+            Some(connection) = adopted.recv() => accept::adopt(&worker, connection),
             Ok(()) = published.changed() => {
                 worker.drop_stale_pools();
                 worker.connections.wake_all();
@@ -151,7 +156,7 @@ impl Worker {
 
     pub fn give_buffer(&self, buffer: Vec<u8>) {
         let mut spare = self.buffers.borrow_mut();
-        if spare.len() < SPARE_BUFFERS_MAX {
+        if spare.len() < SPARE_BUFFERS_MAX && buffer.len() == BUFFER_BYTES {
             spare.push(buffer);
         }
     }

@@ -43,6 +43,13 @@ impl Facts {
         self.0.extend(other.0);
     }
 
+    /// Those whose names are wanted.
+    #[must_use]
+    pub fn only(mut self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        self.0.retain(|name, _| is_wanted(name));
+        self
+    }
+
     /// The same facts, named as those `of` something.
     #[must_use]
     pub fn within(self, of: &str) -> Self {

@@ -25,6 +25,8 @@ pub const TCP_ECHO: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96
 pub const GREETER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 7, 40)), 9090);
 /// TCP, where the server speaks first (tests/manifests).
 pub const DATABASE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 7, 50)), 3306);
+/// The same application on a port whose protocol nobody has told.
+pub const DATABASE_UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 7, 50)), 4406);
 /// Where a sidecar calls its application from.
 pub const INBOUND_SOURCE: &str = "127.0.0.6";
 

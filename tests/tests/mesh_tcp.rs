@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use weft_tests::mesh::{Mesh, Plan, Sidecars};
 use weft_tests::peers;
-use weft_tests::services::{CLIENT, DATABASE, TCP_ECHO};
+use weft_tests::services::{CLIENT, DATABASE, DATABASE_UNKNOWN, TCP_ECHO};
 
 fn mesh() -> Result<Mesh> {
     let manifests = vec![peers::demo_manifests(), peers::test_manifests()];
@@ -67,6 +67,44 @@ fn a_server_that_speaks_first_is_heard_at_once() -> Result<()> {
     assert_eq!(&greeting, b"hello from database\n");
     // Waiting for the client's first bytes would take until a timeout.
     ensure!(took < Duration::from_secs(1), "the greeting took {took:?}");
+    Ok(())
+}
+
+/// Without dialling ahead, each of the two sidecars would wait for the client's first bytes until its time is up (100 ms).
+#[test]
+fn a_server_that_speaks_first_on_a_port_of_unknown_protocol_is_heard_at_once() -> Result<()> {
+    let mesh = mesh()?;
+    let greeted = || -> Result<Duration> {
+        let started = Instant::now();
+        let mut stream = connect(&mesh, DATABASE_UNKNOWN)?;
+        let mut greeting = [0; 20];
+        stream.read_exact(&mut greeting)?;
+        let took = started.elapsed();
+        ensure!(&greeting == b"hello from database\n", "{}", String::from_utf8_lossy(&greeting));
+        // The conversation goes on as any other.
+        stream.write_all(b"one\n")?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer == "database v1: one\n", "{answer}");
+        Ok(took)
+    };
+    // The machine may be busy now and then; a timeout would be there each time.
+    let took = (0..20).map(|_| greeted()).collect::<Result<Vec<_>>>()?.into_iter().min();
+    ensure!(took.is_some_and(|took| took < Duration::from_millis(25)), "the greeting took {took:?} at best");
+    Ok(())
+}
+
+/// A client that speaks first on such a port has its protocol detected.
+#[test]
+fn a_client_that_speaks_first_on_a_port_of_unknown_protocol_is_detected() -> Result<()> {
+    let mesh = mesh()?;
+    let mut stream = connect(&mesh, DATABASE_UNKNOWN)?;
+    stream.write_all(b"one\ntwo\n")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    assert_eq!(answer, "hello from database\ndatabase v1: one\ndatabase v1: two\n");
     Ok(())
 }
 

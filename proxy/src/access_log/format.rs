@@ -18,7 +18,7 @@ use crate::{
 pub(super) enum Entry<'a> {
     Http(&'a Exchange),
     Tcp(&'a TcpSession),
-    Refused(&'a Downstream),
+    Connection(&'a Downstream),
 }
 
 impl<'a> Entry<'a> {
@@ -26,7 +26,7 @@ impl<'a> Entry<'a> {
     pub(super) fn captured_headers(&self) -> OwnedReader {
         match self {
             Entry::Http(exchange) => OwnedReader(exchange.captured.take()),
-            Entry::Tcp(_) | Entry::Refused(_) => OwnedReader::default(),
+            Entry::Tcp(_) | Entry::Connection(_) => OwnedReader::default(),
         }
     }
 
@@ -34,7 +34,7 @@ impl<'a> Entry<'a> {
         match self {
             Entry::Http(exchange) => &exchange.connection.downstream,
             Entry::Tcp(session) => &session.downstream,
-            Entry::Refused(downstream) => downstream,
+            Entry::Connection(downstream) => downstream,
         }
     }
 }
@@ -86,7 +86,7 @@ fn write_value(
             let at = match entry {
                 Entry::Http(exchange) => exchange.started_at,
                 Entry::Tcp(session) => Some(session.started_at),
-                Entry::Refused(_) => Some(SystemTime::now()),
+                Entry::Connection(downstream) => Some(downstream.started_at),
             };
             at.is_some_and(|at| write_time(format.as_deref(), at, clock, out))
         }
@@ -98,21 +98,21 @@ fn write_value(
         Command::DownstreamLocalAddress => text(out, Some(downstream.local_address)),
         Command::DownstreamLocalAddressWithoutPort => text(out, Some(downstream.local_address.ip())),
         Command::DownstreamLocalPort => text(out, Some(downstream.local_address.port())),
-        Command::DownstreamRemoteAddress | Command::DownstreamDirectRemoteAddress => {
-            text(out, Some(downstream.remote_address))
-        }
-        Command::DownstreamRemoteAddressWithoutPort | Command::DownstreamDirectRemoteAddressWithoutPort => {
-            text(out, Some(downstream.remote_address.ip()))
-        }
+        Command::DownstreamRemoteAddress => text(out, Some(downstream.remote_address)),
+        Command::DownstreamDirectRemoteAddress => text(out, Some(downstream.direct_remote_address)),
+        Command::DownstreamRemoteAddressWithoutPort => text(out, Some(downstream.remote_address.ip())),
+        Command::DownstreamDirectRemoteAddressWithoutPort => text(out, Some(downstream.direct_remote_address.ip())),
         Command::DownstreamRemotePort => text(out, Some(downstream.remote_address.port())),
         _ => match entry {
             Entry::Http(exchange) => write_http(command, exchange, out),
             Entry::Tcp(session) => write_tcp(command, session, out),
-            Entry::Refused(_) => match command {
-                Command::ResponseFlags => bytes(out, Some(b"NR")),
-                Command::BytesReceived | Command::BytesSent | Command::Duration | Command::ResponseCode => {
-                    text(out, Some(0))
-                }
+            Entry::Connection(downstream) => match command {
+                Command::ResponseFlags => text(out, Some(downstream.flags.get())),
+                Command::ResponseCodeDetails => text(out, downstream.details.get()),
+                Command::Duration => text(out, Some(downstream.started.elapsed().as_millis())),
+                Command::BytesReceived => text(out, Some(downstream.bytes_received.get())),
+                Command::BytesSent => text(out, Some(downstream.bytes_sent.get())),
+                Command::ResponseCode | Command::UpstreamRequestAttemptCount => text(out, Some(0)),
                 _ => false,
             },
         },

@@ -41,9 +41,9 @@ impl AccessLogs {
         self.log(logs, &Entry::Tcp(session));
     }
 
-    /// A connection that no filter chain took.
-    pub fn log_refused(&self, logs: &[AccessLog], downstream: &Downstream) {
-        self.log(logs, &Entry::Refused(downstream));
+    /// A connection of which nothing more is known: one that no filter chain took, for instance.
+    pub fn log_connection(&self, logs: &[AccessLog], downstream: &Downstream) {
+        self.log(logs, &Entry::Connection(downstream));
     }
 
     /// Hands everything over.

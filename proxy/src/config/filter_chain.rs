@@ -9,25 +9,19 @@ use weft_xds::{
         config::{
             core::v3::{TransportSocket, transport_socket},
             listener::v3::{
-                Filter, FilterChain as ProtoFilterChain, FilterChainMatch as ProtoFilterChainMatch, filter,
+                FilterChain as ProtoFilterChain, FilterChainMatch as ProtoFilterChainMatch,
                 filter_chain_match::ConnectionSourceType,
             },
         },
-        extensions::{
-            filters::network::{
-                http_connection_manager::v3::HttpConnectionManager as ProtoHttpConnectionManager,
-                tcp_proxy::v3::TcpProxy as ProtoTcpProxy,
-            },
-            transport_sockets::{raw_buffer::v3::RawBuffer, tls::v3::DownstreamTlsContext},
-        },
+        extensions::transport_sockets::{raw_buffer::v3::RawBuffer, tls::v3::DownstreamTlsContext},
     },
 };
 
 use crate::config::{
     address,
-    field::{self, Extension, Result, Within as _, refuse, timeout_or, unsupported, without_typed_config},
-    http_connection_manager::{HttpConnectionManager, RouteSource},
-    tcp_proxy::TcpProxy,
+    field::{self, Extension, Result, Within as _, refuse, timeout_or, without_typed_config},
+    http_connection_manager::RouteSource,
+    network_filter::{self, ConnectionFilter, NetworkFilter},
     tls::DownstreamTls,
 };
 
@@ -42,14 +36,10 @@ pub struct FilterChain {
     pub transport_socket: Option<Arc<DownstreamTls>>,
     /// Bounds the TLS handshake. None: no bound.
     pub transport_socket_connect_timeout: Option<Duration>,
-    /// The one terminal network filter.
+    /// Decide, in their order, whether a connection may go on and where to.
+    pub connection_filters: Vec<ConnectionFilter>,
+    /// The one terminal network filter, which is the last one.
     pub network_filter: NetworkFilter,
-}
-
-#[derive(Clone, Debug)]
-pub enum NetworkFilter {
-    HttpConnectionManager(Arc<HttpConnectionManager>),
-    TcpProxy(Arc<TcpProxy>),
 }
 
 /// Empty lists and `None` match anything.
@@ -92,6 +82,7 @@ impl FilterChain {
             name,
         } = message;
         field::only(use_proxy_proto, false, "use_proxy_proto")?;
+        let (connection_filters, network_filter) = network_filter::chain_from_proto(filters)?;
         Ok(Self {
             name: name.into(),
             hash,
@@ -103,7 +94,8 @@ impl FilterChain {
                 None,
                 "transport_socket_connect_timeout",
             )?,
-            network_filter: network_filter(filters)?,
+            connection_filters,
+            network_filter,
         })
     }
 }
@@ -112,13 +104,16 @@ impl FilterChain {
     pub(crate) fn check_clusters(&self, is_known: impl Fn(&str) -> bool) -> Result<()> {
         match &self.network_filter {
             NetworkFilter::HttpConnectionManager(manager) => match &manager.routes {
-                // The one terminal filter is the first.
                 RouteSource::Inline(table) => {
-                    table.check_clusters(is_known).within("filters[0].typed_config.route_config")
+                    let filter = field::element("filters", self.connection_filters.len());
+                    table.check_clusters(is_known).within(&format!("{filter}.typed_config.route_config"))
                 }
                 RouteSource::Rds { .. } => Ok(()),
             },
-            NetworkFilter::TcpProxy(_) => Ok(()),
+            NetworkFilter::TcpProxy(_)
+            | NetworkFilter::Echo
+            | NetworkFilter::DirectResponse(_)
+            | NetworkFilter::Close => Ok(()),
         }
     }
 }
@@ -135,39 +130,6 @@ fn downstream_tls(message: Option<TransportSocket>) -> Result<Option<DownstreamT
         extension.unpack().map(|RawBuffer {}| None)
     } else {
         Err(extension.unsupported())
-    }
-}
-
-/// Every network filter known here is terminal, so that a chain has one of them.
-fn network_filter(filters: Vec<Filter>) -> Result<NetworkFilter> {
-    let last =
-        filters.len().checked_sub(1).ok_or_else(|| FieldError::new("filters", "a network filter is required"))?;
-    let mut filters = field::each(filters.into_iter().enumerate(), "filters", |(index, message)| {
-        let Filter { name, config_type } = message;
-        let filter = NetworkFilter::from_config(config_type)?;
-        match index == last {
-            true => Ok(filter),
-            false => Err(FieldError::new("", format!("terminal filter {name} must be the last filter of its chain"))),
-        }
-    })?;
-    Ok(filters.pop().expect("at least one filter was there, and each was converted"))
-}
-
-impl NetworkFilter {
-    fn from_config(config_type: Option<filter::ConfigType>) -> Result<Self> {
-        let extension = match config_type {
-            Some(filter::ConfigType::TypedConfig(typed_config)) => Extension::new(typed_config)?,
-            Some(filter::ConfigType::ConfigDiscovery(_)) => return Err(unsupported("config_discovery")),
-            None => return Err(without_typed_config()),
-        };
-        if extension.is::<ProtoHttpConnectionManager>() {
-            let manager = HttpConnectionManager::from_proto(extension.unpack()?).within("typed_config")?;
-            Ok(Self::HttpConnectionManager(Arc::new(manager)))
-        } else if extension.is::<ProtoTcpProxy>() {
-            Ok(Self::TcpProxy(Arc::new(TcpProxy::from_proto(extension.unpack()?).within("typed_config")?)))
-        } else {
-            Err(extension.unsupported())
-        }
     }
 }
 

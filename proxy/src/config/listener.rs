@@ -1,29 +1,26 @@
 //! `envoy.config.listener.v3.Listener`: where to listen, what to learn of a connection, which filter chains there are.
 
+mod bind;
+mod filter;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use weft_xds::{
     FieldError, canonical,
-    pb::envoy::{
-        config::{
-            core::v3::TrafficDirection as ProtoTrafficDirection,
-            listener::v3::{
-                AdditionalAddress, FilterChain as ProtoFilterChain, Listener as ProtoListener,
-                ListenerFilter as ProtoListenerFilter, listener_filter::ConfigType,
-            },
-        },
-        extensions::filters::listener::{
-            http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst, tls_inspector::v3::TlsInspector,
-        },
+    pb::envoy::config::{
+        core::v3::TrafficDirection as ProtoTrafficDirection,
+        listener::v3::{FilterChain as ProtoFilterChain, Listener as ProtoListener, listener::DrainType},
     },
 };
 
+use self::bind::AddressFields;
+pub use self::{
+    bind::{BindOptions, ConnectionBalance, ListenerAddress},
+    filter::{ListenerFilter, ListenerFilterKind, LocalRateLimit, Predicate, TlsInspector},
+};
 use crate::config::{
     access_log::AccessLog,
-    address::TcpAddress,
-    field::{
-        self, Extension, Result, Within as _, element, refuse, required, timeout_or, unsupported, without_typed_config,
-    },
+    field::{self, Result, Within as _, element, refuse, timeout_or},
     filter_chain::{self, FilterChain, FilterChainMatch},
 };
 
@@ -40,9 +37,10 @@ pub struct Listener {
     pub traffic_direction: TrafficDirection,
     /// What stands in `envoy_listener_*` metrics: `stat_prefix`, or the first address as Envoy writes it.
     pub stat_prefix: Arc<str>,
-    pub tcp_backlog_size: u32,
-    /// One socket a worker; false: one socket, accepted from by every worker.
-    pub enable_reuse_port: bool,
+    pub bind_options: BindOptions,
+    pub connection_balance: ConnectionBalance,
+    /// How many connections are accepted before others of the worker have their turn.
+    pub accepts_per_turn: u32,
     pub per_connection_buffer_limit_bytes: u32,
     pub listener_filters: Vec<ListenerFilter>,
     /// None: wait for ever.
@@ -55,13 +53,6 @@ pub struct Listener {
     pub access_log: Vec<AccessLog>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListenerAddress {
-    pub address: SocketAddr,
-    /// An IPv6 wildcard that takes IPv4 as well.
-    pub ipv4_compat: bool,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrafficDirection {
     #[default]
@@ -70,15 +61,9 @@ pub enum TrafficDirection {
     Outbound,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerFilter {
-    OriginalDst,
-    TlsInspector,
-    HttpInspector,
-}
-
 /// The kernel cuts what is asked for to `net.core.somaxconn`, so that this asks for just that.
 const TCP_BACKLOG_SIZE: u32 = i32::MAX as u32;
+const ACCEPTS_PER_TURN: u32 = 32;
 const PER_CONNECTION_BUFFER_LIMIT_BYTES: u32 = 1 << 20;
 const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -117,7 +102,7 @@ impl Listener {
             enable_reuse_port,
             access_log,
             tcp_backlog_size,
-            max_connections_to_accept_per_socket_event: _, // how an event loop shares its turns: no one sees it outside
+            max_connections_to_accept_per_socket_event,
             bind_to_port,
             enable_mptcp,
             ignore_global_conn_limit: _, // there is no such limit to be exempt from
@@ -126,13 +111,13 @@ impl Listener {
             listener_specifier,
         } = message;
         refuse!(stats_matcher, fcds_config, filter_chain_matcher, per_connection_buffer_high_watermark_timeout);
-        refuse!(deprecated_v1, drain_type, socket_options, tcp_fast_open_queue_length, udp_listener_config);
-        refuse!(api_listener, connection_balance_config, reuse_port, enable_mptcp, tcp_keepalive);
-        field::only(transparent, false, "transparent")?;
-        field::only(freebind, false, "freebind")?;
+        refuse!(deprecated_v1, udp_listener_config, api_listener, reuse_port);
         field::unset(&listener_specifier, "internal_listener")?;
+        // They differ in what a failed health check of the proxy's own does, which drains no listener here.
+        let _: DrainType = field::enumeration(drain_type, "drain_type")?;
 
-        let addresses = addresses(address, additional_addresses)?;
+        let addresses = AddressFields { address, additional_addresses, socket_options, tcp_keepalive };
+        let addresses = addresses.into_addresses()?;
         let first = addresses.first().expect("the required address is the first").address;
         let traffic_direction = TrafficDirection::from_proto(traffic_direction)?;
         let buffer_limit_bytes = field::u32_or(per_connection_buffer_limit_bytes, PER_CONNECTION_BUFFER_LIMIT_BYTES);
@@ -147,8 +132,17 @@ impl Listener {
             use_original_dst: field::bool_or(use_original_dst, false),
             traffic_direction,
             stat_prefix: if stat_prefix.is_empty() { stat_name(first).into() } else { stat_prefix.into() },
-            tcp_backlog_size: field::u32_or(tcp_backlog_size, TCP_BACKLOG_SIZE).min(TCP_BACKLOG_SIZE),
-            enable_reuse_port: field::bool_or(enable_reuse_port, true),
+            bind_options: BindOptions {
+                enable_reuse_port: field::bool_or(enable_reuse_port, true),
+                tcp_backlog_size: field::u32_or(tcp_backlog_size, TCP_BACKLOG_SIZE).min(TCP_BACKLOG_SIZE),
+                transparent: transparent.map(|wrapper| wrapper.value),
+                freebind: freebind.map(|wrapper| wrapper.value),
+                tcp_fast_open_queue_length: tcp_fast_open_queue_length.map(|wrapper| wrapper.value),
+                enable_mptcp,
+            },
+            connection_balance: ConnectionBalance::from_proto(connection_balance_config)
+                .within("connection_balance_config")?,
+            accepts_per_turn: field::limit(max_connections_to_accept_per_socket_event).unwrap_or(ACCEPTS_PER_TURN),
             per_connection_buffer_limit_bytes: buffer_limit_bytes,
             listener_filters: field::each(listener_filters, "listener_filters", ListenerFilter::from_proto)?,
             listener_filters_timeout: timeout_or(
@@ -191,25 +185,6 @@ fn stat_name(address: SocketAddr) -> String {
     address.to_string().replace(':', "_")
 }
 
-fn addresses(
-    address: Option<weft_xds::pb::envoy::config::core::v3::Address>,
-    additional_addresses: Vec<AdditionalAddress>,
-) -> Result<Vec<ListenerAddress>> {
-    let first = ListenerAddress::from_proto(required(address, "address")?).within("address")?;
-    let others = field::each(additional_addresses, "additional_addresses", |message| {
-        let AdditionalAddress { address, socket_options, tcp_keepalive } = message;
-        refuse!(socket_options, tcp_keepalive);
-        ListenerAddress::from_proto(required(address, "address")?).within("address")
-    })?;
-    Ok(std::iter::once(first).chain(others).collect())
-}
-
-impl ListenerAddress {
-    fn from_proto(message: weft_xds::pb::envoy::config::core::v3::Address) -> Result<Self> {
-        TcpAddress::from_proto(message).map(|TcpAddress { address, ipv4_compat }| Self { address, ipv4_compat })
-    }
-}
-
 struct FilterChains {
     matched: Vec<Arc<FilterChain>>,
     default: Option<Arc<FilterChain>>,
@@ -241,40 +216,6 @@ impl TrafficDirection {
             ProtoTrafficDirection::Outbound => Self::Outbound,
         })
     }
-}
-
-impl ListenerFilter {
-    fn from_proto(message: ProtoListenerFilter) -> Result<Self> {
-        let ProtoListenerFilter { name: _, filter_disabled, config_type } = message;
-        refuse!(filter_disabled);
-        let extension = match config_type {
-            Some(ConfigType::TypedConfig(typed_config)) => Extension::new(typed_config)?,
-            Some(ConfigType::ConfigDiscovery(_)) => return Err(unsupported("config_discovery")),
-            None => return Err(without_typed_config()),
-        };
-        if extension.is::<OriginalDst>() {
-            extension.unpack().map(|OriginalDst {}| Self::OriginalDst)
-        } else if extension.is::<HttpInspector>() {
-            extension.unpack().map(|HttpInspector {}| Self::HttpInspector)
-        } else if extension.is::<TlsInspector>() {
-            tls_inspector(extension.unpack()?).within("typed_config").map(|()| Self::TlsInspector)
-        } else {
-            Err(extension.unsupported())
-        }
-    }
-}
-
-fn tls_inspector(message: TlsInspector) -> Result<()> {
-    let TlsInspector {
-        enable_ja3_fingerprinting,
-        enable_ja4_fingerprinting,
-        initial_read_buffer_size: _, // how the peeking begins: no one sees it outside
-        close_connection_on_client_hello_parsing_errors,
-        max_client_hello_size,
-    } = message;
-    refuse!(close_connection_on_client_hello_parsing_errors, max_client_hello_size);
-    field::only(enable_ja3_fingerprinting, false, "enable_ja3_fingerprinting")?;
-    field::only(enable_ja4_fingerprinting, false, "enable_ja4_fingerprinting")
 }
 
 #[cfg(test)]

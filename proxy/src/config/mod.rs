@@ -16,11 +16,15 @@ pub mod http_connection_manager;
 pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
+pub mod network_filter;
+pub mod proxy_protocol;
 pub mod retry_policy;
 pub mod route;
+pub mod socket_option;
 pub mod tcp_proxy;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod token_bucket;
 
 pub use weft_xds::FieldError;

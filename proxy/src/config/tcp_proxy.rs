@@ -2,14 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use weft_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::{
-    TcpProxy as ProtoTcpProxy,
-    tcp_proxy::{ClusterSpecifier, WeightedCluster as ProtoWeightedCluster, weighted_cluster::ClusterWeight},
+use weft_xds::{
+    FieldError,
+    pb::envoy::{
+        config::core::v3::BackoffStrategy,
+        extensions::filters::network::tcp_proxy::v3::{
+            TcpProxy as ProtoTcpProxy, UpstreamConnectMode,
+            tcp_proxy::{
+                ClusterSpecifier, TcpAccessLogOptions, WeightedCluster as ProtoWeightedCluster,
+                weighted_cluster::ClusterWeight,
+            },
+        },
+        r#type::v3::Percent,
+    },
 };
 
 use crate::config::{
     access_log::AccessLog,
     field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or},
+    retry_policy::BackOff,
     route::{self, WeightedCluster},
 };
 
@@ -20,9 +31,36 @@ pub struct TcpProxy {
     /// No byte in either direction for this long ends the connection. Default one hour; None: never.
     pub idle_timeout: Option<Duration>,
     pub max_downstream_connection_duration: Option<Duration>,
+    /// How much longer than that, by chance, at most: a fraction of it.
+    pub max_downstream_connection_duration_jitter: f64,
     /// At least 1.
     pub max_connect_attempts: u32,
+    /// Between attempts. None: at once.
+    pub back_off: Option<BackOff>,
+    /// When the upstream is dialled.
+    pub connect_on: ConnectOn,
+    /// How much of what the downstream says is taken before the upstream is connected. None: nothing.
+    pub early_data_bytes_max: Option<usize>,
+    /// Draining closes a connection once it has nothing to write.
+    pub closes_on_drain: bool,
     pub access_log: Vec<AccessLog>,
+    pub access_log_options: AccessLogOptions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectOn {
+    /// Once the downstream is connected, and secured where it is.
+    Connection,
+    /// Once the downstream has said something.
+    FirstBytes,
+}
+
+/// Lines besides the one at a connection's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccessLogOptions {
+    pub flush_interval: Option<Duration>,
+    pub flush_on_connected: bool,
+    pub flush_on_start: bool,
 }
 
 #[derive(Debug)]
@@ -35,7 +73,7 @@ pub enum TcpCluster {
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 impl TcpProxy {
-    #[expect(deprecated, reason = "named to be refused")]
+    #[expect(deprecated, reason = "older spellings that control planes still send, and fields named to be refused")]
     pub(crate) fn from_proto(message: ProtoTcpProxy) -> Result<Self> {
         let ProtoTcpProxy {
             stat_prefix,
@@ -61,11 +99,23 @@ impl TcpProxy {
             check_drain_close,
             cluster_specifier,
         } = message;
-        refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options);
-        refuse!(hash_policy, tunneling_config, max_downstream_connection_duration_jitter_percentage);
-        refuse!(access_log_flush_interval, flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs);
-        refuse!(proxy_protocol_tlv_merge_policy, upstream_connect_mode, max_early_data_bytes);
-        field::only(check_drain_close, false, "check_drain_close")?;
+        refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, hash_policy);
+        refuse!(tunneling_config, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy);
+        let early_data_bytes_max = max_early_data_bytes.map(|wrapper| wrapper.value as usize);
+        let connect_on = match field::enumeration(upstream_connect_mode, "upstream_connect_mode")? {
+            UpstreamConnectMode::Immediate => ConnectOn::Connection,
+            _ if early_data_bytes_max.is_none() => {
+                let reason = "value is required where upstream_connect_mode is not IMMEDIATE";
+                return Err(FieldError::new("max_early_data_bytes", reason));
+            }
+            UpstreamConnectMode::OnDownstreamData => ConnectOn::FirstBytes,
+            // A chain's filter gets a connection only when its handshake is done.
+            UpstreamConnectMode::OnDownstreamTlsHandshake => ConnectOn::Connection,
+        };
+        let access_log_options = AccessLogOptions::from_proto(
+            access_log_options.unwrap_or_default(),
+            (access_log_flush_interval, flush_access_log_on_connected),
+        )?;
         Ok(Self {
             stat_prefix: stat_prefix.into(),
             cluster: TcpCluster::from_proto(required(cluster_specifier, "cluster_specifier")?)?,
@@ -74,8 +124,44 @@ impl TcpProxy {
                 max_downstream_connection_duration,
                 "max_downstream_connection_duration",
             )?,
+            max_downstream_connection_duration_jitter: max_downstream_connection_duration_jitter_percentage
+                .map_or(0.0, |Percent { value }| value / 100.0),
             max_connect_attempts: field::u32_or(max_connect_attempts, 1).max(1),
+            back_off: backoff_options.map(back_off).transpose().within("backoff_options")?,
+            connect_on,
+            early_data_bytes_max,
+            closes_on_drain: field::bool_or(check_drain_close, false),
+            access_log_options,
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
+        })
+    }
+}
+
+/// At most ten times the base by default.
+fn back_off(message: BackoffStrategy) -> Result<BackOff> {
+    let BackoffStrategy { base_interval, max_interval } = message;
+    let base_interval = required(positive_duration(base_interval, "base_interval")?, "base_interval")?;
+    let max_interval = positive_duration(max_interval, "max_interval")?.unwrap_or(base_interval.saturating_mul(10));
+    if max_interval < base_interval {
+        return Err(FieldError::new("max_interval", "value must not be less than base_interval"));
+    }
+    Ok(BackOff { base_interval, max_interval })
+}
+
+impl AccessLogOptions {
+    /// `older`: the deprecated fields, passed over where the message says the same.
+    fn from_proto(
+        message: TcpAccessLogOptions,
+        older: (Option<weft_xds::pb::google::protobuf::Duration>, bool),
+    ) -> Result<Self> {
+        let TcpAccessLogOptions { access_log_flush_interval, flush_access_log_on_connected, flush_access_log_on_start } =
+            message;
+        let older_interval = positive_duration(older.0, "access_log_flush_interval")?;
+        let interval = positive_duration(access_log_flush_interval, "access_log_flush_interval");
+        Ok(Self {
+            flush_interval: interval.within("access_log_options")?.or(older_interval),
+            flush_on_connected: flush_access_log_on_connected || older.1,
+            flush_on_start: flush_access_log_on_start,
         })
     }
 }

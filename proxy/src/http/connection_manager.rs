@@ -17,7 +17,7 @@ use crate::{
     listener::{
         active::ActiveHttp,
         connection::Downstream,
-        inspect::is_http2_preface,
+        inspect::http::is_http2_preface,
         registry::{ConnectionLimits, Order},
     },
     net::{peek::peek_more, stream::Stream},

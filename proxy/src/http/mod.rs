@@ -12,7 +12,7 @@ mod replay;
 pub mod request_headers;
 mod request_id;
 pub mod response_flags;
-mod retry;
+pub mod retry;
 pub mod route;
 mod router;
 pub mod tunnel;

@@ -27,6 +27,7 @@ flags! {
     NO_CLUSTER_FOUND = 11 "NC",
     DOWNSTREAM_PROTOCOL_ERROR = 12 "DPE",
     LOCAL_RESET = 13 "LR",
+    DURATION_TIMEOUT = 14 "DT",
 }
 
 impl ResponseFlags {

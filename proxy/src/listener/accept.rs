@@ -5,7 +5,14 @@ use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::{net::TcpStream, sync::oneshot};
 
-use crate::{listener::connection, worker::Worker};
+use crate::{
+    listener::{
+        active::ActiveListener,
+        balance::{Adopted, BalanceGuard},
+        connection,
+    },
+    worker::Worker,
+};
 
 /// How long to wait when the process is out of file descriptors or memory: what is open must end first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -26,10 +33,19 @@ pub async fn run(
         }
     };
     loop {
-        tokio::select! {
+        let accepted = tokio::select! {
             biased;
             _ = &mut closing => break,
-            accepted = socket.accept() => take(&worker, &listener, accepted).await,
+            accepted = socket.accept() => accepted,
+        };
+        let mut turn = take(&worker, &listener, accepted).await;
+        while turn > 1
+            && let Some(accepted) = socket.accept().now_or_never()
+        {
+            turn = take(&worker, &listener, accepted).await.min(turn - 1);
+        }
+        if turn <= 1 {
+            tokio::task::yield_now().await;
         }
     }
     while let Some(accepted) = socket.accept().now_or_never() {
@@ -40,20 +56,62 @@ pub async fn run(
     }
 }
 
-async fn take(worker: &Rc<Worker>, listener: &Arc<str>, accepted: io::Result<(TcpStream, SocketAddr)>) {
+/// A connection that another worker accepted.
+pub fn adopt(worker: &Rc<Worker>, adopted: Adopted) {
+    let Adopted { listener, stream, peer, guard } = adopted;
+    match TcpStream::from_std(stream) {
+        Ok(stream) => {
+            if let Some(active) = worker.snapshot().listener(&listener) {
+                serve(worker, active, stream, peer, Some(guard));
+            }
+        }
+        Err(error) => tracing::warn!(%listener, %error, "cannot serve a connection"),
+    }
+}
+
+/// How many more may be accepted before it is others' turn.
+async fn take(worker: &Rc<Worker>, listener: &Arc<str>, accepted: io::Result<(TcpStream, SocketAddr)>) -> u32 {
     match accepted {
         Ok((stream, peer)) => {
             // The socket may still be open for a moment after its listener is gone.
-            if let Some(active) = worker.snapshot().listener(listener) {
-                tokio::task::spawn_local(connection::serve(worker.clone(), active.clone(), stream, peer));
-            }
+            let snapshot = worker.snapshot();
+            let Some(active) = snapshot.listener(listener) else { return 1 };
+            place(worker, active, stream, peer);
+            active.config.accepts_per_turn
         }
-        Err(error) if is_about_one_connection(&error) => {}
+        Err(error) if is_about_one_connection(&error) => u32::MAX,
         Err(error) => {
             tracing::warn!(%listener, %error, "cannot accept for now");
             tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            1
         }
     }
+}
+
+/// On the worker that shall have it.
+fn place(worker: &Rc<Worker>, listener: &Arc<ActiveListener>, stream: TcpStream, peer: SocketAddr) {
+    let Some(balance) = &listener.balance else { return serve(worker, listener, stream, peer, None) };
+    let (target, guard) = balance.place(worker.index);
+    if target == worker.index {
+        return serve(worker, listener, stream, peer, Some(guard));
+    }
+    match stream.into_std() {
+        Ok(stream) => {
+            let adopted = Adopted { listener: listener.config.name.clone(), stream, peer, guard };
+            let _ = worker.shared.adopters[target.0].send(adopted); // Err: that worker, and so the process, is ending
+        }
+        Err(error) => tracing::warn!(listener = %listener.config.name, %error, "cannot hand a connection over"),
+    }
+}
+
+fn serve(
+    worker: &Rc<Worker>,
+    listener: &Arc<ActiveListener>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    balanced: Option<BalanceGuard>,
+) {
+    tokio::task::spawn_local(connection::serve(worker.clone(), listener.clone(), stream, peer, balanced));
 }
 
 /// accept(2): errors of the connection that was about to be taken, not of the socket.

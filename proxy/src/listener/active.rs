@@ -1,25 +1,35 @@
 //! A listener as it lives in a snapshot: its configuration, its compiled filter chains, and what their connections share.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwapOption;
 
 use crate::{
     config::{
-        filter_chain::{FilterChain, NetworkFilter},
+        filter_chain::FilterChain,
         http_connection_manager::{HttpConnectionManager, RouteSource},
-        listener::Listener,
+        listener::{ConnectionBalance, Listener, ListenerFilter, ListenerFilterKind},
+        network_filter::NetworkFilter,
         tcp_proxy::TcpProxy,
     },
     drain::Drain,
     http::route::table::{CompiledRoutes, RouteSlot},
-    listener::filter_chain::{ConnectionFacts, FilterChainIndex},
-    stats::{GroupStats, HttpStats, ListenerStat, Registry, TcpStat},
+    listener::{
+        arrival::{ActiveListenerFilter, ActiveListenerFilterKind, OriginalSrc},
+        balance::Balance,
+        filter_chain::{ConnectionFacts, FilterChainIndex},
+        network_filter::ActiveConnectionFilter,
+    },
+    stats::{GroupStats, HttpStats, ListenerStats, Registry, TcpStat},
+    token_bucket::TokenBucket,
 };
 
 pub struct ActiveListener {
     pub config: Arc<Listener>,
-    pub stats: Arc<GroupStats<ListenerStat>>,
+    pub stats: Arc<ListenerStats>,
+    pub filters: Vec<ActiveListenerFilter>,
+    /// None: connections stay with the worker that accepts them.
+    pub balance: Option<Arc<Balance>>,
     chains: Vec<Arc<ActiveChain>>,
     default_chain: Option<Arc<ActiveChain>>,
     index: FilterChainIndex,
@@ -28,6 +38,7 @@ pub struct ActiveListener {
 /// A filter chain and its connections' shared state. Kept over listener updates that don't change it.
 pub struct ActiveChain {
     pub config: Arc<FilterChain>,
+    pub connection_filters: Vec<ActiveConnectionFilter>,
     pub filter: ActiveFilter,
     /// Given when the chain is gone from the configuration.
     pub drain: Drain,
@@ -36,6 +47,9 @@ pub struct ActiveChain {
 pub enum ActiveFilter {
     Http(Arc<ActiveHttp>),
     Tcp(Arc<ActiveTcp>),
+    Echo,
+    DirectResponse(Arc<[u8]>),
+    Close,
 }
 
 pub struct ActiveHttp {
@@ -64,8 +78,19 @@ impl ActiveListener {
             Some(kept) => Arc::clone(kept),
             None => Arc::new(ActiveChain::new(chain.clone(), routes, registry)),
         };
+        let balance = match config.connection_balance {
+            ConnectionBalance::Kernel => None,
+            // What is open stays counted.
+            ConnectionBalance::Exact => Some(
+                previous
+                    .and_then(|listener| listener.balance.clone())
+                    .unwrap_or_else(|| Balance::new(registry.workers())),
+            ),
+        };
         Arc::new(ActiveListener {
             stats: registry.listener(&config.stat_prefix),
+            filters: active_filters(&config, registry),
+            balance,
             chains: config.filter_chains.iter().map(activate).collect(),
             default_chain: config.default_filter_chain.as_ref().map(activate),
             index: FilterChainIndex::new(config.filter_chains.iter().map(|chain| &chain.filter_chain_match)),
@@ -97,9 +122,43 @@ pub fn rds_names(config: &Listener) -> Vec<Arc<str>> {
                 RouteSource::Rds { route_config_name, .. } => Some(route_config_name.clone()),
                 RouteSource::Inline(_) => None,
             },
-            NetworkFilter::TcpProxy(_) => None,
+            NetworkFilter::TcpProxy(_)
+            | NetworkFilter::Echo
+            | NetworkFilter::DirectResponse(_)
+            | NetworkFilter::Close => None,
         })
         .collect()
+}
+
+/// In their order; one that restores the destination for the hand-off comes last, as in Envoy.
+fn active_filters(config: &Listener, registry: &Registry) -> Vec<ActiveListenerFilter> {
+    let hand_off = config
+        .use_original_dst
+        .then_some(ActiveListenerFilter { kind: ActiveListenerFilterKind::OriginalDst, disabled: None });
+    let configured = config.listener_filters.iter().map(|filter| ActiveListenerFilter::new(filter, registry));
+    configured.chain(hand_off).collect()
+}
+
+impl ActiveListenerFilter {
+    fn new(filter: &ListenerFilter, registry: &Registry) -> ActiveListenerFilter {
+        use ActiveListenerFilterKind as Active;
+        let kind = match &filter.kind {
+            ListenerFilterKind::OriginalDst => Active::OriginalDst,
+            ListenerFilterKind::OriginalSrc { mark } => Active::OriginalSrc(OriginalSrc { mark: *mark }),
+            ListenerFilterKind::TlsInspector(config) => {
+                Active::TlsInspector { config: *config, stats: registry.tls_inspector() }
+            }
+            ListenerFilterKind::HttpInspector => Active::HttpInspector { stats: registry.http_inspector() },
+            ListenerFilterKind::ProxyProtocol(config) => {
+                Active::ProxyProtocol { stats: registry.proxy_protocol(&config.stat_prefix), config: config.clone() }
+            }
+            ListenerFilterKind::LocalRateLimit(config) => Active::LocalRateLimit {
+                bucket: TokenBucket::new(&config.token_bucket, Instant::now()),
+                stats: registry.listener_rate_limit(&config.stat_prefix),
+            },
+        };
+        ActiveListenerFilter { kind, disabled: filter.disabled.clone() }
+    }
 }
 
 impl ActiveChain {
@@ -119,7 +178,12 @@ impl ActiveChain {
                 stats: registry.tcp(&proxy.stat_prefix),
                 config: proxy.clone(),
             })),
+            NetworkFilter::Echo => ActiveFilter::Echo,
+            NetworkFilter::DirectResponse(bytes) => ActiveFilter::DirectResponse(bytes.clone()),
+            NetworkFilter::Close => ActiveFilter::Close,
         };
-        ActiveChain { config, filter, drain: Drain::default() }
+        let connection_filters =
+            config.connection_filters.iter().map(|filter| ActiveConnectionFilter::new(filter, registry)).collect();
+        ActiveChain { config, connection_filters, filter, drain: Drain::default() }
     }
 }

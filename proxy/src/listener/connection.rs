@@ -1,20 +1,30 @@
-//! One downstream connection, from accept to its filter chain: original destination, hand-off, listener filters, match, TLS.
+//! One downstream connection, from accept to its filter chain: listener filters, hand-off, match, TLS.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, task::Context, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::Context,
+    time::{Instant, SystemTime},
+};
 
 use tokio::net::TcpStream;
 
 use crate::{
-    config::{filter_chain::FilterChain, listener::ListenerFilter},
-    http,
+    config::filter_chain::FilterChain,
+    http::{self, response_flags::ResponseFlags},
     listener::{
         active::{ActiveChain, ActiveFilter, ActiveListener},
-        filter_chain::ConnectionFacts,
-        inspect::{Inspected, inspect},
+        arrival::{Arrival, Learned},
+        balance::BalanceGuard,
+        network_filter::{self, Admission},
         registry::{Control, Order},
+        server_first::{self, Dialled},
     },
-    net::{socket, stream::Stream},
-    stats::ListenerStat,
+    net::stream::Stream,
+    stats::{ListenerStat, ListenerStats, WorkerIndex},
     tcp_proxy,
     worker::{ConnectionCount, Worker},
 };
@@ -25,15 +35,54 @@ pub struct Downstream {
     pub id: u64,
     /// Where the client wanted to go: the original destination of a redirected connection.
     pub local_address: SocketAddr,
+    /// Where it comes from, as the PROXY protocol may have told.
     pub remote_address: SocketAddr,
+    /// The peer's own address.
+    pub direct_remote_address: SocketAddr,
     pub is_tls: bool,
     pub requested_server_name: Option<String>,
+    /// What listener filters found out.
+    pub learned: Learned,
     pub control: Rc<Control>,
+    pub buffer_limit_bytes: u32,
+    pub started: Instant,
+    pub started_at: SystemTime,
+    /// Of the connection as such, for the listener's access log.
+    pub flags: Cell<ResponseFlags>,
+    pub details: Cell<Option<&'static str>>,
+    pub bytes_received: Cell<u64>,
+    pub bytes_sent: Cell<u64>,
+    /// Somebody who knows more has written the listener's access log.
+    pub is_logged: Cell<bool>,
+    pub listener: Arc<ActiveListener>,
     /// None until a chain has it.
     chain: Option<Arc<ActiveChain>>,
-    pub buffer_limit_bytes: u32,
-    listener: Arc<ActiveListener>,
+    admission: Admission,
+    open: RefCell<Option<OpenConnection>>,
+    _balanced: Option<BalanceGuard>,
     _count: ConnectionCount,
+}
+
+/// A connection that a chain has, counted.
+struct OpenConnection {
+    stats: Arc<ListenerStats>,
+    worker: WorkerIndex,
+    since: Instant,
+}
+
+/// One whose chain is not known yet, counted.
+struct PreConnection {
+    stats: Arc<ListenerStats>,
+    worker: WorkerIndex,
+}
+
+/// What comes with an accepted socket.
+struct Accepted {
+    worker: Rc<Worker>,
+    count: ConnectionCount,
+    balanced: Option<BalanceGuard>,
+    started: Instant,
+    started_at: SystemTime,
 }
 
 impl Downstream {
@@ -51,126 +100,229 @@ impl Downstream {
             || self.chain.as_ref().is_some_and(|chain| chain.drain.is_started())
             || self.worker.shared.drain.is_started()
     }
+
+    /// The cluster that the client names in TLS, where the chain goes by that.
+    pub fn sni_cluster(&self) -> Option<&str> {
+        self.requested_server_name.as_deref().filter(|_| self.admission.sni_cluster)
+    }
+
+    pub fn filter_chain(&self) -> Option<&FilterChain> {
+        self.chain.as_ref().map(|chain| &*chain.config)
+    }
+
+    fn new(accepted: Accepted, listener: Arc<ActiveListener>, arrival: Arrival) -> (Downstream, TcpStream) {
+        let Accepted { worker, count, balanced, started, started_at } = accepted;
+        let Arrival { stream, destination, direct_source, source, server_name, learned, .. } = arrival;
+        let downstream = Downstream {
+            id: worker.next_connection_id(),
+            local_address: destination,
+            remote_address: source,
+            direct_remote_address: direct_source,
+            is_tls: false,
+            requested_server_name: server_name,
+            learned,
+            control: worker.connections.add(started),
+            buffer_limit_bytes: listener.config.per_connection_buffer_limit_bytes,
+            started,
+            started_at,
+            flags: Cell::default(),
+            details: Cell::default(),
+            bytes_received: Cell::default(),
+            bytes_sent: Cell::default(),
+            is_logged: Cell::new(false),
+            chain: None,
+            admission: Admission::default(),
+            open: RefCell::default(),
+            _balanced: balanced,
+            _count: count,
+            listener,
+            worker,
+        };
+        (downstream, stream)
+    }
 }
 
 impl Drop for Downstream {
     fn drop(&mut self) {
-        let cells = &self.listener.stats.cells;
-        cells.dec(self.worker.index, ListenerStat::CxActive);
-        cells.inc(self.worker.index, ListenerStat::CxDestroy);
+        self.open.take();
+        if !self.is_logged.get() {
+            self.worker.access_logs.log_connection(&self.listener.config.access_log, self);
+        }
     }
 }
 
-pub async fn serve(worker: Rc<Worker>, listener: Arc<ActiveListener>, stream: TcpStream, peer: SocketAddr) {
-    let count = worker.connection_opened();
-    let peer = socket::unmapped(peer);
-    if let Err(error) = accepted(worker, listener, stream, peer, count).await {
-        tracing::debug!(%peer, %error, "connection ended before its filter chain had it");
-    }
-}
-
-async fn accepted(
+pub async fn serve(
     worker: Rc<Worker>,
     listener: Arc<ActiveListener>,
     stream: TcpStream,
     peer: SocketAddr,
-    count: ConnectionCount,
-) -> io::Result<()> {
+    balanced: Option<BalanceGuard>,
+) {
+    let count = worker.connection_opened();
+    let (started, started_at) = (Instant::now(), SystemTime::now());
+    let accepted = Accepted { worker, count, balanced, started, started_at };
+    if let Err(error) = run(accepted, listener, stream, peer).await {
+        tracing::debug!(%peer, %error, "connection ended before its filter chain had it");
+    }
+}
+
+async fn run(accepted: Accepted, listener: Arc<ActiveListener>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let has_original_dst = listener.config.listener_filters.contains(&ListenerFilter::OriginalDst);
-    let destination = if has_original_dst || listener.config.use_original_dst {
-        socket::original_destination(&stream)?
-    } else {
-        socket::unmapped(stream.local_addr()?)
-    };
-    let listener = hand_off(&worker, listener, destination);
+    let mut arrival = Arrival::new(stream, peer)?;
+    let worker = accepted.worker.clone();
+    let (listener, learned) = learn(&worker, listener, &mut arrival).await;
+    let chain = if learned.is_ok() { listener.find_chain(&arrival.facts()).cloned() } else { None };
     let index = worker.index;
-    let cells = &listener.stats.cells;
-    cells.inc(index, ListenerStat::CxTotal);
-    cells.inc(index, ListenerStat::CxActive);
-    let mut downstream = Downstream {
-        id: worker.next_connection_id(),
-        local_address: destination,
-        remote_address: peer,
-        is_tls: false,
-        requested_server_name: None,
-        control: worker.connections.add(Instant::now()),
-        chain: None,
-        buffer_limit_bytes: listener.config.per_connection_buffer_limit_bytes,
-        listener: listener.clone(),
-        _count: count,
-        worker,
-    };
-    let config = &listener.config;
-    let inspected = match inspect(&stream, &config.listener_filters, config.listener_filters_timeout).await? {
-        Some(inspected) => inspected,
-        None => {
-            cells.inc(index, ListenerStat::PreCxTimeout);
-            if !config.continue_on_listener_filters_timeout {
-                return Ok(());
-            }
-            Inspected::default()
-        }
-    };
-    let Some(chain) = find_chain(&listener, &downstream, &inspected) else {
-        cells.inc(index, ListenerStat::NoFilterChainMatch);
-        downstream.worker.access_logs.log_refused(&listener.config.access_log, &downstream);
+    // From here on its end is logged.
+    let (mut downstream, stream) = Downstream::new(accepted, listener, arrival);
+    let Ok(dialled) = learned else { return Ok(()) };
+    let Some(chain) = chain else {
+        downstream.listener.stats.cells.inc(index, ListenerStat::NoFilterChainMatch);
+        downstream.flags.set(ResponseFlags::NO_ROUTE_FOUND);
+        downstream.details.set(Some("filter_chain_not_found"));
         return Ok(());
     };
     downstream.chain = Some(chain.clone());
-    downstream.requested_server_name = inspected.server_name;
-    let stream = match secured(&chain.config, stream).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            cells.inc(index, ListenerStat::TlsConnectionError);
-            return Err(error);
+    downstream.open = RefCell::new(Some(OpenConnection::new(&downstream.listener.stats, index, downstream.started)));
+    match network_filter::admit(&chain.connection_filters, index, Instant::now()) {
+        Ok(admission) => downstream.admission = admission,
+        Err(unwanted) => {
+            if let ActiveFilter::Tcp(active) = &chain.filter {
+                downstream.worker.access_logs.log_connection(&active.config.access_log, &downstream);
+            }
+            if let Some(delay) = unwanted.close_after {
+                tokio::time::sleep(delay).await;
+            }
+            return Ok(());
         }
-    };
-    if stream.is_tls() {
-        cells.inc(index, ListenerStat::TlsHandshake);
-        downstream.is_tls = true;
     }
-    run_filter(&chain, Rc::new(downstream), stream).await;
+    let stream = secured(&chain.config, &downstream.listener.stats, index, stream).await?;
+    downstream.is_tls = stream.is_tls();
+    let dialled = dialled.filter(|dialled| Arc::ptr_eq(&dialled.chain, &chain));
+    run_filter(&chain, Rc::new(downstream), stream, dialled).await;
     Ok(())
 }
 
-/// A listener with `use_original_dst` gives the connection to the one that listens, or would, on its destination.
-fn hand_off(worker: &Worker, listener: Arc<ActiveListener>, destination: SocketAddr) -> Arc<ActiveListener> {
-    if !listener.config.use_original_dst {
-        return listener;
+/// The connection is to be closed: it was counted why.
+struct Ended;
+
+/// Runs the filters of the listener, and of the one that it hands the connection to; with the one that had it last.
+async fn learn(
+    worker: &Rc<Worker>,
+    listener: Arc<ActiveListener>,
+    arrival: &mut Arrival,
+) -> (Arc<ActiveListener>, Result<Option<Dialled>, Ended>) {
+    let learned = filtered(worker, &listener, arrival).await;
+    if learned.is_err() || !listener.config.use_original_dst || !arrival.is_destination_restored {
+        return (listener, learned);
     }
-    match worker.snapshot().listener_of_destination(destination) {
-        Some(found) => found.clone(),
-        None => listener,
+    let snapshot = worker.snapshot();
+    match snapshot.listener_of_destination(arrival.destination) {
+        Some(next) if !Arc::ptr_eq(next, &listener) => {
+            arrival.begin_filters();
+            let learned = filtered(worker, next, arrival).await;
+            (next.clone(), learned)
+        }
+        Some(_) | None => (listener, learned),
     }
 }
 
-fn find_chain(listener: &ActiveListener, downstream: &Downstream, inspected: &Inspected) -> Option<Arc<ActiveChain>> {
-    let facts = ConnectionFacts {
-        destination: downstream.local_address,
-        server_name: inspected.server_name.as_deref(),
-        transport_protocol: if inspected.is_tls { "tls" } else { "raw_buffer" },
-        application_protocols: &inspected.application_protocols,
-        direct_source: downstream.remote_address.ip(),
-        source: downstream.remote_address,
+async fn filtered(
+    worker: &Rc<Worker>,
+    listener: &Arc<ActiveListener>,
+    arrival: &mut Arrival,
+) -> Result<Option<Dialled>, Ended> {
+    if listener.filters.is_empty() {
+        return Ok(None);
+    }
+    let config = &listener.config;
+    let pre_connection = PreConnection::new(&listener.stats, worker.index);
+    let mut dialled = None;
+    let filtering = server_first::filter(worker, listener, arrival, &mut dialled);
+    let filtered = match config.listener_filters_timeout {
+        None => Ok(filtering.await),
+        Some(timeout) => tokio::time::timeout(timeout, filtering).await,
     };
-    listener.find_chain(&facts).cloned()
+    let ending = match filtered {
+        Ok(Ok(())) => return Ok(dialled),
+        Ok(Err(ending)) => ending.stat(),
+        Err(_elapsed) => {
+            pre_connection.count(ListenerStat::PreCxTimeout);
+            return if config.continue_on_listener_filters_timeout { Ok(dialled) } else { Err(Ended) };
+        }
+    };
+    if let Some(stat) = ending {
+        pre_connection.count(stat);
+    }
+    Err(Ended)
 }
 
 /// TLS where the chain asks for it.
-async fn secured(chain: &FilterChain, stream: TcpStream) -> io::Result<Stream> {
+async fn secured(
+    chain: &FilterChain,
+    stats: &ListenerStats,
+    worker: WorkerIndex,
+    stream: TcpStream,
+) -> io::Result<Stream> {
     let Some(tls) = &chain.transport_socket else { return Ok(Stream::plain(stream)) };
     let handshake = tokio_rustls::TlsAcceptor::from(tls.config.clone()).accept(stream);
     let accepted = match chain.transport_socket_connect_timeout {
-        None => handshake.await?,
-        Some(timeout) => tokio::time::timeout(timeout, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??,
+        None => handshake.await,
+        Some(timeout) => match tokio::time::timeout(timeout, handshake).await {
+            Ok(accepted) => accepted,
+            Err(_elapsed) => {
+                stats.cells.inc(worker, ListenerStat::CxTransportSocketConnectTimeout);
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        },
     };
-    Ok(Stream::tls(accepted.into()))
+    let counted = if accepted.is_ok() { ListenerStat::TlsHandshake } else { ListenerStat::TlsConnectionError };
+    stats.cells.inc(worker, counted);
+    accepted.map(|stream| Stream::tls(stream.into()))
 }
 
-async fn run_filter(chain: &ActiveChain, downstream: Rc<Downstream>, stream: Stream) {
+async fn run_filter(chain: &ActiveChain, downstream: Rc<Downstream>, stream: Stream, dialled: Option<Dialled>) {
     match &chain.filter {
         ActiveFilter::Http(active) => http::connection_manager::serve(active.clone(), downstream, stream).await,
-        ActiveFilter::Tcp(active) => tcp_proxy::serve(active.clone(), downstream, stream).await,
+        ActiveFilter::Tcp(active) => {
+            tcp_proxy::serve(active.clone(), downstream, stream, dialled.map(|dialled| dialled.greeted)).await;
+        }
+        ActiveFilter::Echo => network_filter::echo(&downstream, stream).await,
+        ActiveFilter::DirectResponse(bytes) => network_filter::direct_response(&downstream, stream, bytes).await,
+        ActiveFilter::Close => {}
+    }
+}
+
+impl OpenConnection {
+    fn new(stats: &Arc<ListenerStats>, worker: WorkerIndex, since: Instant) -> OpenConnection {
+        stats.cells.inc(worker, ListenerStat::CxTotal);
+        stats.cells.inc(worker, ListenerStat::CxActive);
+        OpenConnection { stats: stats.clone(), worker, since }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let cells = &self.stats.cells;
+        cells.dec(self.worker, ListenerStat::CxActive);
+        cells.inc(self.worker, ListenerStat::CxDestroy);
+        self.stats.cx_length.record(self.worker, self.since.elapsed());
+    }
+}
+
+impl PreConnection {
+    fn new(stats: &Arc<ListenerStats>, worker: WorkerIndex) -> PreConnection {
+        stats.cells.inc(worker, ListenerStat::PreCxActive);
+        PreConnection { stats: stats.clone(), worker }
+    }
+
+    fn count(&self, stat: ListenerStat) {
+        self.stats.cells.inc(self.worker, stat);
+    }
+}
+
+impl Drop for PreConnection {
+    fn drop(&mut self) {
+        self.stats.cells.dec(self.worker, ListenerStat::PreCxActive);
     }
 }

@@ -206,6 +206,8 @@ impl<N> Default for Longest<N> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn facts(destination: &str) -> ConnectionFacts<'static> {
@@ -282,5 +284,79 @@ mod tests {
             Some(2)
         );
         assert_eq!(index.find(&facts("1.1.1.1:1")), Some(3));
+    }
+
+    /// The most maps that a connection can be looked up in, each once: what a search costs, whatever the machine.
+    trait Lookups {
+        fn most(&self) -> usize;
+    }
+
+    impl Lookups for Option<usize> {
+        fn most(&self) -> usize {
+            0
+        }
+    }
+
+    impl<N: Lookups> Lookups for Option<Box<N>> {
+        fn most(&self) -> usize {
+            self.as_ref().map_or(0, |node| node.most())
+        }
+    }
+
+    impl<K, N: Lookups> Lookups for Exact<K, N> {
+        fn most(&self) -> usize {
+            1 + self.keyed.values().map(Lookups::most).max().unwrap_or(0).max(self.any.most())
+        }
+    }
+
+    impl<N: Lookups> Lookups for Longest<N> {
+        fn most(&self) -> usize {
+            let below = self.by_length.iter().flat_map(|(_, networks)| networks.values()).map(Lookups::most).max();
+            self.by_length.len() + below.unwrap_or(0).max(self.any.most())
+        }
+    }
+
+    impl Lookups for ByServerName {
+        /// The name itself, and each of its suffixes (of a name of four labels).
+        fn most(&self) -> usize {
+            let below = self.exact.values().chain(self.suffix.values()).map(Lookups::most).max();
+            1 + 4 + below.unwrap_or(0).max(self.any.most())
+        }
+    }
+
+    impl Lookups for BySourceType {
+        fn most(&self) -> usize {
+            self.any.most().max(self.local.most()).max(self.external.most())
+        }
+    }
+
+    #[test]
+    fn ten_thousand_chains_are_searched_in_as_many_steps_as_ten() {
+        let chain = |number: u32| FilterChainMatch {
+            destination_port: Some(u16::try_from(number % 50 + 1).unwrap()),
+            prefix_ranges: vec![IpNet::new(Ipv4Addr::from(0x0a00_0000 + number).into(), 32).unwrap()],
+            server_names: vec![format!("s{number}.a.test"), format!("*.s{number}.a.test")],
+            application_protocols: vec![format!("p{}", number % 7)],
+            source_prefix_ranges: vec![IpNet::new(Ipv4Addr::from(number << 8).into(), 24).unwrap()],
+            source_ports: vec![u16::try_from(number % 1000 + 1).unwrap()],
+            ..FilterChainMatch::default()
+        };
+        let index = |count: u32| {
+            let chains: Vec<_> = (0..count).map(chain).collect();
+            FilterChainIndex::new(chains.iter())
+        };
+        let (few, many) = (index(10), index(10_000));
+        assert_eq!(many.root.most(), few.root.most());
+        assert!(many.root.most() < 20, "{}", many.root.most());
+        let name = "x.s7777.a.test".to_owned();
+        let protocols = ["p0".to_owned()];
+        let facts = ConnectionFacts {
+            destination: (Ipv4Addr::from(0x0a00_0000 + 7777), 7777 % 50 + 1).into(),
+            server_name: Some(&name),
+            application_protocols: &protocols,
+            source: (Ipv4Addr::from((7777 << 8) + 9), 778).into(),
+            ..facts("1.1.1.1:1")
+        };
+        assert_eq!(many.find(&facts), Some(7777));
     }
 }

@@ -2,7 +2,11 @@
 
 pub mod accept;
 pub mod active;
+pub mod arrival;
+pub mod balance;
 pub mod connection;
 pub mod filter_chain;
 pub mod inspect;
+pub mod network_filter;
 pub mod registry;
+pub mod server_first;

@@ -4,4 +4,5 @@ pub mod http2_keepalive;
 pub mod linger;
 pub mod peek;
 pub mod socket;
+pub mod socket_option;
 pub mod stream;

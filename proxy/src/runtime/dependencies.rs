@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::config::{
-    filter_chain::NetworkFilter, http_connection_manager::RouteSource, listener::Listener, route::RouteTable,
+    http_connection_manager::RouteSource, listener::Listener, network_filter::NetworkFilter, route::RouteTable,
     tcp_proxy::TcpCluster,
 };
 
@@ -57,6 +57,7 @@ impl ListenerNeeds {
                         needs.clusters.extend(clusters.iter().map(|cluster| cluster.name.clone()));
                     }
                 },
+                NetworkFilter::Echo | NetworkFilter::DirectResponse(_) | NetworkFilter::Close => {}
             }
         }
         needs

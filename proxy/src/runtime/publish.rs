@@ -14,8 +14,9 @@ use socket2::Socket;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    config::listener::{Listener, ListenerAddress},
+    config::listener::{BindOptions, Listener, ListenerAddress},
     drain::Drain,
+    listener::balance::Adopters,
     net::socket,
     runtime::snapshot::Snapshot,
 };
@@ -29,6 +30,8 @@ pub struct Shared {
     pub drain_time: std::time::Duration,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
+    /// Where workers give connections that others shall have.
+    pub adopters: Adopters,
 }
 
 pub struct Publisher {
@@ -54,8 +57,8 @@ pub struct SocketId(u64);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct SocketKey {
     listener: Arc<str>,
-    address: std::net::SocketAddr,
-    ipv4_compat: bool,
+    at: ListenerAddress,
+    options: BindOptions,
 }
 
 struct BoundSocket {
@@ -93,7 +96,9 @@ impl Publisher {
         for at in &listener.addresses {
             let key = SocketKey::of(listener, at);
             if !self.bound.contains_key(&key) {
-                let waiting = self.open(listener, *at).map_err(|reason| BindError { address: at.address, reason })?;
+                let waiting = self
+                    .open(&listener.bind_options, at)
+                    .map_err(|reason| BindError { address: at.address, reason })?;
                 let id = next_socket_id();
                 self.bound.insert(key, BoundSocket { id, waiting });
             }
@@ -163,24 +168,22 @@ impl Publisher {
         });
     }
 
-    fn open(&self, listener: &Listener, at: ListenerAddress) -> io::Result<Vec<std::net::TcpListener>> {
-        let backlog = listener.tcp_backlog_size;
-        if !listener.enable_reuse_port {
-            let one = socket::listen(at, false, backlog)?;
-            return self.workers.iter().map(|_| one.try_clone().map(Into::into)).collect();
+    fn open(&self, options: &BindOptions, at: &ListenerAddress) -> io::Result<Vec<std::net::TcpListener>> {
+        let first = socket::listen(at, options)?;
+        if !options.enable_reuse_port {
+            return self.workers.iter().map(|_| first.try_clone().map(Into::into)).collect();
         }
         // Port 0: the kernel picks one for the first socket, and the others join it.
-        let first = socket::listen(at, true, backlog)?;
         let chosen = first.local_addr()?.as_socket().unwrap_or(at.address);
-        let others =
-            (1..self.workers.len()).map(|_| socket::listen(ListenerAddress { address: chosen, ..at }, true, backlog));
+        let at = ListenerAddress { address: chosen, ..at.clone() };
+        let others = (1..self.workers.len()).map(|_| socket::listen(&at, options));
         std::iter::once(Ok(first)).chain(others).map(|socket| socket.map(Socket::into)).collect()
     }
 }
 
 impl SocketKey {
     fn of(listener: &Listener, at: &ListenerAddress) -> SocketKey {
-        SocketKey { listener: listener.name.clone(), address: at.address, ipv4_compat: at.ipv4_compat }
+        SocketKey { listener: listener.name.clone(), at: at.clone(), options: listener.bind_options.clone() }
     }
 }
 

@@ -25,6 +25,7 @@ group! {
         CxHttp2Total "upstream_cx_http2_total" Counter,
         CxConnectFail "upstream_cx_connect_fail" Counter,
         CxConnectTimeout "upstream_cx_connect_timeout" Counter,
+        CxConnectAttemptsExceeded "upstream_cx_connect_attempts_exceeded" Counter,
         CxOverflow "upstream_cx_overflow" Counter,
         CxDestroy "upstream_cx_destroy" Counter,
         CxNoneHealthy "upstream_cx_none_healthy" Counter,
@@ -100,10 +101,13 @@ group! {
     /// `envoy_tcp_*`, label `envoy_tcp_prefix`.
     TcpStat {
         CxTotal "downstream_cx_total" Counter,
-        CxActive "downstream_cx_active" Gauge,
         CxNoRoute "downstream_cx_no_route" Counter,
+        CxDrainClose "downstream_cx_drain_close" Counter,
         CxRxBytesTotal "downstream_cx_rx_bytes_total" Counter,
         CxTxBytesTotal "downstream_cx_tx_bytes_total" Counter,
+        FlowControlPaused "downstream_flow_control_paused_reading_total" Counter,
+        FlowControlResumed "downstream_flow_control_resumed_reading_total" Counter,
+        EarlyDataReceived "early_data_received_count_total" Counter,
         IdleTimeout "idle_timeout" Counter,
         MaxDuration "max_downstream_connection_duration" Counter,
     }
@@ -115,10 +119,69 @@ group! {
         CxTotal "downstream_cx_total" Counter,
         CxActive "downstream_cx_active" Gauge,
         CxDestroy "downstream_cx_destroy" Counter,
+        CxTransportSocketConnectTimeout "downstream_cx_transport_socket_connect_timeout" Counter,
+        PreCxActive "downstream_pre_cx_active" Gauge,
         PreCxTimeout "downstream_pre_cx_timeout" Counter,
+        ListenerFilterRemoteClose "downstream_listener_filter_remote_close" Counter,
+        ListenerFilterError "downstream_listener_filter_error" Counter,
         NoFilterChainMatch "no_filter_chain_match" Counter,
         TlsHandshake "ssl_handshake" Counter,
         TlsConnectionError "ssl_connection_error" Counter,
+    }
+}
+
+group! {
+    /// `envoy_tls_inspector_*`, without labels.
+    TlsInspectorStat {
+        TlsFound "tls_found" Counter,
+        TlsNotFound "tls_not_found" Counter,
+        SniFound "sni_found" Counter,
+        SniNotFound "sni_not_found" Counter,
+        AlpnFound "alpn_found" Counter,
+        AlpnNotFound "alpn_not_found" Counter,
+        ClientHelloTooLarge "client_hello_too_large" Counter,
+    }
+}
+
+group! {
+    /// `envoy_http_inspector_*`, without labels.
+    HttpInspectorStat {
+        Http10Found "http10_found" Counter,
+        Http11Found "http11_found" Counter,
+        Http2Found "http2_found" Counter,
+        NotFound "http_not_found" Counter,
+    }
+}
+
+group! {
+    /// `envoy_proxy_proto_*`, label `envoy_proxy_protocol_prefix` where there is a prefix. The versions' cells are written out
+    /// with a label of their own.
+    ProxyProtocolStat {
+        NotFoundAllowed "not_found_allowed" Counter,
+        NotFoundDisallowed "not_found_disallowed" Counter,
+        V1Found "found" Counter,
+        V1Disallowed "disallowed" Counter,
+        V1Error "error" Counter,
+        V2Found "found" Counter,
+        V2Disallowed "disallowed" Counter,
+        V2Error "error" Counter,
+        Error "downstream_cx_proxy_proto_error" Counter,
+    }
+}
+
+group! {
+    /// `envoy_listener_local_ratelimit_*`, label `envoy_local_listener_ratelimit_prefix`; `envoy_local_rate_limit_*`, label
+    /// `envoy_local_network_ratelimit_prefix`.
+    RateLimitStat {
+        RateLimited "rate_limited" Counter,
+    }
+}
+
+group! {
+    /// `envoy_connection_limit_*`, label `envoy_connection_limit_prefix`.
+    ConnectionLimitStat {
+        LimitedConnections "limited_connections" Counter,
+        ActiveConnections "active_connections" Gauge,
     }
 }
 

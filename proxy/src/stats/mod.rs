@@ -9,9 +9,12 @@ mod prometheus;
 mod registry;
 mod sharded;
 
-pub use groups::{ClusterStat, HostStat, HttpStat, ListenerStat, ServerStat, TcpStat};
+pub use groups::{
+    ClusterStat, ConnectionLimitStat, HostStat, HttpInspectorStat, HttpStat, ListenerStat, ProxyProtocolStat,
+    RateLimitStat, ServerStat, TcpStat, TlsInspectorStat,
+};
 pub use prometheus::{PromText, write_prometheus};
-pub use registry::{ClusterStats, GroupStats, HttpStats, Registry};
+pub use registry::{ClusterStats, GroupStats, HttpStats, ListenerStats, Registry};
 pub use sharded::{CodeCounters, Histogram, Sharded, WorkerIndex};
 
 /// A group of cells: how many, what they are called and how they are written out.

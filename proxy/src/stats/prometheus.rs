@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::stats::{
-    ClusterStats, CodeCounters, Histogram, HttpStats, Registry, ServerStat, Sharded, StatGroup, StatKind,
-    sharded::HISTOGRAM_BUCKETS_MS,
+    ClusterStats, CodeCounters, Histogram, HttpStats, ProxyProtocolStat, Registry, ServerStat, Sharded, StatGroup,
+    StatKind, sharded::HISTOGRAM_BUCKETS_MS,
 };
 
 /// Text under construction: each metric's `# TYPE` line once, then its samples.
@@ -66,7 +66,10 @@ pub fn write_prometheus(registry: &Registry, out: &mut PromText) {
     let tcp = registry.tcp_proxies();
     cells(out, "envoy_tcp_", "envoy_tcp_prefix", tcp.iter().map(|t| (&*t.name, &t.cells)));
     let listeners = registry.listeners();
-    cells(out, "envoy_listener_", "envoy_listener_address", listeners.iter().map(|l| (&*l.name, &l.cells)));
+    let label = "envoy_listener_address";
+    cells(out, "envoy_listener_", label, listeners.iter().map(|l| (&*l.name, &l.cells)));
+    histogram(out, "envoy_listener_downstream_cx_length_ms", label, listeners.iter().map(|l| (&*l.name, &l.cx_length)));
+    write_connection_filters(registry, out);
 
     for &(stat, name, kind) in ServerStat::CELLS {
         let name = format!("envoy_{name}");
@@ -75,6 +78,60 @@ pub fn write_prometheus(registry: &Registry, out: &mut PromText) {
     }
 }
 
+/// Listener filters, and the network filters that only look at connections.
+fn write_connection_filters(registry: &Registry, out: &mut PromText) {
+    let groups = registry.tls_inspectors();
+    cells(out, "envoy_tls_inspector_", "", groups.iter().map(|group| (&*group.name, &group.cells)));
+    let groups = registry.http_inspectors();
+    cells(out, "envoy_http_inspector_", "", groups.iter().map(|group| (&*group.name, &group.cells)));
+    let groups = registry.listener_rate_limits();
+    let label = "envoy_local_listener_ratelimit_prefix";
+    cells(out, "envoy_listener_local_ratelimit_", label, groups.iter().map(|group| (&*group.name, &group.cells)));
+    let groups = registry.network_rate_limits();
+    let label = "envoy_local_network_ratelimit_prefix";
+    cells(out, "envoy_local_rate_limit_", label, groups.iter().map(|group| (&*group.name, &group.cells)));
+    let groups = registry.connection_limits();
+    let label = "envoy_connection_limit_prefix";
+    cells(out, "envoy_connection_limit_", label, groups.iter().map(|group| (&*group.name, &group.cells)));
+    write_proxy_protocol(registry, out);
+}
+
+/// What is the same of both versions differs by a label; the errors of all filters together have a name of their own.
+fn write_proxy_protocol(registry: &Registry, out: &mut PromText) {
+    use ProxyProtocolStat::{
+        Error, NotFoundAllowed, NotFoundDisallowed, V1Disallowed, V1Error, V1Found, V2Disallowed, V2Error, V2Found,
+    };
+    let groups = registry.proxy_protocols();
+    if groups.is_empty() {
+        return;
+    }
+    let names = |name: &str| format!("envoy_proxy_proto_{name}");
+    let prefix = |name| [("envoy_proxy_protocol_prefix", name)];
+    for (name, stat) in [("not_found_allowed", NotFoundAllowed), ("not_found_disallowed", NotFoundDisallowed)] {
+        out.type_line(&names(name), "counter");
+        for group in &groups {
+            let labels = prefix(&*group.name);
+            out.sample(&names(name), if group.name.is_empty() { &[] } else { &labels }, group.cells.sum(stat));
+        }
+    }
+    let of_versions =
+        [("found", V1Found, V2Found), ("disallowed", V1Disallowed, V2Disallowed), ("error", V1Error, V2Error)];
+    for (name, first, second) in of_versions {
+        out.type_line(&names(name), "counter");
+        for group in &groups {
+            for (version, stat) in [("1", first), ("2", second)] {
+                let labels = [("envoy_proxy_protocol_version", version), prefix(&*group.name)[0]];
+                let labels = if group.name.is_empty() { &labels[..1] } else { &labels };
+                out.sample(&names(name), labels, group.cells.sum(stat));
+            }
+        }
+    }
+    let errors: u64 = groups.iter().map(|group| group.cells.sum(Error)).sum();
+    out.type_line("envoy_downstream_cx_proxy_proto_error", "counter");
+    out.sample("envoy_downstream_cx_proxy_proto_error", &[], errors);
+}
+
+/// An empty label: there is none.
 fn cells<'a, S: StatGroup>(
     out: &mut PromText,
     prefix: &str,
@@ -88,7 +145,8 @@ fn cells<'a, S: StatGroup>(
             out.type_line(&name, kind_name(kind));
         }
         for (group, cells) in samples {
-            out.sample(&name, &[(label, group)], cells.sum(stat));
+            let labels = [(label, group)];
+            out.sample(&name, if label.is_empty() { &[] } else { &labels }, cells.sum(stat));
         }
     }
 }

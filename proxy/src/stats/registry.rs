@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::stats::{
-    ClusterStat, CodeCounters, Histogram, HttpStat, ListenerStat, ServerStat, Sharded, StatGroup, TcpStat, WorkerIndex,
+    ClusterStat, CodeCounters, ConnectionLimitStat, Histogram, HttpInspectorStat, HttpStat, ListenerStat,
+    ProxyProtocolStat, RateLimitStat, ServerStat, Sharded, StatGroup, TcpStat, TlsInspectorStat, WorkerIndex,
 };
 
 pub struct Registry {
@@ -18,7 +19,14 @@ pub struct Registry {
     clusters: Named<ClusterStats>,
     http: Named<HttpStats>,
     tcp: Named<GroupStats<TcpStat>>,
-    listeners: Named<GroupStats<ListenerStat>>,
+    listeners: Named<ListenerStats>,
+    /// Of all listeners together, under an empty name.
+    tls_inspectors: Named<GroupStats<TlsInspectorStat>>,
+    http_inspectors: Named<GroupStats<HttpInspectorStat>>,
+    proxy_protocols: Named<GroupStats<ProxyProtocolStat>>,
+    listener_rate_limits: Named<GroupStats<RateLimitStat>>,
+    network_rate_limits: Named<GroupStats<RateLimitStat>>,
+    connection_limits: Named<GroupStats<ConnectionLimitStat>>,
 }
 
 type Named<T> = Mutex<BTreeMap<Arc<str>, Weak<T>>>;
@@ -44,6 +52,13 @@ pub struct HttpStats {
     pub rq_time: Histogram,
 }
 
+pub struct ListenerStats {
+    pub name: Arc<str>,
+    pub cells: Sharded<ListenerStat>,
+    /// How long connections were open.
+    pub cx_length: Histogram,
+}
+
 impl Registry {
     pub fn new(workers: usize) -> Registry {
         Registry {
@@ -53,7 +68,17 @@ impl Registry {
             http: Default::default(),
             tcp: Default::default(),
             listeners: Default::default(),
+            tls_inspectors: Default::default(),
+            http_inspectors: Default::default(),
+            proxy_protocols: Default::default(),
+            listener_rate_limits: Default::default(),
+            network_rate_limits: Default::default(),
+            connection_limits: Default::default(),
         }
+    }
+
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// Shards that a group has: the workers' and the main thread's.
@@ -90,8 +115,37 @@ impl Registry {
         self.group(&self.tcp, stat_prefix)
     }
 
-    pub fn listener(&self, stat_prefix: &Arc<str>) -> Arc<GroupStats<ListenerStat>> {
-        self.group(&self.listeners, stat_prefix)
+    pub fn listener(&self, stat_prefix: &Arc<str>) -> Arc<ListenerStats> {
+        let shards = self.shards();
+        find_or_add(&self.listeners, stat_prefix, || ListenerStats {
+            name: stat_prefix.clone(),
+            cells: Sharded::new(shards),
+            cx_length: Histogram::new(shards),
+        })
+    }
+
+    pub fn tls_inspector(&self) -> Arc<GroupStats<TlsInspectorStat>> {
+        self.group(&self.tls_inspectors, &Arc::default())
+    }
+
+    pub fn http_inspector(&self) -> Arc<GroupStats<HttpInspectorStat>> {
+        self.group(&self.http_inspectors, &Arc::default())
+    }
+
+    pub fn proxy_protocol(&self, stat_prefix: &Arc<str>) -> Arc<GroupStats<ProxyProtocolStat>> {
+        self.group(&self.proxy_protocols, stat_prefix)
+    }
+
+    pub fn listener_rate_limit(&self, stat_prefix: &Arc<str>) -> Arc<GroupStats<RateLimitStat>> {
+        self.group(&self.listener_rate_limits, stat_prefix)
+    }
+
+    pub fn network_rate_limit(&self, stat_prefix: &Arc<str>) -> Arc<GroupStats<RateLimitStat>> {
+        self.group(&self.network_rate_limits, stat_prefix)
+    }
+
+    pub fn connection_limit(&self, stat_prefix: &Arc<str>) -> Arc<GroupStats<ConnectionLimitStat>> {
+        self.group(&self.connection_limits, stat_prefix)
     }
 
     pub fn clusters(&self) -> Vec<Arc<ClusterStats>> {
@@ -106,8 +160,32 @@ impl Registry {
         live(&self.tcp)
     }
 
-    pub fn listeners(&self) -> Vec<Arc<GroupStats<ListenerStat>>> {
+    pub fn listeners(&self) -> Vec<Arc<ListenerStats>> {
         live(&self.listeners)
+    }
+
+    pub fn tls_inspectors(&self) -> Vec<Arc<GroupStats<TlsInspectorStat>>> {
+        live(&self.tls_inspectors)
+    }
+
+    pub fn http_inspectors(&self) -> Vec<Arc<GroupStats<HttpInspectorStat>>> {
+        live(&self.http_inspectors)
+    }
+
+    pub fn proxy_protocols(&self) -> Vec<Arc<GroupStats<ProxyProtocolStat>>> {
+        live(&self.proxy_protocols)
+    }
+
+    pub fn listener_rate_limits(&self) -> Vec<Arc<GroupStats<RateLimitStat>>> {
+        live(&self.listener_rate_limits)
+    }
+
+    pub fn network_rate_limits(&self) -> Vec<Arc<GroupStats<RateLimitStat>>> {
+        live(&self.network_rate_limits)
+    }
+
+    pub fn connection_limits(&self) -> Vec<Arc<GroupStats<ConnectionLimitStat>>> {
+        live(&self.connection_limits)
     }
 
     fn group<S: StatGroup>(&self, named: &Named<GroupStats<S>>, name: &Arc<str>) -> Arc<GroupStats<S>> {

@@ -1,5 +1,7 @@
 //! The TCP proxy: a connection to a cluster's host, and bytes both ways until both sides have ended.
 
+pub mod connect;
+mod early;
 mod relay;
 
 use std::{
@@ -8,19 +10,16 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
-    config::tcp_proxy::TcpCluster,
+    config::tcp_proxy::TcpProxy,
     http::response_flags::ResponseFlags,
     listener::{active::ActiveTcp, connection::Downstream, registry::ConnectionLimits},
     net::stream::Stream,
     stats::TcpStat,
-    upstream::{
-        pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
-        weighted_cluster,
-    },
+    tcp_proxy::{connect::Greeted, early::EarlyData},
 };
 
 /// One connection, for statistics and access logs.
@@ -39,25 +38,36 @@ pub struct TcpSession {
     pub attempts: Cell<u32>,
 }
 
-pub async fn serve(active: Arc<ActiveTcp>, downstream: Rc<Downstream>, stream: Stream) {
-    downstream.control.limits.set(ConnectionLimits {
-        idle_timeout: active.config.idle_timeout,
-        max_duration: active.config.max_downstream_connection_duration,
-        drain_timeout: downstream.worker.shared.drain_time,
-    });
+/// `greeted`: the upstream, where it was dialled already.
+pub async fn serve(active: Arc<ActiveTcp>, downstream: Rc<Downstream>, stream: Stream, greeted: Option<Greeted>) {
+    let config = active.config.clone();
     let session = TcpSession::begin(active, downstream);
-    if let Some((upstream, _connection, _active)) = session.connect().await {
-        relay::run(&session, stream, upstream).await;
+    if config.access_log_options.flush_on_start {
+        session.log();
+    }
+    match config.access_log_options.flush_interval {
+        None => session.run(stream, greeted).await,
+        Some(interval) => {
+            tokio::select! {
+                () = session.run(stream, greeted) => {}
+                () = session.log_every(interval) => {}
+            }
+        }
     }
 }
 
 impl TcpSession {
     fn begin(active: Arc<ActiveTcp>, downstream: Rc<Downstream>) -> TcpSession {
+        downstream.control.limits.set(ConnectionLimits {
+            idle_timeout: active.config.idle_timeout,
+            max_duration: max_duration(&active.config, &downstream),
+            drain_timeout: downstream.worker.shared.drain_time,
+        });
         let session = TcpSession {
+            started: downstream.started,
+            started_at: downstream.started_at,
             active,
             downstream,
-            started: Instant::now(),
-            started_at: SystemTime::now(),
             bytes_received: Cell::new(0),
             bytes_sent: Cell::new(0),
             flags: Cell::default(),
@@ -67,55 +77,46 @@ impl TcpSession {
             upstream_failure: RefCell::default(),
             attempts: Cell::new(0),
         };
-        session.add(TcpStat::CxTotal, 1);
-        session.add(TcpStat::CxActive, 1);
+        session.count(TcpStat::CxTotal);
         session
+    }
+
+    async fn run(&self, mut downstream: Stream, greeted: Option<Greeted>) {
+        let (upstream, early, greeting) = match greeted {
+            Some(greeted) => {
+                let (upstream, greeting) = self.take_up(greeted);
+                (upstream, EarlyData::default(), EarlyData { bytes: greeting, is_ended: false })
+            }
+            None => match self.connect_with_early_data(&mut downstream).await {
+                Some((upstream, early)) => (upstream, early, EarlyData::default()),
+                None => return,
+            },
+        };
+        self.sent(greeting.bytes.len());
+        if self.active.config.access_log_options.flush_on_connected {
+            self.log();
+        }
+        relay::run(self, downstream, upstream.stream, [early, greeting]).await;
+    }
+
+    /// Never ends.
+    async fn log_every(&self, interval: Duration) {
+        loop {
+            tokio::time::sleep(interval).await;
+            self.log();
+        }
+    }
+
+    fn count(&self, stat: TcpStat) {
+        self.add(stat, 1);
     }
 
     fn add(&self, stat: TcpStat, amount: u64) {
         self.active.stats.cells.add(self.downstream.worker.index, stat, amount);
     }
 
-    async fn connect(&self) -> Option<(Stream, ConnectionGuard, ActiveGuard)> {
-        let Some(pools) = self.find_cluster() else {
-            self.add(TcpStat::CxNoRoute, 1);
-            self.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
-            return None;
-        };
-        for _ in 0..self.active.config.max_connect_attempts {
-            self.attempts.set(self.attempts.get() + 1);
-            let worker = &self.downstream.worker;
-            let chosen = worker.with_random(|random| pools.choose(random, self.downstream.local_address, |_| false, 0));
-            let Some(pool) = chosen else {
-                self.flags.set(self.flags.get().with(ResponseFlags::NO_HEALTHY_UPSTREAM));
-                return None;
-            };
-            self.upstream_host.set(Some(pool.host.address));
-            match pool.connect_tcp().await {
-                Ok(connected) => return Some(connected),
-                Err(PoolError::Overflow) => {
-                    self.flags.set(self.flags.get().with(ResponseFlags::UPSTREAM_OVERFLOW));
-                    return None;
-                }
-                Err(PoolError::Connect(error)) => {
-                    self.flags.set(self.flags.get().with(ResponseFlags::UPSTREAM_CONNECTION_FAILURE));
-                    *self.upstream_failure.borrow_mut() = Some(error.to_string());
-                }
-            }
-        }
-        self.flags.set(self.flags.get().with(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED));
-        None
-    }
-
-    fn find_cluster(&self) -> Option<Rc<ClusterPools>> {
-        let worker = &self.downstream.worker;
-        let name = match &self.active.config.cluster {
-            TcpCluster::Single(name) => name,
-            TcpCluster::Weighted(clusters) => worker.with_random(|random| weighted_cluster::choose(clusters, random)),
-        };
-        let pools = worker.cluster(name)?;
-        *self.upstream_cluster.borrow_mut() = Some(name.clone());
-        Some(pools)
+    fn flag(&self, flag: ResponseFlags) {
+        self.flags.set(self.flags.get().with(flag));
     }
 
     fn received(&self, bytes: usize) {
@@ -127,11 +128,26 @@ impl TcpSession {
         self.bytes_sent.set(self.bytes_sent.get() + bytes as u64);
         self.add(TcpStat::CxTxBytesTotal, bytes as u64);
     }
+
+    fn log(&self) {
+        self.downstream.worker.access_logs.log_tcp(&self.active.config.access_log, self);
+    }
+}
+
+/// With its jitter.
+fn max_duration(config: &TcpProxy, downstream: &Downstream) -> Option<Duration> {
+    let random = || downstream.worker.with_random(fastrand::Rng::f64);
+    let longer = |duration: Duration| match config.max_downstream_connection_duration_jitter {
+        0.0 => duration,
+        jitter => duration.mul_f64(1.0 + jitter * random()),
+    };
+    config.max_downstream_connection_duration.map(longer)
 }
 
 impl Drop for TcpSession {
     fn drop(&mut self) {
-        self.active.stats.cells.dec(self.downstream.worker.index, TcpStat::CxActive);
-        self.downstream.worker.access_logs.log_tcp(&self.active.config.access_log, self);
+        self.log();
+        self.downstream.worker.access_logs.log_tcp(&self.downstream.listener.config.access_log, self);
+        self.downstream.is_logged.set(true);
     }
 }

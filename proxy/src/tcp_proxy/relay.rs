@@ -9,33 +9,44 @@ use std::{
     os::fd::OwnedFd,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
-use crate::{listener::registry::Order, net::stream::Stream, stats::TcpStat, tcp_proxy::TcpSession, worker::Worker};
+use crate::{
+    http::response_flags::ResponseFlags,
+    listener::registry::Order,
+    net::stream::Stream,
+    stats::TcpStat,
+    tcp_proxy::{TcpSession, early::EarlyData},
+    worker::Worker,
+};
 
 /// Reads that filled the buffer before splice is worth its pipe.
 const FULL_READS_BEFORE_SPLICE: u32 = 4;
 const PIPE_BYTES: usize = 1 << 20;
 
-#[derive(Default)]
 struct Direction {
+    /// Where to.
+    way: Way,
     /// Holds `pending`; none while there is nothing to write.
     buffer: Option<Vec<u8>>,
     pending: std::ops::Range<usize>,
+    /// Something is pending that the target would not take.
+    is_paused: bool,
     full_reads: u32,
     pipe: Option<Pipe>,
     state: State,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    #[default]
     Open,
     /// The source has ended; the end is to be passed on.
     Ending,
@@ -49,67 +60,129 @@ struct Pipe {
     held: usize,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Upstream,
     Downstream,
 }
 
-pub async fn run(session: &TcpSession, mut downstream: Stream, mut upstream: Stream) {
-    let (mut up, mut down) = (Direction::default(), Direction::default());
+/// What ended a direction, and on which side.
+struct Failure {
+    at: Way,
+    error: io::Error,
+}
+
+/// `read_ahead`: what each side has said already, downstream first.
+pub async fn run(session: &TcpSession, mut downstream: Stream, mut upstream: Stream, read_ahead: [EarlyData; 2]) {
+    let [early, greeting] = read_ahead;
+    let (mut up, mut down) = (Direction::new(Way::Upstream, early), Direction::new(Way::Downstream, greeting));
     let worker = &session.downstream.worker;
     let result = std::future::poll_fn(|cx| {
-        match session.downstream.order(cx) {
-            Some(Order::IdleTimeout) => {
-                session.add(TcpStat::IdleTimeout, 1);
-                return Poll::Ready(Ok(()));
-            }
-            Some(Order::MaxDuration(_)) => {
-                session.add(TcpStat::MaxDuration, 1);
-                return Poll::Ready(Ok(()));
-            }
-            Some(Order::Close) => return Poll::Ready(Ok(())),
-            Some(Order::Drain(_)) | None => {}
+        if let Some(order) = session.downstream.order(cx)
+            && session.ends_by(order, up.has_pending() || down.has_pending())
+        {
+            return Poll::Ready(Ok(()));
         }
-        let up = up.poll(session, Way::Upstream, &mut downstream, &mut upstream, cx)?;
-        let down = down.poll(session, Way::Downstream, &mut upstream, &mut downstream, cx)?;
+        // What the upstream has said is passed on even if it takes no more.
+        let down = down.poll(session, &mut upstream, &mut downstream, cx)?;
+        let up = up.poll(session, &mut downstream, &mut upstream, cx)?;
         if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await;
     up.give_back(worker);
     down.give_back(worker);
-    if let Err(error) = result {
-        let error: io::Error = error;
+    if let Err(Failure { at, error }) = result {
         tracing::debug!(peer = %session.downstream.remote_address, %error, "connection ended");
+        if is_reset(&error) {
+            pass_reset_on(session, at, &downstream, &upstream);
+        }
     }
 }
 
+impl TcpSession {
+    /// Whether the connection is over by this order.
+    fn ends_by(&self, order: Order, has_pending: bool) -> bool {
+        match order {
+            Order::IdleTimeout => self.count(TcpStat::IdleTimeout),
+            Order::MaxDuration(_) => {
+                self.count(TcpStat::MaxDuration);
+                self.flag(ResponseFlags::DURATION_TIMEOUT);
+            }
+            Order::Close => {}
+            Order::Drain(_) if self.active.config.closes_on_drain && !has_pending => {
+                self.count(TcpStat::CxDrainClose);
+            }
+            Order::Drain(_) => return false,
+        }
+        true
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+/// Closed without waiting, the other side's socket is reset too.
+fn pass_reset_on(session: &TcpSession, at: Way, downstream: &Stream, upstream: &Stream) {
+    let other = match at {
+        Way::Upstream => {
+            session.flag(ResponseFlags::UPSTREAM_REMOTE_RESET);
+            downstream
+        }
+        Way::Downstream => upstream,
+    };
+    let _ = SockRef::from(other.tcp()).set_linger(Some(Duration::ZERO)); // Err: it is closed as any other
+}
+
 impl Direction {
+    fn new(way: Way, early: EarlyData) -> Direction {
+        let EarlyData { bytes, is_ended } = early;
+        Direction {
+            way,
+            pending: 0..bytes.len(),
+            buffer: (!bytes.is_empty()).then_some(bytes),
+            is_paused: false,
+            full_reads: 0,
+            pipe: None,
+            state: if is_ended { State::Ending } else { State::Open },
+        }
+    }
+
+    fn has_pending(&self) -> bool {
+        !self.pending.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.held > 0)
+    }
+
     fn poll(
         &mut self,
         session: &TcpSession,
-        way: Way,
         from: &mut Stream,
         to: &mut Stream,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Failure>> {
+        let (source, target) = match self.way {
+            Way::Upstream => (Way::Downstream, Way::Upstream),
+            Way::Downstream => (Way::Upstream, Way::Downstream),
+        };
+        let fails = |at: Way| move |error: io::Error| Failure { at, error };
         loop {
             if self.state == State::Done {
                 return Poll::Ready(Ok(()));
             }
             // What was copied before the pipe was there goes first.
-            ready!(self.poll_write(session, to, cx))?;
+            ready!(self.poll_write(session, to, cx)).map_err(fails(target))?;
             if self.pipe.is_some()
                 && let (Some(from), Some(to)) = (from.as_plain(), to.as_plain())
             {
-                ready!(self.poll_splice(session, way, from, to, cx))?;
+                ready!(self.poll_splice(session, from, to, cx))
+                    .map_err(|(is_source, error)| Failure { at: if is_source { source } else { target }, error })?;
             }
             if self.state == State::Ending {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                // A peer that is gone needs no end.
+                let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
                 self.state = State::Done;
                 continue;
             }
-            ready!(self.poll_read(session, way, from, cx))?;
+            ready!(self.poll_read(session, from, cx)).map_err(fails(source))?;
             if self.full_reads >= FULL_READS_BEFORE_SPLICE && from.as_plain().is_some() && to.as_plain().is_some() {
                 // Without a pipe (out of descriptors) copying goes on.
                 self.pipe = Pipe::open().ok();
@@ -118,13 +191,7 @@ impl Direction {
         }
     }
 
-    fn poll_read(
-        &mut self,
-        session: &TcpSession,
-        way: Way,
-        from: &mut Stream,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(&mut self, session: &TcpSession, from: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let worker = &session.downstream.worker;
         let mut buffer = self.buffer.take().unwrap_or_else(|| worker.take_buffer());
         let mut read = ReadBuf::new(&mut buffer);
@@ -141,14 +208,18 @@ impl Direction {
         }
         self.pending = 0..filled;
         self.full_reads = if filled == capacity { self.full_reads + 1 } else { 0 };
-        count(session, way, filled);
+        self.count(session, filled);
         Poll::Ready(Ok(()))
     }
 
     fn poll_write(&mut self, session: &TcpSession, to: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(buffer) = &self.buffer else { return Poll::Ready(Ok(())) };
         while !self.pending.is_empty() {
-            let written = ready!(Pin::new(&mut *to).poll_write(cx, &buffer[self.pending.clone()]))?;
+            let Poll::Ready(written) = Pin::new(&mut *to).poll_write(cx, &buffer[self.pending.clone()]) else {
+                self.pause(session);
+                return Poll::Pending;
+            };
+            let written = written?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -157,29 +228,30 @@ impl Direction {
         if to.is_tls() {
             ready!(Pin::new(&mut *to).poll_flush(cx))?;
         }
+        self.resume(session);
         self.give_back(&session.downstream.worker);
         Poll::Ready(Ok(()))
     }
 
-    /// Ends with the source's end: then the pipe is empty and gone.
+    /// Ends with the source's end: then the pipe is empty and gone. Errors say whether they are of the source.
     fn poll_splice(
         &mut self,
         session: &TcpSession,
-        way: Way,
         from: &TcpStream,
         to: &TcpStream,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), (bool, io::Error)>> {
+        let way = self.way;
         while let Some(pipe) = &mut self.pipe {
             while pipe.held > 0 {
-                ready!(to.poll_write_ready(cx))?;
+                ready!(to.poll_write_ready(cx)).map_err(|error| (false, error))?;
                 match to.try_io(Interest::WRITABLE, || move_bytes(&pipe.read, to, pipe.held)) {
                     Ok(moved) => pipe.held -= moved,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Poll::Ready(Err(error)),
+                    Err(error) => return Poll::Ready(Err((false, error))),
                 }
             }
-            ready!(from.poll_read_ready(cx))?;
+            ready!(from.poll_read_ready(cx)).map_err(|error| (true, error))?;
             match from.try_io(Interest::READABLE, || move_bytes(from, &pipe.write, PIPE_BYTES)) {
                 Ok(0) => {
                     self.state = State::Ending;
@@ -190,10 +262,36 @@ impl Direction {
                     count(session, way, moved);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(Err((true, error))),
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn count(&self, session: &TcpSession, bytes: usize) {
+        count(session, self.way, bytes);
+    }
+
+    /// The target takes no more for now, so the source is not read.
+    fn pause(&mut self, session: &TcpSession) {
+        if !self.is_paused {
+            self.is_paused = true;
+            self.count_flow(session, TcpStat::FlowControlPaused);
+        }
+    }
+
+    fn resume(&mut self, session: &TcpSession) {
+        if self.is_paused {
+            self.is_paused = false;
+            self.count_flow(session, TcpStat::FlowControlResumed);
+        }
+    }
+
+    /// The filter counts for its own side only.
+    fn count_flow(&self, session: &TcpSession, stat: TcpStat) {
+        if self.way == Way::Upstream {
+            session.count(stat);
+        }
     }
 
     fn give_back(&mut self, worker: &Worker) {

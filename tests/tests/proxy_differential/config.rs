@@ -10,7 +10,7 @@ use weft_tests::bootstrap::{http_filter, socket, static_cluster, with_http2};
 pub(crate) const ORIGIN_HTTP: u16 = 9080;
 pub(crate) const ORIGIN_TCP: u16 = 9000;
 pub(crate) const ORIGIN_SERVER_FIRST: u16 = 9001;
-const NOBODY: u16 = 9999;
+pub(crate) const NOBODY: u16 = 9999;
 
 /// The ports of one proxy, counted from its first.
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,7 @@ mod config;
 mod differences;
 mod http1;
 mod http2;
+mod listeners;
 mod pair;
 mod tcp;
 mod tools;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
-use pair::{Pair, Target};
+use pair::{Bootstrap, Pair, Target};
 use weft_tests::facts::Facts;
 
 /// One behaviour to compare.
@@ -29,9 +30,13 @@ pub(crate) struct Case {
 
 pub(crate) type Observe = Box<dyn Fn(&Target) -> Result<Facts> + Send + Sync>;
 
-/// Runs every case against both and reports all differences together.
 fn compare(cases: &[Case]) -> Result<()> {
-    let pair = Pair::start()?;
+    compare_on(cases, &config::bootstrap)
+}
+
+/// Runs every case against both and reports all differences together.
+fn compare_on(cases: &[Case], bootstrap: &Bootstrap<'_>) -> Result<()> {
+    let pair = Pair::start(bootstrap)?;
     // Much of a case is waiting for a connection to close, so several run at a time.
     let next = AtomicUsize::new(0);
     let complaints = Mutex::new(Vec::new());
@@ -87,6 +92,16 @@ fn http2_and_grpc_answers_are_envoys() -> Result<()> {
 #[test]
 fn tcp_connections_go_as_envoys() -> Result<()> {
     compare(&tcp::cases())
+}
+
+#[test]
+fn tcp_connections_are_logged_and_counted_as_envoys() -> Result<()> {
+    compare_on(&tcp::counted_cases(), &tcp::bootstrap)
+}
+
+#[test]
+fn listeners_take_connections_as_envoys() -> Result<()> {
+    compare_on(&listeners::cases(), &listeners::bootstrap)
 }
 
 #[test]

@@ -14,6 +14,9 @@ use weft_tests::{peers, wait};
 
 use crate::config::{self, LOG_FACTS, Ports};
 
+/// The bootstrap's text for one of the two, from its ports and the file that it logs to.
+pub(crate) type Bootstrap<'a> = dyn Fn(Ports, &Path) -> String + Sync + 'a;
+
 /// Both, until dropped.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -34,7 +37,7 @@ pub(crate) struct Target {
 }
 
 impl Pair {
-    pub(crate) fn start() -> Result<Self> {
+    pub(crate) fn start(bootstrap: &Bootstrap<'_>) -> Result<Self> {
         let slot = Slot::acquire("weft-pair")?;
         let namespace = Namespace::create(&format!("{}-both", slot.prefix()))?;
         // Who calls this address calls from it.
@@ -46,9 +49,9 @@ impl Pair {
             .inside(&namespace);
         let origin = Process::spawn("origin", &origin, &slot.work().join("origin.log"))?;
         let envoy = Launch::new(peers::envoy()?).args(["--disable-hot-restart", "--file-flush-interval-msec", "20"]);
-        let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, &namespace, slot.work())?;
+        let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, (&namespace, slot.work()), bootstrap)?;
         let weft = Launch::new(peers::weft("weft-proxy")?);
-        let weft = Target::start("weft-proxy", weft, Ports { first: 11000 }, &namespace, slot.work())?;
+        let weft = Target::start("weft-proxy", weft, Ports { first: 11000 }, (&namespace, slot.work()), bootstrap)?;
         let mut pair = Self { envoy, weft, _origin: origin, namespace, _slot: slot };
         pair.wait_ready()?;
         Ok(pair)
@@ -85,10 +88,16 @@ impl Pair {
 }
 
 impl Target {
-    fn start(name: &'static str, launch: Launch, ports: Ports, namespace: &Namespace, work: &Path) -> Result<Self> {
+    fn start(
+        name: &'static str,
+        launch: Launch,
+        ports: Ports,
+        (namespace, work): (&Namespace, &Path),
+        write: &Bootstrap<'_>,
+    ) -> Result<Self> {
         let access_log = work.join(format!("{name}.access.log"));
         let bootstrap = work.join(format!("{name}.yaml"));
-        fs::write(&bootstrap, config::bootstrap(ports, &access_log))?;
+        fs::write(&bootstrap, write(ports, &access_log))?;
         let launch = launch
             .args(["-c".as_ref(), bootstrap.as_os_str()])
             .args(["--concurrency", "1", "-l", "warning"])
@@ -130,6 +139,60 @@ impl Target {
     }
 }
 
+impl Target {
+    /// What stands in the access log behind this key and a tab, in the last of its lines that says nothing new any more.
+    pub(crate) fn last_line(&self, key: &str) -> Result<String> {
+        let lines = self.lines(key)?;
+        let log = self.log()?;
+        let mut of_key = log.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('\t'));
+        Ok(of_key.next_back().with_context(|| format!("none of {lines} lines"))?.to_owned())
+    }
+
+    pub(crate) fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.access_log).context("no access log")
+    }
+
+    /// How many lines of the access log begin with this key and a tab, once no more come.
+    pub(crate) fn lines(&self, key: &str) -> Result<usize> {
+        let count = || -> Result<usize> {
+            let log = self.log()?;
+            Ok(log.lines().filter(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with('\t'))).count())
+        };
+        let first = wait::until(&format!("a line of {key} in the access log"), LOG_PATIENCE, || {
+            let count = count()?;
+            ensure!(count > 0, "not among them");
+            Ok(count)
+        })?;
+        // Both write what they have gathered within this time.
+        std::thread::sleep(LOG_FLUSH);
+        Ok(count()?.max(first))
+    }
+
+    /// The samples whose names begin so, but for zeros.
+    pub(crate) fn counters(&self, prefixes: &[&str]) -> Result<Facts> {
+        let text = Connection::open(self.ports.admin(), TIMEOUT)?.get("admin", "/stats/prometheus", &[])?.text();
+        let mut facts = Facts::default();
+        for line in text.lines().filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix))) {
+            if let Some((name, value)) = line.rsplit_once(' ')
+                && value != "0"
+            {
+                facts.add(labels_sorted(name), value);
+            }
+        }
+        Ok(facts)
+    }
+}
+
+/// Which label comes first says nothing.
+fn labels_sorted(name: &str) -> String {
+    let Some((name, labels)) = name.strip_suffix('}').and_then(|name| name.split_once('{')) else {
+        return name.to_owned();
+    };
+    let mut labels: Vec<&str> = labels.split(',').collect();
+    labels.sort_unstable();
+    format!("{name}{{{}}}", labels.join(","))
+}
+
 /// Flags are a set; their order says nothing.
 fn sorted(flags: &str) -> String {
     let mut flags: Vec<&str> = flags.split(',').collect();
@@ -138,4 +201,5 @@ fn sorted(flags: &str) -> String {
 }
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(8);
+const LOG_FLUSH: Duration = Duration::from_millis(400);
 const LOG_PATIENCE: Duration = Duration::from_secs(3);

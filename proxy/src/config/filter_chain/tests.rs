@@ -170,7 +170,8 @@ fn what_is_not_supported_is_refused() {
             ),
         ],
     );
-    assert_eq!(refused("name: x"), "filters: a network filter is required");
+    let without = FilterChain::from_proto(message("name: x"), 0).unwrap();
+    assert!(matches!(without.network_filter, NetworkFilter::Close), "its connections are closed, as Envoy does");
     assert_eq!(
         refused(&format!("filters: [{TCP}, {TCP}]")),
         "filters[0]: terminal filter t must be the last filter of its chain"

@@ -21,13 +21,19 @@ fn refused(yaml: &str) -> String {
 fn defaults_are_envoys() {
     let listener = listener("");
     assert_eq!((&*listener.name, &*listener.stat_prefix), ("l", "127.0.0.1_8080"));
-    assert_eq!(
-        listener.addresses,
-        [ListenerAddress { address: "127.0.0.1:8080".parse().unwrap(), ipv4_compat: false }]
-    );
-    assert!(listener.bind_to_port && !listener.use_original_dst && listener.enable_reuse_port);
+    assert_eq!(listener.addresses, [plain_address("127.0.0.1:8080")]);
+    assert!(listener.bind_to_port && !listener.use_original_dst);
     assert_eq!(listener.traffic_direction, TrafficDirection::Unspecified);
-    assert_eq!((listener.tcp_backlog_size, listener.per_connection_buffer_limit_bytes), (i32::MAX as u32, 1 << 20));
+    let bind_options = BindOptions {
+        enable_reuse_port: true,
+        tcp_backlog_size: i32::MAX as u32,
+        transparent: None,
+        freebind: None,
+        tcp_fast_open_queue_length: None,
+        enable_mptcp: false,
+    };
+    assert_eq!((&listener.bind_options, listener.per_connection_buffer_limit_bytes), (&bind_options, 1 << 20));
+    assert_eq!((listener.connection_balance, listener.accepts_per_turn), (ConnectionBalance::Kernel, 32));
     assert_eq!(listener.listener_filters_timeout, Some(Duration::from_secs(15)));
     assert!(listener.listener_filters.is_empty() && !listener.continue_on_listener_filters_timeout);
     assert_eq!((listener.filter_chains.len(), listener.access_log.len()), (1, 0));
@@ -60,18 +66,39 @@ access_log:
   typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}}
 metadata: {{filter_metadata: {{x: {{}}}}}}
 max_connections_to_accept_per_socket_event: 1
-transparent: false",
+transparent: false
+freebind: true
+tcp_fast_open_queue_length: 9
+enable_mptcp: true
+drain_type: MODIFY_ONLY
+connection_balance_config: {{exact_balance: {{}}}}",
         filter("a", "original_dst.v3.OriginalDst"),
         filter("b", "tls_inspector.v3.TlsInspector"),
         filter("c", "http_inspector.v3.HttpInspector"),
     ));
-    assert_eq!(listener.addresses[1], ListenerAddress { address: "[::]:8080".parse().unwrap(), ipv4_compat: true });
-    assert!(!listener.bind_to_port && listener.use_original_dst && !listener.enable_reuse_port);
+    assert_eq!(listener.addresses[1], ListenerAddress { ipv4_compat: true, ..plain_address("[::]:8080") });
+    assert!(!listener.bind_to_port && listener.use_original_dst);
+    let bind_options = BindOptions {
+        enable_reuse_port: false,
+        tcp_backlog_size: 7,
+        transparent: Some(false),
+        freebind: Some(true),
+        tcp_fast_open_queue_length: Some(9),
+        enable_mptcp: true,
+    };
+    assert_eq!(listener.bind_options, bind_options);
+    assert_eq!((listener.connection_balance, listener.accepts_per_turn), (ConnectionBalance::Exact, 1));
     assert_eq!((listener.traffic_direction, &*listener.stat_prefix), (TrafficDirection::Outbound, "s"));
-    assert_eq!((listener.tcp_backlog_size, listener.per_connection_buffer_limit_bytes), (7, 32768));
-    assert_eq!(
-        listener.listener_filters,
-        [ListenerFilter::OriginalDst, ListenerFilter::TlsInspector, ListenerFilter::HttpInspector]
+    assert_eq!(listener.per_connection_buffer_limit_bytes, 32768);
+    let kinds = listener.listener_filters.iter().map(|filter| &filter.kind).collect::<Vec<_>>();
+    let tls = TlsInspector { hello_bytes_max: 16384, must_be_tls: false };
+    assert!(
+        matches!(
+            kinds[..],
+            [ListenerFilterKind::OriginalDst, ListenerFilterKind::TlsInspector(read), ListenerFilterKind::HttpInspector]
+                if *read == tls
+        ),
+        "{kinds:?}"
     );
     assert!(listener.listener_filters_timeout.is_none() && listener.continue_on_listener_filters_timeout);
     assert!(listener.default_filter_chain.is_some() && listener.access_log.len() == 1);
@@ -134,15 +161,9 @@ fn what_is_not_supported_is_refused() {
             "filter_chain_matcher: {}",
             "per_connection_buffer_high_watermark_timeout: 1s",
             "deprecated_v1: {}",
-            "drain_type: MODIFY_ONLY",
-            "socket_options: [{}]",
-            "tcp_fast_open_queue_length: 1",
             "udp_listener_config: {}",
             "api_listener: {}",
-            "connection_balance_config: {exact_balance: {}}",
             "reuse_port: true",
-            "enable_mptcp: true",
-            "tcp_keepalive: {}",
             "internal_listener: {}",
         ],
     );
@@ -150,11 +171,17 @@ fn what_is_not_supported_is_refused() {
         &base(),
         Listener::from_proto,
         &[
-            ("transparent: true", "transparent: true is not supported"),
-            ("freebind: true", "freebind: true is not supported"),
+            ("socket_options: [{}]", "socket_options[0].value: value is required"),
+            (
+                "connection_balance_config: {extend_balance: {}}",
+                "connection_balance_config.extend_balance: not supported",
+            ),
+            (
+                "connection_balance_config: {cpu_locality_balance: {}}",
+                "connection_balance_config.cpu_locality_balance: not supported",
+            ),
             ("listener_filters_timeout: -1s", "listener_filters_timeout: duration must not be negative"),
             ("additional_addresses: [{}]", "additional_addresses[0].address: value is required"),
-            ("additional_addresses: [{tcp_keepalive: {}}]", "additional_addresses[0].tcp_keepalive: not supported"),
             (
                 "additional_addresses: [{address: {pipe: {path: x}}}]",
                 "additional_addresses[0].address.pipe: not supported",
@@ -170,7 +197,6 @@ fn listener_filters_are_chosen_by_their_type() {
     for (filter, expected) in [
         ("{name: envoy.filters.listener.original_dst}", "typed_config: value is required"),
         ("{name: x, config_discovery: {}}", "config_discovery: not supported"),
-        ("{name: x, filter_disabled: {any_match: true}}", "filter_disabled: not supported"),
         (
             "{name: x, typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}",
             "typed_config: google.protobuf.Empty is not supported",
@@ -186,7 +212,33 @@ fn listener_filters_are_chosen_by_their_type() {
     }
     let typed_struct = "listener_filters: [{name: x, typed_config: {'@type': type.googleapis.com/xds.type.v3.TypedStruct, \
         type_url: type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]";
-    assert_eq!(listener(typed_struct).listener_filters, [ListenerFilter::OriginalDst]);
+    assert!(matches!(listener(typed_struct).listener_filters[0].kind, ListenerFilterKind::OriginalDst));
+}
+
+#[test]
+fn an_additional_address_has_the_listeners_socket_settings_or_its_own() {
+    let listener = listener(
+        "
+socket_options: [{level: 1, name: 2, int_value: 3}]
+tcp_keepalive: {keepalive_time: 5}
+additional_addresses:
+- address: {socket_address: {address: 127.0.0.1, port_value: 1}}
+- address: {socket_address: {address: 127.0.0.1, port_value: 2}}
+  socket_options: {}
+  tcp_keepalive: {keepalive_probes: 0}",
+    );
+    let [first, second, third] = &listener.addresses[..] else { panic!("{listener:?}") };
+    assert_eq!(
+        (first.socket_options.len(), first.tcp_keepalive.and_then(|it| it.time)),
+        (1, Some(Duration::from_secs(5)))
+    );
+    assert_eq!((&second.socket_options, second.tcp_keepalive), (&first.socket_options, first.tcp_keepalive));
+    assert_eq!((third.socket_options.len(), third.tcp_keepalive), (0, None));
+}
+
+fn plain_address(address: &str) -> ListenerAddress {
+    let address = address.parse().unwrap();
+    ListenerAddress { address, ipv4_compat: false, socket_options: Vec::new(), tcp_keepalive: None }
 }
 
 proptest::proptest! {

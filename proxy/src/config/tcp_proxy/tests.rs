@@ -39,6 +39,31 @@ access_log:
 }
 
 #[test]
+fn connecting_draining_and_logging_are_read() {
+    let proxy = TcpProxy::from_proto(message(
+        "
+stat_prefix: t
+cluster: c
+upstream_connect_mode: ON_DOWNSTREAM_DATA
+max_early_data_bytes: 7
+backoff_options: {base_interval: 1s}
+max_downstream_connection_duration: 60s
+max_downstream_connection_duration_jitter_percentage: {value: 50}
+check_drain_close: true
+access_log_flush_interval: 3s
+access_log_options: {access_log_flush_interval: 2s, flush_access_log_on_start: true}",
+    ))
+    .unwrap();
+    assert_eq!((proxy.connect_on, proxy.early_data_bytes_max), (ConnectOn::FirstBytes, Some(7)));
+    let second = Duration::from_secs(1);
+    assert_eq!(proxy.back_off.unwrap(), BackOff { base_interval: second, max_interval: 10 * second });
+    assert!((proxy.max_downstream_connection_duration_jitter - 0.5).abs() < f64::EPSILON && proxy.closes_on_drain);
+    let options =
+        AccessLogOptions { flush_interval: Some(2 * second), flush_on_connected: false, flush_on_start: true };
+    assert_eq!(proxy.access_log_options, options, "the newer field goes before the older");
+}
+
+#[test]
 fn what_is_not_supported_is_refused() {
     assert_unsupported(
         BASE,
@@ -48,24 +73,25 @@ fn what_is_not_supported_is_refused() {
             "metadata_match: {}",
             "downstream_idle_timeout: 1s",
             "upstream_idle_timeout: 1s",
-            "backoff_options: {}",
             "hash_policy: [{}]",
             "tunneling_config: {}",
-            "max_downstream_connection_duration_jitter_percentage: {value: 1}",
-            "access_log_flush_interval: 1s",
-            "flush_access_log_on_connected: true",
-            "access_log_options: {}",
             "proxy_protocol_tlvs: [{}]",
             "proxy_protocol_tlv_merge_policy: OVERWRITE_BY_TYPE_IF_EXISTS_OR_ADD",
-            "upstream_connect_mode: ON_DOWNSTREAM_DATA",
-            "max_early_data_bytes: 1",
         ],
     );
     assert_refused(
         BASE,
         TcpProxy::from_proto,
         &[
-            ("check_drain_close: true", "check_drain_close: true is not supported"),
+            (
+                "upstream_connect_mode: ON_DOWNSTREAM_DATA",
+                "max_early_data_bytes: value is required where upstream_connect_mode is not IMMEDIATE",
+            ),
+            ("backoff_options: {}", "backoff_options.base_interval: value is required"),
+            (
+                "backoff_options: {base_interval: 2s, max_interval: 1s}",
+                "backoff_options.max_interval: value must not be less than base_interval",
+            ),
             (
                 "max_downstream_connection_duration: 0s",
                 "max_downstream_connection_duration: value must be greater than 0s",

@@ -45,7 +45,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
+    first_bytes()?;
     Ok(())
+}
+
+/// Of connections.
+fn first_bytes() -> std::io::Result<()> {
+    let hello = [&[22, 3, 1, 0, 47, 1, 0, 0, 43, 3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0, 0, 0]].concat();
+    write("client_hello", "plain", &hello)?;
+    write("http_inspector", "get", b"GET / HTTP/1.1\r\n")?;
+    write("http_inspector", "preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+    write("proxy_protocol", "v1", b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 2000\r\n")?;
+    let v2 = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11"[..], &[1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4], b"\x04\0\x02hi"].concat();
+    write("proxy_protocol", "v2", &v2)
 }
 
 fn routes(config: &weft_xds::pb::envoy::config::listener::v3::filter::ConfigType) -> Option<Vec<u8>> {

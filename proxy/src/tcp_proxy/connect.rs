@@ -1,0 +1,154 @@
+//! The way to an upstream: a cluster, a host of it, and as many attempts as the filter may make.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::io::AsyncReadExt as _;
+
+use crate::{
+    config::tcp_proxy::{TcpCluster, TcpProxy},
+    http::{response_flags::ResponseFlags, retry},
+    net::stream::Stream,
+    stats::{ClusterStat, TcpStat},
+    tcp_proxy::TcpSession,
+    upstream::{
+        connect::ConnectError,
+        pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
+        weighted_cluster,
+    },
+    worker::Worker,
+};
+
+/// A connected upstream; counted as long as it is there.
+pub struct Upstream {
+    pub stream: Stream,
+    host: SocketAddr,
+    _connection: ConnectionGuard,
+    _active: ActiveGuard,
+}
+
+/// An upstream that was dialled before the filter had the connection.
+pub struct Greeted {
+    pub(super) upstream: Upstream,
+    cluster: Arc<str>,
+    /// What it has said already.
+    pub(super) greeting: Vec<u8>,
+}
+
+/// Why one attempt led nowhere.
+enum Failure {
+    NoHost,
+    Overflow,
+    Connect(SocketAddr, ConnectError),
+}
+
+/// Dials as the filter would do at its first attempt; None: it led nowhere, and the filter may try again.
+pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr) -> Option<Greeted> {
+    let cluster = cluster_name(config, worker, None);
+    let pools = worker.cluster(&cluster)?;
+    let upstream = attempt(worker, &pools, destination).await.ok()?;
+    Some(Greeted { upstream, cluster, greeting: Vec::new() })
+}
+
+impl Greeted {
+    /// Waits for the upstream's first words; false: it ended without any. Cancel-safe.
+    pub async fn hear(&mut self) -> bool {
+        let mut buffer = [0; GREETING_READ_BYTES];
+        match self.upstream.stream.read(&mut buffer).await {
+            Ok(read @ 1..) => {
+                self.greeting.extend_from_slice(&buffer[..read]);
+                true
+            }
+            Ok(0) | Err(_) => false,
+        }
+    }
+}
+
+const GREETING_READ_BYTES: usize = 2048;
+
+impl TcpSession {
+    pub(super) fn take_up(&self, greeted: Greeted) -> (Upstream, Vec<u8>) {
+        let Greeted { upstream, cluster, greeting } = greeted;
+        *self.upstream_cluster.borrow_mut() = Some(cluster);
+        self.attempts.set(1);
+        self.upstream_host.set(Some(upstream.host));
+        (upstream, greeting)
+    }
+
+    /// None: there is no upstream to be had; flags and details say why.
+    pub(super) async fn connect(&self) -> Option<Upstream> {
+        let worker = &self.downstream.worker;
+        let name = cluster_name(&self.active.config, worker, self.downstream.sni_cluster());
+        let Some(pools) = worker.cluster(&name) else {
+            self.count(TcpStat::CxNoRoute);
+            self.flag(ResponseFlags::NO_CLUSTER_FOUND);
+            return None;
+        };
+        *self.upstream_cluster.borrow_mut() = Some(name);
+        loop {
+            match attempt(worker, &pools, self.downstream.local_address).await {
+                Ok(upstream) => {
+                    self.attempts.set(self.attempts.get() + 1);
+                    self.upstream_host.set(Some(upstream.host));
+                    return Some(upstream);
+                }
+                Err(Failure::NoHost) => {
+                    self.flag(ResponseFlags::NO_HEALTHY_UPSTREAM);
+                    return None;
+                }
+                Err(Failure::Overflow) => {
+                    self.flag(ResponseFlags::UPSTREAM_OVERFLOW);
+                    return None;
+                }
+                Err(Failure::Connect(host, error)) => {
+                    self.attempts.set(self.attempts.get() + 1);
+                    self.upstream_host.set(Some(host));
+                    self.flag(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                    *self.upstream_failure.borrow_mut() = Some(error.to_string());
+                }
+            }
+            if self.attempts.get() >= self.active.config.max_connect_attempts {
+                self.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+                count(worker, &pools, ClusterStat::CxConnectAttemptsExceeded);
+                return None;
+            }
+            if let Some(pause) = self.back_off(self.attempts.get()) {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    fn back_off(&self, attempt: u32) -> Option<Duration> {
+        let back_off = self.active.config.back_off.as_ref()?;
+        let random = self.downstream.worker.with_random(fastrand::Rng::f64);
+        Some(retry::back_off(back_off, attempt.saturating_sub(1), random))
+    }
+}
+
+async fn attempt(worker: &Worker, pools: &ClusterPools, destination: SocketAddr) -> Result<Upstream, Failure> {
+    let chosen = worker.with_random(|random| pools.choose(random, destination, |_| false, 0));
+    let Some(pool) = chosen else {
+        count(worker, pools, ClusterStat::CxNoneHealthy);
+        return Err(Failure::NoHost);
+    };
+    let host = pool.host.address;
+    match pool.connect_tcp().await {
+        Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
+        Err(PoolError::Overflow) => Err(Failure::Overflow),
+        Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error)),
+    }
+}
+
+fn count(worker: &Worker, pools: &ClusterPools, stat: ClusterStat) {
+    pools.cluster().stats.cells.inc(worker.index, stat);
+}
+
+fn cluster_name(config: &TcpProxy, worker: &Worker, sni_cluster: Option<&str>) -> Arc<str> {
+    match (&config.cluster, sni_cluster) {
+        // As in Envoy, weights go before what another filter says.
+        (TcpCluster::Weighted(clusters), _) => {
+            worker.with_random(|random| weighted_cluster::choose(clusters, random).clone())
+        }
+        (TcpCluster::Single(_), Some(name)) => name.into(),
+        (TcpCluster::Single(name), None) => name.clone(),
+    }
+}
