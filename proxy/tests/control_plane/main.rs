@@ -430,7 +430,7 @@ async fn request_until(address: SocketAddr, stopped: watch::Receiver<bool>) -> u
 /// number of clusters would not be done in time.
 #[tokio::test]
 async fn thousands_of_clusters_start_quickly() {
-    const CLUSTERS: usize = 5000;
+    const CLUSTERS: usize = 2000;
     let application = origin("a").await;
     let mut server = AdsServer::start().await;
     let proxy = Proxy::start(server.address).await;
