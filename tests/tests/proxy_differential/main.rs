@@ -7,9 +7,12 @@
 mod config;
 mod differences;
 mod filters;
+mod frames;
 mod http1;
 mod http1_framing;
 mod http2;
+mod http2_conformance;
+mod http2_upstream;
 mod listeners;
 mod pair;
 mod raw_origin;
@@ -96,6 +99,11 @@ fn http1_framing_is_judged_as_by_envoy() -> Result<()> {
 #[test]
 fn http2_and_grpc_answers_are_envoys() -> Result<()> {
     compare(&http2::cases())
+}
+
+#[test]
+fn what_http2_applications_do_wrong_ends_as_envoys() -> Result<()> {
+    compare(&http2_upstream::cases())
 }
 
 #[test]

@@ -13,10 +13,7 @@ use weft_tests::slot::Slot;
 use weft_tests::{peers, wait};
 
 use crate::config::{self, LOG_FACTS, Ports};
-use crate::raw_origin;
-
-/// The bootstrap's text for one of the two, from its ports and the file that it logs to.
-pub(crate) type Bootstrap<'a> = dyn Fn(Ports, &Path) -> String + Sync + 'a;
+use crate::{http2_upstream, raw_origin};
 
 /// The bootstrap's text for one of the two, from its ports and the file that it logs to.
 pub(crate) type Bootstrap<'a> = dyn Fn(Ports, &Path) -> String + Sync + 'a;
@@ -53,6 +50,7 @@ impl Pair {
             .inside(&namespace);
         let origin = Process::spawn("origin", &origin, &slot.work().join("origin.log"))?;
         namespace.enter(|| raw_origin::start(config::ORIGIN_RAW))?;
+        http2_upstream::perform(&namespace)?;
         let envoy = Launch::new(peers::envoy()?).args(["--disable-hot-restart", "--file-flush-interval-msec", "20"]);
         let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, (&namespace, slot.work()), bootstrap)?;
         let weft = Launch::new(peers::weft("weft-proxy")?);
