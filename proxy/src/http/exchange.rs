@@ -111,6 +111,7 @@ impl Exchange {
                 (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_refuse")
             }
             StreamError::RemoteReset(_) => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
+            StreamError::HeadersOverLimit(details) => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, details),
             StreamError::Violation(details) | StreamError::ConnectionViolation(details) => {
                 (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, details)
             }
@@ -346,7 +347,10 @@ impl ResponseBody {
             BodyError::Deadline(Deadline::Timeout) => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
             BodyError::Deadline(Deadline::Request) => (ResponseFlags::default(), "request_overall_timeout"),
             BodyError::Deadline(Deadline::Idle) => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
-            BodyError::Http1(_) | BodyError::Source => (
+            BodyError::Http2(StreamError::Violation(_) | StreamError::ConnectionViolation(_)) => {
+                (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")
+            }
+            BodyError::Http1(_) | BodyError::Source | BodyError::Http2(StreamError::Disconnected) => (
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
                 "upstream_reset_after_response_started{connection_termination}",
             ),

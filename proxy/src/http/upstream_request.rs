@@ -213,8 +213,12 @@ async fn send_http2(
     count_sent(&stream.pool);
     stream.lease = Some(Lease::Http2(lease));
     if !ended {
-        let pump = tokio::task::spawn_local(pump(body, send));
-        stream.pump = Some(pump.abort_handle());
+        let mut pumping = Box::pin(pump(body, send));
+        // A short body is there already, and needs no task.
+        let is_sent = std::future::poll_fn(|cx| Poll::Ready(pumping.as_mut().poll(cx).is_ready())).await;
+        if !is_sent {
+            stream.pump = Some(tokio::task::spawn_local(pumping).abort_handle());
+        }
     }
     match final_response(&mut recv, informational).await {
         Ok(head) => Ok(Sent::Response(head, Body::Http2(recv))),
@@ -267,7 +271,8 @@ fn http2_error(error: StreamError) -> TryError {
     match error {
         // RFC 9113 section 8.7: these were not processed.
         StreamError::RemoteReset(Reason::REFUSED_STREAM) | StreamError::Unprocessed => TryError::RefusedStream,
-        StreamError::RemoteReset(_) => TryError::RemoteReset,
+        StreamError::RemoteReset(Reason::PROTOCOL_ERROR) => TryError::Protocol,
+        StreamError::RemoteReset(_) | StreamError::HeadersOverLimit(_) => TryError::RemoteReset,
         StreamError::Violation(_) | StreamError::ConnectionViolation(_) => TryError::Protocol,
         StreamError::LocalReset(_) => TryError::RequestBody,
         StreamError::Disconnected => TryError::ConnectionTermination,

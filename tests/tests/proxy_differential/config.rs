@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use crate::http2_upstream;
 use serde_json::{Value, json};
 use weft_tests::bootstrap::{http_filter, socket, static_cluster, with_http2};
 
@@ -47,6 +48,13 @@ impl Ports {
     }
 }
 
+impl Ports {
+    /// HTTP/2 only, with extended CONNECT; a connection that breaks the rules is closed at once.
+    pub(crate) fn http2(self) -> SocketAddr {
+        local(self.first + 20)
+    }
+}
+
 /// An address that counts as internal (RFC 1918), which the loopback does not.
 pub(crate) const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 
@@ -70,6 +78,7 @@ pub(crate) fn bootstrap(ports: Ports, access_log: &Path) -> String {
                 http_listener("http", ports.http(), access_log, false),
                 http_listener("http-edge", ports.http_edge(), access_log, true),
                 http_listener("http-internal", ports.http_internal(), access_log, true),
+                http2_listener("http2", ports.http2(), access_log),
                 tcp_listener("tcp", ports.tcp()),
                 tcp_listener("nobody", ports.tcp_to_nobody()),
                 tcp_listener("tcp-server-first", ports.tcp_server_first()),
@@ -77,11 +86,37 @@ pub(crate) fn bootstrap(ports: Ports, access_log: &Path) -> String {
             ],
         },
     });
+    add_scripted(&mut document);
     // Several cases run at a time: by default the fourth retry that is under way would be one too many.
     for cluster in document["static_resources"]["clusters"].as_array_mut().into_iter().flatten() {
         cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 1000}]});
     }
     format!("{document:#}\n")
+}
+
+/// A cluster and a route for each script of `http2_upstream`.
+fn add_scripted(document: &mut Value) {
+    for at in 0..http2_upstream::SCRIPTS.len() {
+        let name = http2_upstream::cluster(at);
+        let cluster = with_http2(static_cluster(&name, local(http2_upstream::port(at))));
+        if let Some(clusters) = document["static_resources"]["clusters"].as_array_mut() {
+            clusters.push(cluster);
+        }
+        let mut scripted = route(&format!("/{name}/"), &name);
+        if http2_upstream::retries(at) {
+            let policy = json!({"retry_on": "refused-stream,reset", "num_retries": 2});
+            scripted = with(scripted, json!({"retry_policy": policy}));
+        }
+        let listeners = document["static_resources"]["listeners"].as_array_mut();
+        let manager = listeners.and_then(|listeners| listeners.first_mut()).map(|listener| {
+            &mut listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+        });
+        let hosts = manager.and_then(Value::as_array_mut);
+        let all = hosts.and_then(|hosts| hosts.iter_mut().find(|host| host["name"] == "all"));
+        if let Some(routes) = all.and_then(|host| host["routes"].as_array_mut()) {
+            routes.insert(0, scripted);
+        }
+    }
 }
 
 /// Two endpoints, of which only one is alive: without a retry every other request fails.
@@ -108,6 +143,15 @@ fn http_listener(name: &str, at: SocketAddr, access_log: &Path, edge: bool) -> V
         filter["typed_config"]["use_remote_address"] = json!(true);
     }
     json!({"name": name, "address": address(at), "filter_chains": [{"filters": [filter]}]})
+}
+
+fn http2_listener(name: &str, at: SocketAddr, access_log: &Path) -> Value {
+    let mut listener = http_listener(name, at, access_log, false);
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["codec_type"] = json!("HTTP2");
+    manager["delayed_close_timeout"] = json!("0.05s");
+    manager["http2_protocol_options"] = json!({"allow_connect": true});
+    listener
 }
 
 /// What a line of the access log says, after the case's own name.

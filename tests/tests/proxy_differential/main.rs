@@ -6,8 +6,11 @@
 
 mod config;
 mod differences;
+mod frames;
 mod http1;
 mod http2;
+mod http2_conformance;
+mod http2_upstream;
 mod pair;
 mod tcp;
 mod tools;
@@ -82,6 +85,11 @@ fn http1_answers_are_envoys() -> Result<()> {
 #[test]
 fn http2_and_grpc_answers_are_envoys() -> Result<()> {
     compare(&http2::cases())
+}
+
+#[test]
+fn what_http2_applications_do_wrong_ends_as_envoys() -> Result<()> {
+    compare(&http2_upstream::cases())
 }
 
 #[test]

@@ -13,6 +13,7 @@ use weft_tests::slot::Slot;
 use weft_tests::{peers, wait};
 
 use crate::config::{self, LOG_FACTS, Ports};
+use crate::http2_upstream;
 
 /// Both, until dropped.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ impl Pair {
             .args(["--tcp-server-first", &config::ORIGIN_SERVER_FIRST.to_string()])
             .inside(&namespace);
         let origin = Process::spawn("origin", &origin, &slot.work().join("origin.log"))?;
+        http2_upstream::perform(&namespace)?;
         let envoy = Launch::new(peers::envoy()?).args(["--disable-hot-restart", "--file-flush-interval-msec", "20"]);
         let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, &namespace, slot.work())?;
         let weft = Launch::new(peers::weft("weft-proxy")?);

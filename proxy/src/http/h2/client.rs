@@ -50,11 +50,6 @@ impl Requests {
         self.0.with(|connection| connection.takes_requests())
     }
 
-    /// RFC 8441.
-    pub fn takes_extended_connect(&self) -> bool {
-        self.0.with(|connection| connection.takes_extended_connect())
-    }
-
     /// Sends a request's head; `ended`: there is nothing more to it. None: the connection takes no more, and nothing was
     /// sent.
     pub fn send(&self, head: &request::Parts, ended: bool) -> Option<(RecvStream, SendStream)> {

@@ -146,6 +146,16 @@ impl Shared {
         Rc::new(Shared(RefCell::new(Connection::new(settings, now))))
     }
 
+    /// Takes bytes from the peer, however they are cut. A rule that they break ends the stream or the connection.
+    pub fn receive(&self, bytes: &[u8]) {
+        self.with(|connection| {
+            if let Err(fault) = connection.receive(bytes) {
+                tracing::debug!(%fault, "an HTTP/2 peer broke a rule");
+                connection.fail(fault);
+            }
+        });
+    }
+
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> T) -> T {
         work(&mut self.0.borrow_mut())
     }
@@ -220,8 +230,7 @@ impl Connection {
         }
     }
 
-    /// Takes bytes from the peer. A fault is for the caller to hand to `fail`.
-    pub fn receive(&mut self, mut input: &[u8]) -> Result<(), ConnectionFault> {
+    fn receive(&mut self, mut input: &[u8]) -> Result<(), ConnectionFault> {
         input = self.preface(input)?;
         while !input.is_empty() && self.closed.is_none() {
             if self.partial.is_empty() {

@@ -81,14 +81,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let bytes = buffer.filled();
             left = left.saturating_sub(bytes.len());
-            self.shared.with(|connection| {
-                if bytes.is_empty() {
-                    connection.close(StreamError::Disconnected);
-                } else if let Err(fault) = connection.receive(bytes) {
-                    tracing::debug!(%fault, "an HTTP/2 peer broke a rule");
-                    connection.fail(fault);
-                }
-            });
+            if bytes.is_empty() {
+                self.shared.with(|connection| connection.close(StreamError::Disconnected));
+            } else {
+                self.shared.receive(bytes);
+            }
         }
         Ok(())
     }

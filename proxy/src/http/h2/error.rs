@@ -11,6 +11,9 @@ pub enum StreamError {
     /// What the peer sent on it broke a rule, and it was reset.
     #[error("the peer broke a rule of HTTP/2: {0}")]
     Violation(&'static str),
+    /// There was more of a header block than is taken, and it was reset.
+    #[error("headers over a limit: {0}")]
+    HeadersOverLimit(&'static str),
     /// Reset by us.
     #[error("reset: {0}")]
     LocalReset(Reason),

@@ -32,3 +32,6 @@ pub use head::HeaderLimits;
 pub use sender::{SendError, send_body};
 pub use server::serve;
 pub use stream::{RecvStream, SendStream};
+
+#[cfg(test)]
+mod tests;

@@ -295,7 +295,11 @@ impl Connection {
             let fault = ConnectionFault { details: fault.details(), ..ConnectionFault::protocol(fault.details()) };
             return Err(blamed(stream, fault));
         }
-        self.reset(stream, reason_of(fault), StreamError::Violation(fault.details()));
+        let error = match fault {
+            Malformed::Field | Malformed::Message => StreamError::Violation(fault.details()),
+            Malformed::TooMany | Malformed::TooLarge => StreamError::HeadersOverLimit(fault.details()),
+        };
+        self.reset(stream, reason_of(fault), error);
         Ok(())
     }
 

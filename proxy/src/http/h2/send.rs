@@ -36,11 +36,6 @@ impl Connection {
         is_open && self.next_id <= frame::STREAM_ID_MAX
     }
 
-    /// RFC 8441 section 3: the peer says so.
-    pub fn takes_extended_connect(&self) -> bool {
-        self.peer.extended_connect
-    }
-
     fn send_request(&mut self, head: &request::Parts, ended: bool) -> Rc<Stream> {
         let id = self.next_id;
         self.next_id += 2;
@@ -211,15 +206,6 @@ impl Connection {
             if self.streams.contains_key(&stream.id) {
                 let turn = self.peer.frame_bytes_max;
                 self.push(&stream, turn);
-                let goes_on = stream.with(|state| {
-                    let sending = &mut state.sending;
-                    let goes_on = !sending.pending.is_empty() && sending.window > 0 && !sending.is_blocked;
-                    sending.is_blocked |= goes_on;
-                    goes_on
-                });
-                if goes_on {
-                    self.blocked.push_back(stream);
-                }
             }
         }
     }
