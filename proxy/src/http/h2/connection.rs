@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     rc::Rc,
     task::Waker,
     time::Instant,
@@ -71,7 +72,7 @@ pub struct Connection {
     pub(super) settings: Settings,
     pub(super) decoder: Decoder,
     pub(super) encoder: Encoder,
-    pub(super) streams: HashMap<u32, Rc<Stream>>,
+    pub(super) streams: HashMap<u32, Rc<Stream>, BuildHasherDefault<StreamIdHasher>>,
     /// Streams that were reset by us: what the peer had sent before it knew is to be ignored.
     pub(super) reset_ids: VecDeque<u32>,
     /// The highest that the peer opened.
@@ -136,6 +137,23 @@ pub enum Accepted {
     UnusableTarget(Rc<Stream>),
 }
 
+/// Ids are small numbers in a row, and no peer can choose them so that they collide: they ascend.
+#[derive(Default)]
+pub(super) struct StreamIdHasher(u64);
+
+impl Hasher for StreamIdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+    fn write_u32(&mut self, id: u32) {
+        // The map takes its place from the low bits and its tag from the high ones.
+        self.0 = (self.0 ^ u64::from(id >> 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 pub(super) const SHUTDOWN_PING: [u8; 8] = *b"shutdown";
 pub(super) const KEEPALIVE_PING: [u8; 8] = *b"keepaliv";
 /// Of ids of streams that we reset.
@@ -168,7 +186,7 @@ impl Connection {
         let mut connection = Connection {
             decoder: Decoder::new(options.hpack_table_size, options.header_field_bytes_max),
             encoder: Encoder::new(options.huffman),
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             reset_ids: VecDeque::new(),
             peer_id_max: 0,
             next_id: 1,

@@ -96,8 +96,9 @@ fn follow(connection: &HttpConnection, shared: &Shared, told: Option<Order>, ord
             connection.count_order(order);
         }
         match order {
-            Order::Close => shared.with(|connection| connection.finish_shutdown()),
-            Order::Drain(_) | Order::MaxDuration(_) | Order::IdleTimeout => {
+            // Nothing is under way on an idle one, and a request that crosses this is known to be unprocessed.
+            Order::Close | Order::IdleTimeout => shared.with(|connection| connection.finish_shutdown()),
+            Order::Drain(_) | Order::MaxDuration(_) => {
                 shared.with(|connection| connection.start_shutdown());
             }
         }

@@ -167,7 +167,7 @@ impl Http2Pool {
     }
 
     fn forget_retired(&self) {
-        self.connections.borrow_mut().retain(|connection| !connection.retired.get());
+        self.connections.borrow_mut().retain(|connection| !connection.is_over());
     }
 
     /// Connections close when their last stream ends: the pool's handles on them go now.
@@ -176,6 +176,7 @@ impl Http2Pool {
     }
 
     pub(super) fn close_idle(&self, now: Instant, timeout: Option<Duration>) -> u64 {
+        self.forget_retired();
         let Some(timeout) = timeout else { return 0 };
         let mut connections = self.connections.borrow_mut();
         let before = connections.len();
@@ -191,6 +192,11 @@ impl Http2Pool {
 }
 
 impl Connection {
+    /// It takes no more requests: used up, or the peer goes away. Streams on it keep it open.
+    fn is_over(&self) -> bool {
+        self.retired.get() || !self.requests_out.is_open()
+    }
+
     fn has_place(&self) -> bool {
         !self.retired.get()
             && self.requests_out.is_open()
@@ -216,7 +222,7 @@ impl Drop for Http2Lease {
         connection.streams.set(connection.streams.get() - 1);
         if connection.streams.get() == 0 {
             connection.idle_since.set(Instant::now());
-            if connection.retired.get() {
+            if connection.is_over() {
                 self.pool.http2.forget_retired();
             }
         }
