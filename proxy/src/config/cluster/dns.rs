@@ -81,7 +81,6 @@ pub struct ResolverConfig {
     pub query_timeout: Option<Duration>,
     pub tries: Option<u32>,
     pub rotate_servers: bool,
-    pub edns_payload_bytes_max: Option<u32>,
 }
 
 /// The fields of the cluster itself that say it.
@@ -258,7 +257,7 @@ impl ResolverConfig {
             query_timeout_seconds,
             query_tries,
             rotate_nameservers,
-            edns0_max_payload_size,
+            edns0_max_payload_size: _,    // what does not fit without it comes over TCP
             max_udp_channel_duration: _,  // as above
             reinit_channel_on_timeout: _, // as above
             qcache_max_ttl: _,            // nothing is cached beyond its refresh
@@ -270,7 +269,6 @@ impl ResolverConfig {
             query_timeout: query_timeout_seconds.map(|seconds| Duration::from_secs(seconds.value.max(1))),
             tries: query_tries.map(|tries| tries.value.max(1)),
             rotate_servers: rotate_nameservers,
-            edns_payload_bytes_max: edns0_max_payload_size.map(|size| size.value),
             ..Self::default()
         }
         .with_options(dns_resolver_options.unwrap_or_default()))

@@ -23,6 +23,8 @@ use crate::{
 pub struct ClusterSet {
     active: HashMap<Arc<str>, ActiveCluster>,
     warming: HashMap<Arc<str>, WarmingCluster>,
+    /// Those of `warming` that have to prepare themselves and were not told yet: looked at with each event.
+    preparations_due: BTreeSet<Arc<str>>,
     leaving: HashMap<Arc<str>, LeavingCluster>,
     /// By the name that their endpoints are asked for with; exactly the names that `active` and `warming` use.
     assignments: BTreeMap<Arc<str>, Assignment>,
@@ -98,6 +100,7 @@ impl ClusterSet {
         ClusterSet {
             active: HashMap::new(),
             warming: HashMap::new(),
+            preparations_due: BTreeSet::new(),
             leaving: HashMap::new(),
             assignments: BTreeMap::new(),
             early: EarlyArrivals::new(),
@@ -230,12 +233,11 @@ impl ClusterSet {
 
     /// Has those prepare themselves that have to, and have their endpoints.
     fn prepare_due(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let due = |warming: &WarmingCluster| warming.preparation == Preparation::Due && warming.has_endpoints(now);
-        let mut names: Vec<Arc<str>> =
-            self.warming.iter().filter(|(_, warming)| due(warming)).map(|(name, _)| name.clone()).collect();
-        names.sort_unstable();
+        let is_due = |name: &Arc<str>| self.warming.get(name).is_none_or(|warming| warming.has_endpoints(now));
+        let names: Vec<Arc<str>> = self.preparations_due.extract_if(.., is_due).collect();
         for name in names {
-            let Some(warming) = self.warming.get_mut(&name) else { continue };
+            let due = |warming: &&mut WarmingCluster| warming.preparation == Preparation::Due;
+            let Some(warming) = self.warming.get_mut(&name).filter(due) else { continue };
             warming.preparation = Preparation::UnderWay;
             let cluster = warming.received.clone();
             let assignment = self.assignment_of(&cluster);
@@ -368,7 +370,12 @@ impl ClusterSet {
             Discovery::Eds { initial_fetch_timeout, .. } => (false, initial_fetch_timeout.map(|timeout| now + timeout)),
             Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => (true, None),
         };
-        let preparation = if received.config.prepares_itself() { Preparation::Due } else { Preparation::None };
+        let preparation = if received.config.prepares_itself() {
+            self.preparations_due.insert(received.name.clone());
+            Preparation::Due
+        } else {
+            Preparation::None
+        };
         let warming = WarmingCluster { received, source, endpoints_arrived, until, preparation };
         self.warming.insert(warming.received.name.clone(), warming);
     }

@@ -1,6 +1,7 @@
 //! Hosts of a cluster by DNS: each name is looked up again and again, on the main thread, and what it stands for becomes
 //! the cluster's endpoints. What fails changes nothing: the last good answer stays.
 
+mod query;
 mod resolver;
 
 use std::{
@@ -40,13 +41,7 @@ pub fn start(
         let all = discovery.assignment.endpoints().map(|endpoint| endpoint.address.clone());
         all.filter(|target| seen.insert(target.clone())).collect()
     };
-    let resolver = match Resolver::new(&discovery.resolver, discovery.lookup_family) {
-        Ok(resolver) => Arc::new(resolver),
-        Err(error) => {
-            tracing::warn!(cluster = %cluster.config.name, error = &error as &dyn std::error::Error, "no DNS");
-            return looked_up();
-        }
-    };
+    let resolver = Arc::new(Resolver::new(&discovery.resolver, discovery.lookup_family));
     if targets.is_empty() {
         return looked_up();
     }
