@@ -74,6 +74,8 @@ const CONNECTIONS_MAX: usize = 20_000;
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_000;
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection on which nothing was asked for this long ends: it would hold its place for nothing.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// A peer that answers no ping for this long is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -152,7 +154,9 @@ impl Connection {
         let (ending, is_ending) = watch::channel(false);
         let peer = Peer { address: self.address, identity, is_ending };
         let discovery = self.discovery.clone();
+        let (asked, mut is_asked) = watch::channel(false);
         let service = service_fn(move |request: Request<Incoming>| {
+            asked.send_if_modified(|asked| !std::mem::replace(asked, true));
             let response = discovery.answer(request, &peer);
             async move { Ok::<_, Infallible>(response) }
         });
@@ -173,6 +177,7 @@ impl Connection {
                 return;
             }
             () = end => {}
+            () = is_silent(&mut is_asked) => tracing::debug!(%address, "a connection without a request is closed"),
         }
         ending.send_replace(true);
         connection.as_mut().graceful_shutdown();
@@ -190,6 +195,13 @@ impl Connection {
                 tokio::time::sleep(self.lifetimes.drain.mul_f64(random_fraction())).await;
             }
         }
+    }
+}
+
+/// Resolves if nothing is asked for too long after the start.
+async fn is_silent(is_asked: &mut watch::Receiver<bool>) {
+    if tokio::time::timeout(FIRST_REQUEST_WAIT, is_raised(is_asked)).await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -9,7 +9,7 @@ use weft_xds::pb::envoy::service::discovery::v3::aggregated_discovery_service_cl
 use weft_xds::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse};
 use weft_xds::pb::google::protobuf::{Any, Struct, Value, value};
 
-use crate::harness::{Control, NODE, cluster_name, node, service};
+use crate::harness::{Control, DEADLINE, NODE, cluster_name, node, service};
 
 const STREAMS: usize = 500;
 const SUBSCRIPTIONS: usize = 10_000;
@@ -124,4 +124,17 @@ async fn hundreds_of_streams_of_one_client_are_served_each() {
     }
     assert_eq!(control.json("/debug/syncz").await.as_array().unwrap().len(), STREAMS);
     check_undisturbed(&control).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_is_closed_and_one_that_asked_is_not() {
+    let control = control().await;
+    let mut client = control.sotw().await;
+    client.subscribe().await;
+    let mut silent = tokio::net::TcpStream::connect(control.xds).await.unwrap();
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(DEADLINE, tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest)).await;
+    assert!(end.is_ok(), "it is open still");
+    control.write("b.yaml", &service("b", "10.96.0.2", &[]));
+    client.expect(Kind::Cluster).await;
 }
