@@ -26,7 +26,7 @@ use self::{
     http_options::{HttpOptions, LegacyHttpOptions},
 };
 use crate::config::{
-    config_source::DiscoverySource,
+    config_source::{Discovered, DiscoverySource},
     endpoint::LoadAssignment,
     field::{
         self, Extension, Result, Within as _, positive_duration, refuse, required, unsupported, without_typed_config,
@@ -66,7 +66,8 @@ pub struct ClusterConfig {
 #[derive(Debug)]
 pub enum Discovery {
     Static(LoadAssignment),
-    Eds { service_name: Arc<str>, initial_fetch_timeout: Option<Duration> },
+    /// Its assignment comes by itself.
+    Eds(Discovered),
     OriginalDst,
 }
 
@@ -221,6 +222,21 @@ impl ClusterConfig {
     }
 }
 
+impl ClusterConfig {
+    pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
+        self.transport_socket.iter()
+    }
+
+    /// What comes apart from it and it waits for.
+    pub fn discovered(&self) -> impl Iterator<Item = &Discovered> {
+        let endpoints = match &self.discovery {
+            Discovery::Eds(assignment) => Some(assignment),
+            Discovery::Static(_) | Discovery::OriginalDst => None,
+        };
+        endpoints.into_iter().chain(self.tls_contexts().flat_map(|tls| tls.secrets()))
+    }
+}
+
 impl Discovery {
     fn from_proto(
         discovery_type: Option<ClusterDiscoveryType>,
@@ -256,10 +272,9 @@ impl Discovery {
 
     fn eds(message: EdsClusterConfig, cluster_name: &str) -> Result<Self> {
         let EdsClusterConfig { eds_config, service_name } = message;
-        let DiscoverySource { initial_fetch_timeout } =
-            DiscoverySource::from_proto(required(eds_config, "eds_config")?).within("eds_config")?;
-        let service_name = if service_name.is_empty() { cluster_name.into() } else { service_name.into() };
-        Ok(Self::Eds { service_name, initial_fetch_timeout })
+        let source = DiscoverySource::from_proto(required(eds_config, "eds_config")?).within("eds_config")?;
+        let service_name = if service_name.is_empty() { cluster_name } else { &service_name };
+        Ok(Self::Eds(source.resource(service_name)))
     }
 }
 

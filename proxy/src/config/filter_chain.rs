@@ -116,7 +116,7 @@ impl FilterChain {
                 RouteSource::Inline(table) => {
                     table.check_clusters(is_known).within("filters[0].typed_config.route_config")
                 }
-                RouteSource::Rds { .. } => Ok(()),
+                RouteSource::Rds(_) => Ok(()),
             },
             NetworkFilter::TcpProxy(_) => Ok(()),
         }

@@ -21,10 +21,13 @@ use weft_xds::{
 use crate::config::{
     access_log::AccessLog,
     address::TcpAddress,
+    config_source::Discovered,
     field::{
         self, Extension, Result, Within as _, element, refuse, required, timeout_or, unsupported, without_typed_config,
     },
-    filter_chain::{self, FilterChain, FilterChainMatch},
+    filter_chain::{self, FilterChain, FilterChainMatch, NetworkFilter},
+    http_connection_manager::RouteSource,
+    tls::DownstreamTls,
 };
 
 #[derive(Debug)]
@@ -173,6 +176,22 @@ impl Listener {
             chain.check_clusters(&is_known).within(&path)?;
         }
         Ok(())
+    }
+
+    pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<DownstreamTls>> {
+        self.all_filter_chains().filter_map(|chain| chain.transport_socket.as_ref())
+    }
+
+    /// What comes apart from it and it waits for.
+    pub fn discovered(&self) -> impl Iterator<Item = &Discovered> {
+        let tables = self.all_filter_chains().filter_map(|chain| match &chain.network_filter {
+            NetworkFilter::HttpConnectionManager(manager) => match &manager.routes {
+                RouteSource::Rds(table) => Some(table),
+                RouteSource::Inline(_) => None,
+            },
+            NetworkFilter::TcpProxy(_) => None,
+        });
+        tables.chain(self.tls_contexts().flat_map(|tls| tls.secrets()))
     }
 
     /// Every chain, the default one last.

@@ -16,6 +16,7 @@ pub mod http_connection_manager;
 pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
+pub mod message_file;
 pub mod retry_policy;
 pub mod route;
 pub mod tcp_proxy;

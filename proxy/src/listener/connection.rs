@@ -160,7 +160,8 @@ fn find_chain(listener: &ActiveListener, downstream: &Downstream, inspected: &In
 /// TLS where the chain asks for it.
 async fn secured(chain: &FilterChain, stream: TcpStream) -> io::Result<Stream> {
     let Some(tls) = &chain.transport_socket else { return Ok(Stream::plain(stream)) };
-    let handshake = tokio_rustls::TlsAcceptor::from(tls.config.clone()).accept(stream);
+    let config = tls.config().ok_or_else(|| io::Error::other("Secret is not supplied by SDS"))?;
+    let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
     let accepted = match chain.transport_socket_connect_timeout {
         None => handshake.await?,
         Some(timeout) => tokio::time::timeout(timeout, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??,

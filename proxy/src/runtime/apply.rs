@@ -11,12 +11,16 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
-    config::{cluster::ClusterConfig, endpoint::LoadAssignment, listener::Listener, route::RouteTable},
+    config::{
+        cluster::ClusterConfig, config_source::ResourceKey, endpoint::LoadAssignment, listener::Listener,
+        route::RouteTable, tls::Secret,
+    },
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::active::ActiveListener,
     runtime::{
         publish::{BindError, Publisher},
         snapshot::Snapshot,
+        tls_contexts::TlsContexts,
     },
     stats::{ClusterStat, Registry, ServerStat},
     upstream::cluster::Cluster,
@@ -27,7 +31,8 @@ pub struct DataPath {
     stats: Arc<Registry>,
     clusters: HashMap<Arc<str>, Arc<Cluster>>,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
-    routes: HashMap<Arc<str>, RouteSlot>,
+    routes: HashMap<ResourceKey, RouteSlot>,
+    tls: TlsContexts,
     pending: Pending,
     /// Until something can receive traffic, thousands of clusters that warm up one by one need not be published one by one.
     serving: bool,
@@ -53,6 +58,7 @@ impl DataPath {
             clusters: HashMap::new(),
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
+            tls: TlsContexts::default(),
             pending: Pending::Nothing,
             serving: false,
             closed: false,
@@ -60,6 +66,7 @@ impl DataPath {
     }
 
     pub fn activate_cluster(&mut self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) {
+        config.tls_contexts().for_each(|tls| self.tls.add_upstream(tls));
         let name = config.name.clone();
         let previous = self.clusters.get(&name);
         let cluster = Cluster::new(config, &self.stats, previous.map(Arc::as_ref));
@@ -84,14 +91,29 @@ impl DataPath {
     }
 
     /// Visible at once to every listener that names it, so what it routes to is published first.
-    pub fn activate_routes(&mut self, name: &Arc<str>, table: Arc<RouteTable>) {
+    pub fn activate_routes(&mut self, name: &ResourceKey, table: Arc<RouteTable>) {
         self.publish_if_serving();
         slot(&mut self.routes, name).store(Some(Arc::new(CompiledRoutes::new(table))));
     }
 
     /// Connections that still use the table keep it.
-    pub fn remove_routes(&mut self, name: &str) {
-        self.routes.remove(name);
+    pub fn remove_routes(&mut self, name: &ResourceKey) {
+        if let Some(slot) = self.routes.remove(name)
+            && Arc::strong_count(&slot) > 1
+        {
+            // A listener names it still: the table's time was over, and what follows goes into the same slot.
+            slot.store(None);
+            self.routes.insert(name.clone(), slot);
+        }
+    }
+
+    /// TLS handshakes from now on use it.
+    pub fn update_secret(&mut self, key: ResourceKey, secret: Arc<Secret>) {
+        self.tls.update(key, secret);
+    }
+
+    pub fn remove_secret(&mut self, key: &ResourceKey) {
+        self.tls.remove(key);
     }
 
     /// Fails if its addresses cannot be listened on; then nothing changes.
@@ -100,13 +122,14 @@ impl DataPath {
         if !self.closed {
             self.publisher.bind(&config).inspect_err(|_| self.count(ServerStat::ListenerCreateFailure))?;
         }
+        config.tls_contexts().for_each(|tls| self.tls.add_downstream(tls));
         let previous = self.listeners.get(&name).cloned();
         self.count(match previous {
             Some(_) => ServerStat::ListenersModified,
             None => ServerStat::ListenersAdded,
         });
         let slots = std::cell::RefCell::new(&mut self.routes);
-        let slot_of = |name: &Arc<str>| slot(&mut slots.borrow_mut(), name);
+        let slot_of = |name: &ResourceKey| slot(&mut slots.borrow_mut(), name);
         let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats);
         self.listeners.insert(name, listener);
         self.pending = Pending::Snapshot;
@@ -158,6 +181,6 @@ impl DataPath {
     }
 }
 
-fn slot(routes: &mut HashMap<Arc<str>, RouteSlot>, name: &Arc<str>) -> RouteSlot {
+fn slot(routes: &mut HashMap<ResourceKey, RouteSlot>, name: &ResourceKey) -> RouteSlot {
     routes.entry(name.clone()).or_insert_with(|| Arc::new(ArcSwapOption::empty())).clone()
 }

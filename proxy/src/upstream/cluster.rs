@@ -41,7 +41,7 @@ impl Cluster {
         let known = previous.map(|previous| previous.endpoints.load_full()).unwrap_or_default();
         let endpoints = match &config.discovery {
             Discovery::Static(assignment) => Arc::new(EndpointSet::new(assignment, &known, shards)),
-            Discovery::Eds { .. } => known,
+            Discovery::Eds(_) => known,
             Discovery::OriginalDst => Arc::default(),
         };
         Arc::new(Cluster {

@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
-    config::{cluster::ClusterConfig, tls::UpstreamTls},
+    config::cluster::ClusterConfig,
     net::stream::Stream,
     stats::{ClusterStat, HostStat, WorkerIndex},
     upstream::{cluster::Cluster, endpoint_set::Host},
@@ -54,9 +54,10 @@ pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Res
 async fn open(config: &ClusterConfig, address: SocketAddr) -> Result<Stream, ConnectError> {
     let stream = open_tcp(config, address).await.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
     let Some(tls) = &config.transport_socket else { return Ok(Stream::plain(stream)) };
-    let UpstreamTls { config, sni, .. } = &**tls;
-    let name = sni.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
-    let connected = tokio_rustls::TlsConnector::from(config.clone()).connect(name, stream).await;
+    let missing = || ConnectError::Tls("Secret is not supplied by SDS".to_owned());
+    let config = tls.config().ok_or_else(missing)?;
+    let name = tls.sni.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+    let connected = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
     connected.map(|stream| Stream::tls(stream.into())).map_err(|error| ConnectError::Tls(error.to_string()))
 }
 
