@@ -98,13 +98,12 @@ impl DataPath {
 
     /// Connections that still use the table keep it.
     pub fn remove_routes(&mut self, name: &ResourceKey) {
-        if let Some(slot) = self.routes.remove(name)
-            && Arc::strong_count(&slot) > 1
-        {
-            // A listener names it still: the table's time was over, and what follows goes into the same slot.
-            slot.store(None);
-            self.routes.insert(name.clone(), slot);
-        }
+        self.routes.remove(name);
+    }
+
+    /// Requests by the table find no route until it comes again.
+    pub fn expire_routes(&mut self, name: &ResourceKey) {
+        slot(&mut self.routes, name).store(None);
     }
 
     /// TLS handshakes from now on use it.

@@ -91,9 +91,8 @@ pub enum RuntimeError {
 impl Runtime {
     pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<(), RuntimeError> {
         while self.fatal.is_none() {
-            self.time_passed();
+            let deadline = self.time_passed();
             let sendable = self.feeds.sendable(Instant::now());
-            let deadline = self.next_deadline();
             tokio::select! {
                 biased;
                 // Err: whoever could ask for it is gone, so nobody is there to serve for.
@@ -108,21 +107,20 @@ impl Runtime {
         self.fatal.map_or(Ok(()), Err)
     }
 
-    fn next_deadline(&mut self) -> Option<Instant> {
-        let now = Instant::now();
-        let request = self.feeds.due_at(now).filter(|due| *due > now);
-        self.warming.deadline(now).into_iter().chain(request).chain(self.expiries.deadline()).min()
-    }
-
-    fn time_passed(&mut self) {
+    /// Does what is due, and says when something is next.
+    fn time_passed(&mut self) -> Option<Instant> {
         let now = Instant::now();
         while let Some((kind, origin, name)) = self.expiries.next_ended(now) {
             tracing::warn!(service = kind.service(), %name, "its time to live is over");
             self.on_event(Event::Expired(kind, ResourceKey { origin, name }), now);
         }
-        if self.warming.deadline(now).is_some_and(|deadline| deadline <= now) {
+        let mut deadline = self.warming.deadline(now);
+        if deadline.is_some_and(|deadline| deadline <= now) {
             self.on_event(Event::Time, now);
+            deadline = self.warming.deadline(now);
         }
+        let request = self.feeds.due_at(now).filter(|due| *due > now);
+        deadline.into_iter().chain(request).chain(self.expiries.deadline()).min()
     }
 
     fn on_feed(&mut self, id: FeedId, event: FeedEvent) {
@@ -374,8 +372,11 @@ impl Runtime {
             }
             Action::ActivateCluster { cluster, assignment, warmed_by } => {
                 if warmed_by == WarmedBy::Timeout {
-                    tracing::warn!(cluster = %cluster.name, "its endpoints did not come in time; it goes live without");
-                    self.counters.fetch_timed_out(ResourceKind::Endpoints);
+                    tracing::warn!(cluster = %cluster.name, "not all that it needs came in time; it goes live without");
+                    self.counters.fetch_timed_out(match assignment {
+                        Some(_) => ResourceKind::Endpoints,
+                        None => ResourceKind::Secret,
+                    });
                 }
                 self.data_path.activate_cluster(cluster.config, assignment.as_deref());
             }
@@ -387,7 +388,8 @@ impl Runtime {
                 }
                 self.data_path.activate_routes(&key, table.config);
             }
-            Action::RemoveRoutes(name) => self.data_path.remove_routes(&name),
+            Action::RemoveRoutes(key) => self.data_path.remove_routes(&key),
+            Action::ExpireRoutes(key) => self.data_path.expire_routes(&key),
             Action::ActivateListener { listener, source, warmed_by } => {
                 if warmed_by == WarmedBy::Timeout {
                     tracing::warn!(listener = %listener.name, "not all that it needs came in time; it goes live without");

@@ -229,25 +229,26 @@ impl ClusterSet {
     /// Activates what is ready. True if the names of endpoints to ask for changed by it.
     pub(super) fn settle(&mut self, secrets: &SecretSet, now: Instant, actions: &mut Vec<Action>) -> bool {
         self.early.forget_old(now);
-        let mut ready: Vec<Arc<str>> = self
+        let mut ready: Vec<(Arc<str>, WarmedBy)> = self
             .warming
             .iter()
             .filter(|(_, warming)| warming.endpoints_arrived || is_past(warming.until, now))
-            .filter(|(_, warming)| {
-                !matches!(secrets.readiness(&warming.secrets, warming.since, now), Readiness::Waiting(_))
+            .filter_map(|(name, warming)| {
+                let warmed_by = match secrets.readiness(&warming.secrets, warming.since, now) {
+                    Readiness::Waiting(_) => return None,
+                    Readiness::Ready if warming.endpoints_arrived => WarmedBy::Arrival,
+                    Readiness::Ready | Readiness::Overdue => WarmedBy::Timeout,
+                };
+                Some((name.clone(), warmed_by))
             })
-            .map(|(name, _)| name.clone())
             .collect();
         if ready.is_empty() {
             return false;
         }
-        ready.sort_unstable();
+        ready.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         let mut names_given_up = false;
-        for name in ready {
-            let Some(WarmingCluster { received, source, endpoints_arrived, .. }) = self.warming.remove(&name) else {
-                continue;
-            };
-            self.changed = true;
+        for (name, warmed_by) in ready {
+            let Some(WarmingCluster { received, source, .. }) = self.warming.remove(&name) else { continue };
             let assignment = endpoints_key(&received).map(|endpoints| {
                 let known = self.assignments.get(endpoints).and_then(|entry| entry.received.as_ref());
                 known.map_or_else(Arc::default, |known| known.config.clone())
@@ -255,10 +256,11 @@ impl ClusterSet {
             actions.push(Action::ActivateCluster {
                 cluster: received.clone(),
                 assignment,
-                warmed_by: if endpoints_arrived { WarmedBy::Arrival } else { WarmedBy::Timeout },
+                warmed_by,
             });
             let endpoints = endpoints_key(&received).cloned();
             let before = self.active.insert(name, ActiveCluster { received, source });
+            self.changed |= before.as_ref().is_some_and(|before| names_secrets(&before.received));
             names_given_up |= before.is_some_and(|before| endpoints_key(&before.received) != endpoints.as_ref());
         }
         names_given_up && self.index_assignments()
@@ -447,6 +449,10 @@ fn endpoints_key(received: &Received<ClusterConfig>) -> Option<&ResourceKey> {
         Discovery::Eds(assignment) => Some(&assignment.key),
         Discovery::Static(_) | Discovery::OriginalDst => None,
     }
+}
+
+fn names_secrets(received: &Received<ClusterConfig>) -> bool {
+    received.config.tls_contexts().any(|tls| tls.secrets().next().is_some())
 }
 
 fn is_past(until: Option<Instant>, now: Instant) -> bool {

@@ -104,6 +104,8 @@ pub enum Action {
         warmed_by: WarmedBy,
     },
     RemoveRoutes(ResourceKey),
+    /// Its time is over, although listeners name it.
+    ExpireRoutes(ResourceKey),
     ActivateListener {
         listener: Received<Listener>,
         source: Source,

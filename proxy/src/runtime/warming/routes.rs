@@ -101,7 +101,7 @@ impl RouteSet {
         if let Some(slot) = self.slots.get_mut(key) {
             *slot = Slot::default();
             self.waiting.remove(key);
-            actions.push(Action::RemoveRoutes(key.clone()));
+            actions.push(Action::ExpireRoutes(key.clone()));
         }
     }
 

@@ -141,6 +141,7 @@ fn short(action: &Action) -> String {
             format!("routes {} [{}]{}", table.name, clusters.join(" "), by(warmed_by))
         }
         Action::RemoveRoutes(key) => format!("remove routes {}", key.name),
+        Action::ExpireRoutes(key) => format!("expire routes {}", key.name),
         Action::ActivateListener { listener, source: _, warmed_by } => {
             let port = listener.config.addresses[0].address.port();
             format!("listener {} {port}{}", listener.name, by(warmed_by))
@@ -322,7 +323,7 @@ fn a_dropped_cluster_that_comes_back_was_never_gone() {
 fn a_dropped_cluster_that_comes_back_changed_serves_as_it_was_until_warm() {
     let mut bench = Bench::serving();
     bench.clusters([]);
-    assert_eq!(bench.clusters([cluster("a", 1)]), ["subscribe eds [a]", "hold"]);
+    assert_eq!(bench.clusters([cluster("a", 1)]), ["subscribe eds [a]", "request eds again", "hold"]);
     assert_eq!(bench.wait(FETCH_TIMEOUT), ["cluster a 2s [1] by timeout", "release"]);
 }
 
@@ -537,7 +538,7 @@ fn what_has_had_its_time_goes() {
     let mut bench = Bench::serving();
     assert_eq!(bench.on(Event::Expired(ResourceKind::Endpoints, key("a"))), ["endpoints a []"]);
     assert_eq!(bench.endpoints([endpoints("a", 1)]), ["endpoints a [1]"]);
-    assert_eq!(bench.on(Event::Expired(ResourceKind::Routes, key("r"))), ["remove routes r"]);
+    assert_eq!(bench.on(Event::Expired(ResourceKind::Routes, key("r"))), ["expire routes r"]);
     assert_eq!(bench.routes([table("r", &["a"])]), ["routes r [a]"]);
     assert_eq!(
         bench.on(Event::Expired(ResourceKind::Listener, key("l"))),

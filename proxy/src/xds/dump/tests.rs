@@ -116,6 +116,6 @@ fn a_dump_prints_without_secrets_in_envoys_order() {
         .collect();
     assert_eq!(
         types,
-        ["BootstrapConfigDump", "ClustersConfigDump", "EndpointsConfigDump", "ListenersConfigDump", "RoutesConfigDump"]
+        ["BootstrapConfigDump", "ClustersConfigDump", "EndpointsConfigDump", "ListenersConfigDump", "RoutesConfigDump", "SecretsConfigDump"]
     );
 }

@@ -207,7 +207,7 @@ impl DataPath {
                 let clusters = table.config.clusters().map(|(_, name)| name.clone()).collect();
                 self.tables.insert(table.name.clone(), clusters);
             }
-            Action::RemoveRoutes(key) => drop(self.tables.remove(&key.name)),
+            Action::RemoveRoutes(key) | Action::ExpireRoutes(key) => drop(self.tables.remove(&key.name)),
             Action::ActivateListener { listener, .. } => {
                 let needs = crate::runtime::dependencies::ListenerNeeds::of(&listener.config);
                 let tables = needs.route_tables.into_iter().map(|key| key.name).collect();
