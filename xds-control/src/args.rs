@@ -1,6 +1,6 @@
 //! The command line of `weft-control`: what was typed, then what it means.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::source::debounce::Debounce;
 use crate::translate::{LoadBalancing, MeshSettings, OutboundPolicy};
+use crate::transport::Lifetimes;
+use crate::transport::tls::TlsFiles;
 
 /// The control plane of the Weft mesh: derives xDS configuration from Kubernetes objects and pushes it to proxies.
 #[derive(Debug, Parser)]
@@ -28,10 +30,27 @@ pub struct Serve {
     /// Folder of Kubernetes manifests to watch
     #[arg(long, value_name = "DIR")]
     pub manifests: PathBuf,
-    /// Serve xDS without TLS here; whoever can connect can read the configuration of every proxy
-    #[arg(long, value_name = "HOST:PORT")]
-    pub plaintext_xds_address: SocketAddr,
-    /// Serve metrics, health and debugging here
+    /// Serve xDS without TLS here; whoever can connect can read the configuration of every proxy. Without HOST: on
+    /// loopback only
+    #[arg(long, value_name = "[HOST]:PORT", value_parser = address_or_port, required_unless_present = "tls_xds_address")]
+    pub plaintext_xds_address: Option<SocketAddr>,
+    /// Serve xDS over TLS here
+    #[arg(long, value_name = "HOST:PORT", requires = "tls_certificate_file", requires = "tls_key_file")]
+    pub tls_xds_address: Option<SocketAddr>,
+    /// Chain of certificates for --tls-xds-address, PEM, leaf first; read again when it changes, as are the other files
+    #[arg(long, value_name = "FILE", requires = "tls_xds_address")]
+    pub tls_certificate_file: Option<PathBuf>,
+    /// Private key for --tls-xds-address, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_xds_address")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Ask clients of --tls-xds-address for a certificate that leads to one of these roots, PEM, and hold them to the
+    /// identity in it
+    #[arg(long, value_name = "FILE", requires = "tls_xds_address")]
+    pub tls_client_ca_file: Option<PathBuf>,
+    /// End connections of proxies when they are this old, more or less, so that they spread over replicas anew
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    pub connection_age_max: Duration,
+    /// Serve metrics, health and debugging here; whoever can connect can read all of it
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15014")]
     pub monitoring_address: SocketAddr,
     /// DNS suffix of the cluster
@@ -58,7 +77,7 @@ pub struct Serve {
     /// A burst of changes is pushed after this long even if it goes on
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration)]
     pub debounce_max: Duration,
-    /// On SIGTERM, end the proxies' streams spread over this long
+    /// On SIGTERM, end the proxies' connections spread over this long
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
     pub drain_duration: Duration,
     /// Log this much: error, warn, info, debug, trace, or a list such as info,weft_control::ads=debug
@@ -113,9 +132,30 @@ impl Serve {
         }
     }
 
+    /// Where the certificates of the TLS port are, if there is one.
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        let Self { tls_certificate_file, tls_key_file, tls_client_ca_file, .. } = self;
+        Some(TlsFiles {
+            certificate: tls_certificate_file.clone()?,
+            key: tls_key_file.clone()?,
+            client_ca: tls_client_ca_file.clone(),
+        })
+    }
+
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { connection_age_max: self.connection_age_max, drain: self.drain_duration }
+    }
+
     pub fn debounce(&self) -> Debounce {
         Debounce { quiet: self.debounce_quiet, max: self.debounce_max.max(self.debounce_quiet) }
     }
+}
+
+/// `127.0.0.1:15010`, `:15010`, `15010`.
+fn address_or_port(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix(':').unwrap_or(text).parse::<u16>();
+    let address = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).or_else(|_| text.parse());
+    address.map_err(|_| "an IP address and a port are expected, such as 127.0.0.1:15010".to_owned())
 }
 
 /// `250ms`, `2s`, `1m`.
@@ -128,13 +168,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         "ms" => Some(number),
         "s" => number.checked_mul(1000),
         "m" => number.checked_mul(60_000),
-        _ => return Err("the unit must be ms, s or m".to_owned()),
+        "h" => number.checked_mul(3_600_000),
+        _ => return Err("the unit must be ms, s, m or h".to_owned()),
     };
     let in_range = milliseconds.filter(|milliseconds| *milliseconds <= DURATION_MILLISECONDS_MAX);
-    in_range.map(Duration::from_millis).ok_or_else(|| "must not be longer than an hour".to_owned())
+    in_range.map(Duration::from_millis).ok_or_else(|| "must not be longer than a day".to_owned())
 }
 
-const DURATION_MILLISECONDS_MAX: u64 = 3_600_000;
+const DURATION_MILLISECONDS_MAX: u64 = 24 * 3_600_000;
 
 fn domain(text: &str) -> Result<String, String> {
     let is_label = |label: &str| {
@@ -163,9 +204,36 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
         assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
-        for text in ["", "2", "s", "2h", "-1s", "99999999999999999999s", "18446744073709551615m"] {
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for text in ["", "2", "s", "25h", "2d", "-1s", "99999999999999999999s", "18446744073709551615m"] {
             assert!(duration(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_address_without_a_host_is_loopback() {
+        for text in ["127.0.0.1:15010", ":15010", "15010"] {
+            assert_eq!(address_or_port(text), Ok(SocketAddr::from(([127, 0, 0, 1], 15010))));
+        }
+        assert!(address_or_port("[::]:1").is_ok());
+        for text in ["", ":", "localhost:1", "1.2.3.4", "70000", ":-1"] {
+            assert!(address_or_port(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_tls_port_needs_its_files_and_some_port_is_needed() {
+        let parse = |flags: &[&str]| {
+            let line = ["weft-control", "serve", "--manifests", "/"].iter().chain(flags);
+            Arguments::try_parse_from(line).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let files = ["--tls-certificate-file", "a", "--tls-key-file", "b"];
+        let tls = ["--tls-xds-address", "127.0.0.1:15012"];
+        assert_eq!(parse(&[&tls[..], &files[..]].concat()), Ok(()));
+        assert_eq!(parse(&["--plaintext-xds-address", ":15010"]), Ok(()));
+        assert!(parse(&[]).unwrap_err().contains("--plaintext-xds-address"));
+        assert!(parse(&tls).unwrap_err().contains("--tls-certificate-file"));
+        assert!(parse(&[&["--plaintext-xds-address", ":1"], &files[..2]].concat()).unwrap_err().contains("--tls-xds"));
     }
 
     #[test]

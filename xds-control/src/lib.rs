@@ -1,7 +1,7 @@
 //! The control plane of the Weft mesh: Kubernetes objects in, xDS v3 out.
 //!
 //! watch event -> `source` -> `model` -> (debounced) `translate` -> `snapshot` -> `ads`, a stream for each connected
-//! proxy. The proxies' traffic never waits for any of it.
+//! proxy -> `transport`. The proxies' traffic never waits for any of it.
 
 pub mod ads;
 pub mod args;
@@ -11,3 +11,4 @@ pub mod serve;
 pub mod snapshot;
 pub mod source;
 pub mod translate;
+pub mod transport;

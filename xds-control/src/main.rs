@@ -38,7 +38,8 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             manifests = %serve.manifests.display(),
-            xds = %server.xds_address().context("the xDS port")?,
+            xds = server.plaintext_address().map(tracing::field::display),
+            xds_tls = server.tls_address().map(tracing::field::display),
             monitoring = %server.monitoring_address().context("the monitoring port")?,
             "serving"
         );
@@ -48,7 +49,8 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        server.run(stop).await.context("serving xDS")
+        server.run(stop).await;
+        Ok(())
     })
 }
 

@@ -1,11 +1,10 @@
-//! The running control plane: a source, the translation of what it says, the xDS port and the monitoring port.
+//! The running control plane: a source, the translation of what it says, the xDS ports and the monitoring port.
 //!
-//! `start` returns once the manifests were read and both ports are bound; `run` serves until it is told to stop, then
-//! ends the proxies' streams spread over the drain time.
+//! `start` returns once the manifests were read and all ports are bound; `run` serves until it is told to stop, then
+//! ends the proxies' connections spread over the drain time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,11 +18,15 @@ use crate::model::mesh::Mesh;
 use crate::monitoring::Monitoring;
 use crate::snapshot::shared::{Shared, Translator, Update};
 use crate::source::manifests::{FolderError, ManifestSource};
+use crate::transport::tls::{Reload, ServerTls, TlsError};
+use crate::transport::{Lifetimes, Port};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot read the manifests")]
     Manifests(#[from] FolderError),
+    #[error("cannot serve xDS over TLS")]
+    Tls(#[from] TlsError),
     #[error("cannot listen on {address} ({flag})")]
     Listen {
         flag: &'static str,
@@ -39,15 +42,12 @@ pub struct Server {
     translator: Translator,
     shared: watch::Sender<Arc<Shared>>,
     connections: Arc<Connections>,
-    xds: TcpListener,
+    plaintext: Option<Port>,
+    tls: Option<(Port, Reload)>,
     monitoring: TcpListener,
     monitoring_state: Monitoring,
-    drain_duration: Duration,
+    lifetimes: Lifetimes,
 }
-
-/// A peer that answers no ping for this long is gone.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Server {
     pub async fn start(
@@ -63,7 +63,22 @@ impl Server {
             Ok::<_, FolderError>((source, translator, shared))
         });
         let (source, translator, shared) = load.await.expect("loading does not panic and is not cancelled")?;
-        let xds = listen("--plaintext-xds-address", serve.plaintext_xds_address).await?;
+        let plaintext = match serve.plaintext_xds_address {
+            Some(address) => {
+                if !address.ip().is_loopback() {
+                    tracing::warn!(%address, "xDS without TLS can be read by whoever reaches it (--plaintext-xds-address)");
+                }
+                Some(Port { listener: listen("--plaintext-xds-address", address).await?, tls: None })
+            }
+            None => None,
+        };
+        let tls = match (serve.tls_xds_address, serve.tls_files()) {
+            (Some(address), Some(files)) => {
+                let (tls, reload) = ServerTls::load(files, &serve.trust_domain)?;
+                Some((Port { listener: listen("--tls-xds-address", address).await?, tls: Some(tls) }, reload))
+            }
+            _ => None,
+        };
         let monitoring = listen("--monitoring-address", serve.monitoring_address).await?;
         let connections = Arc::new(Connections::default());
         let shared = watch::Sender::new(Arc::new(shared));
@@ -74,43 +89,46 @@ impl Server {
             manifests: source.health(),
             trust_domain: serve.trust_domain.clone(),
         };
-        let drain_duration = serve.drain_duration;
-        Ok(Self { source, translator, shared, connections, xds, monitoring, monitoring_state, drain_duration })
+        let lifetimes = serve.lifetimes();
+        Ok(Self { source, translator, shared, connections, plaintext, tls, monitoring, monitoring_state, lifetimes })
     }
 
-    pub fn xds_address(&self) -> std::io::Result<SocketAddr> {
-        self.xds.local_addr()
+    /// Of the port without TLS, if there is one.
+    pub fn plaintext_address(&self) -> Option<SocketAddr> {
+        self.plaintext.as_ref().and_then(|port| port.listener.local_addr().ok())
+    }
+
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().and_then(|(port, _)| port.listener.local_addr().ok())
     }
 
     pub fn monitoring_address(&self) -> std::io::Result<SocketAddr> {
         self.monitoring.local_addr()
     }
 
-    /// Serves until `stop` resolves.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), tonic::transport::Error> {
-        let Self { source, translator, shared, connections, xds, monitoring, monitoring_state, drain_duration } = self;
-        let (drain_in, drain) = watch::channel(None);
-        let context = Context { shared: shared.subscribe(), connections: connections.clone(), drain: drain.clone() };
+    /// Serves until `stop` resolves and the proxies' connections ended.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { source, translator, shared, connections, plaintext, tls, monitoring, monitoring_state, lifetimes } =
+            self;
+        let (stopping, is_stopping) = watch::channel(false);
+        let discovery = Discovery::new(Context { shared: shared.subscribe(), connections: connections.clone() });
         // Dropped, and so ended, when this function returns.
         let mut tasks = JoinSet::new();
         let meshes = source.mesh();
         tasks.spawn(source.run());
         tasks.spawn(publish(meshes, translator, shared));
         tasks.spawn(monitoring_state.serve(monitoring));
-        let stopped = async {
-            stop.await;
-            tracing::info!(proxies = connections.list().len(), "stopping");
-            drain_in.send_replace(Some(drain_duration));
-        };
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_routes(Discovery::new(context).routes())
-            .serve_with_incoming_shutdown(
-                tonic::transport::server::TcpIncoming::from(xds).with_nodelay(Some(true)),
-                stopped,
-            )
-            .await
+        let mut ports = JoinSet::new();
+        for port in plaintext.into_iter().chain(tls.map(|(port, reload)| {
+            tasks.spawn(reload.run());
+            port
+        })) {
+            ports.spawn(port.serve(discovery.clone(), lifetimes, is_stopping.clone()));
+        }
+        stop.await;
+        tracing::info!(proxies = connections.list().len(), "stopping");
+        stopping.send_replace(true);
+        while ports.join_next().await.is_some() {}
     }
 }
 
@@ -150,6 +168,7 @@ fn translate(translator: &mut Translator, mesh: &Arc<Mesh>) -> Shared {
         tracing::warn!(name = %resource.name, "two Services have the same address and port; the first by name keeps it");
     }
     let took = started.elapsed();
+    metrics::counter!("pilot_push_triggers", "type" => "config").increment(1);
     metrics::gauge!("pilot_services").set(mesh.services.len() as f64);
     metrics::histogram!("pilot_xds_push_context_seconds").record(took.as_secs_f64());
     tracing::debug!(services = mesh.services.len(), translated, ?took, "translated the mesh");

@@ -78,30 +78,17 @@ impl ResourceSet {
 /// One set a kind.
 #[derive(Clone, Debug, Default)]
 pub struct Sets {
-    clusters: Arc<ResourceSet>,
-    endpoints: Arc<ResourceSet>,
-    listeners: Arc<ResourceSet>,
-    routes: Arc<ResourceSet>,
+    /// In the order of `Kind::ALL`.
+    by_kind: [Arc<ResourceSet>; Kind::ALL.len()],
 }
 
 impl Sets {
     pub fn of(&self, kind: Kind) -> &Arc<ResourceSet> {
-        match kind {
-            Kind::Cluster => &self.clusters,
-            Kind::Endpoints => &self.endpoints,
-            Kind::Listener => &self.listeners,
-            Kind::Route => &self.routes,
-        }
+        &self.by_kind[kind as usize]
     }
 
     pub fn replace(&mut self, kind: Kind, set: ResourceSet) {
-        let slot = match kind {
-            Kind::Cluster => &mut self.clusters,
-            Kind::Endpoints => &mut self.endpoints,
-            Kind::Listener => &mut self.listeners,
-            Kind::Route => &mut self.routes,
-        };
-        *slot = Arc::new(set);
+        self.by_kind[kind as usize] = Arc::new(set);
     }
 
     /// Sorts resources of any kind into sets; gives back those whose names were taken.

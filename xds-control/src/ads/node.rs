@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use prost::Message as _;
 use weft_xds::pb::envoy::config::core::v3 as xds;
 use weft_xds::pb::google::protobuf::{Struct, value};
 
@@ -24,6 +25,10 @@ impl Node {
         let message = node.filter(|node| !node.id.is_empty()).ok_or(NodeError::Missing)?;
         if message.id.len() > ID_BYTES_MAX {
             return Err(NodeError::Length);
+        }
+        let bytes = message.encoded_len();
+        if bytes > NODE_BYTES_MAX {
+            return Err(NodeError::Size(bytes));
         }
         let generator = message.metadata.as_ref().and_then(|metadata| text(metadata, "GENERATOR"));
         if !message.id.contains('~') || generator == Some("grpc") {
@@ -73,6 +78,8 @@ pub enum NodeError {
     Missing,
     #[error("node.id is longer than {ID_BYTES_MAX} bytes")]
     Length,
+    #[error("node is {0} bytes long, more than {NODE_BYTES_MAX}; its metadata most likely")]
+    Size(usize),
     #[error("node.id {0:?} is not of the form sidecar~IP~POD.NAMESPACE~DOMAIN")]
     Form(String),
     #[error("node.id: {0:?} proxies are not served, only \"sidecar\"")]
@@ -85,6 +92,28 @@ pub enum NodeError {
 
 /// Ids stand in logs and errors.
 const ID_BYTES_MAX: usize = 1024;
+/// Labels and annotations of a pod, which agents put into the metadata, may have as much, and more in between.
+const NODE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Which workload a client says it is, where it says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// By its id, and by its metadata.
+    pub namespaces: Vec<String>,
+    pub service_account: Option<String>,
+}
+
+impl Claims {
+    pub fn of(node: Option<&xds::Node>) -> Self {
+        let Some(node) = node else { return Self::default() };
+        let of_metadata =
+            |key: &str| node.metadata.as_ref().and_then(|metadata| text(metadata, key)).map(ToOwned::to_owned);
+        let pod = node.id.split('~').nth(2);
+        let of_id = pod.and_then(|pod| pod.rsplit_once('.')).map(|(_, namespace)| namespace.to_owned());
+        let namespaces = of_id.into_iter().chain(of_metadata("NAMESPACE")).collect();
+        Self { namespaces, service_account: of_metadata("SERVICE_ACCOUNT") }
+    }
+}
 
 impl SidecarNode {
     fn parse(node: &xds::Node) -> Result<Self, NodeError> {
@@ -195,6 +224,25 @@ mod tests {
         let mut grpc = node("sidecar~10.0.0.1~web.shop~d");
         grpc.metadata = Some(Struct { fields: [("GENERATOR".to_owned(), string("grpc"))].into() });
         assert!(matches!(Node::parse(Some(&grpc)), Ok(Node::Proxyless(_))));
+    }
+
+    #[test]
+    fn claims_are_of_the_id_and_of_the_metadata() {
+        let mut node = node("sidecar~10.0.0.1~web.v1-0.shop~shop.svc.cluster.local");
+        let fields = [("NAMESPACE", "other"), ("SERVICE_ACCOUNT", "web")];
+        let fields = fields.map(|(key, value)| (key.to_owned(), string(value)));
+        node.metadata = Some(Struct { fields: fields.into() });
+        let expected =
+            Claims { namespaces: vec!["shop".to_owned(), "other".to_owned()], service_account: Some("web".to_owned()) };
+        assert_eq!(Claims::of(Some(&node)), expected);
+        assert_eq!(Claims::of(None), Claims::default());
+    }
+
+    #[test]
+    fn a_node_has_a_size() {
+        let mut node = node("an-app");
+        node.metadata = Some(Struct { fields: [("x".to_owned(), string(&"x".repeat(NODE_BYTES_MAX)))].into() });
+        assert!(matches!(Node::parse(Some(&node)), Err(NodeError::Size(_))));
     }
 
     #[test]

@@ -1,170 +1,236 @@
-//! The gRPC services: aggregated and one for each kind, state of the world and delta. All lead to `stream`.
+//! The gRPC services by their paths: aggregated and one for each kind, state of the world, delta and single questions,
+//! and the clients' status. All but the last lead to `stream`.
 
-use std::pin::Pin;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
-use weft_xds::pb::envoy::service::cluster::v3::cluster_discovery_service_server::{
-    ClusterDiscoveryService, ClusterDiscoveryServiceServer,
-};
-use weft_xds::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use weft_xds::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use weft_xds::pb::envoy::service::endpoint::v3::endpoint_discovery_service_server::{
-    EndpointDiscoveryService, EndpointDiscoveryServiceServer,
-};
-use weft_xds::pb::envoy::service::listener::v3::listener_discovery_service_server::{
-    ListenerDiscoveryService, ListenerDiscoveryServiceServer,
-};
-use weft_xds::pb::envoy::service::route::v3::route_discovery_service_server::{
-    RouteDiscoveryService, RouteDiscoveryServiceServer,
-};
+use tokio_stream::StreamExt as _;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Streaming};
+use tonic_prost::ProstDecoder;
+use weft_xds::pb::envoy::service::discovery::v3::DiscoveryRequest;
+use weft_xds::pb::envoy::service::status::v3::ClientStatusRequest;
 
+use super::client_status;
+use super::message::{Message, MessageBody};
 use super::node::Node;
 use super::session::Session;
 use super::stream::{self, Context};
 use super::subscription::Variant;
 use super::wire::{Delta, StateOfTheWorld, Wire};
 use crate::translate::resource::Kind;
+use crate::transport::{Peer, is_raised};
 
 /// A request larger than this is refused: 100,000 names of a usual length fit.
-const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A stream on which nothing was asked for this long ends: it would hold its place for nothing.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(30);
 
-/// All discovery services behind one port.
+/// All discovery services behind the ports.
 #[derive(Clone)]
 pub struct Discovery {
-    context: Context,
+    context: Arc<Context>,
 }
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// A method of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    /// Of one kind, or aggregated.
+    Stream(Option<Kind>, Variant),
+    Fetch(Kind),
+    StreamClientStatus,
+    FetchClientStatus,
+}
+
+impl Call {
+    fn of(path: &str) -> Option<Self> {
+        let (service, method) = path.strip_prefix("/envoy.service.")?.split_once('/')?;
+        let (kind, plural) = match service {
+            "discovery.v3.AggregatedDiscoveryService" => (None, "AggregatedResources"),
+            "cluster.v3.ClusterDiscoveryService" => (Some(Kind::Cluster), "Clusters"),
+            "endpoint.v3.EndpointDiscoveryService" => (Some(Kind::Endpoints), "Endpoints"),
+            "listener.v3.ListenerDiscoveryService" => (Some(Kind::Listener), "Listeners"),
+            "route.v3.RouteDiscoveryService" => (Some(Kind::Route), "Routes"),
+            "secret.v3.SecretDiscoveryService" => (Some(Kind::Secret), "Secrets"),
+            "extension.v3.ExtensionConfigDiscoveryService" => (Some(Kind::ExtensionConfig), "ExtensionConfigs"),
+            "status.v3.ClientStatusDiscoveryService" => {
+                return match method {
+                    "StreamClientStatus" => Some(Self::StreamClientStatus),
+                    "FetchClientStatus" => Some(Self::FetchClientStatus),
+                    _ => None,
+                };
+            }
+            _ => return None,
+        };
+        match (method.strip_suffix(plural)?, kind) {
+            ("Stream", kind) => Some(Self::Stream(kind, Variant::StateOfTheWorld)),
+            ("Delta", kind) => Some(Self::Stream(kind, Variant::Delta)),
+            ("Fetch", Some(kind)) => Some(Self::Fetch(kind)),
+            _ => None,
+        }
+    }
+}
 
 impl Discovery {
     pub fn new(context: Context) -> Self {
-        Self { context }
+        Self { context: Arc::new(context) }
     }
 
-    pub fn routes(self) -> tonic::service::Routes {
-        let aggregated =
-            AggregatedDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
-        let clusters = ClusterDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
-        let endpoints = EndpointDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
-        let listeners = ListenerDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
-        let routes = RouteDiscoveryServiceServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX);
-        tonic::service::Routes::new(aggregated)
-            .add_service(clusters)
-            .add_service(endpoints)
-            .add_service(listeners)
-            .add_service(routes)
-    }
-
-    fn stream<W: Wire>(
-        &self,
-        only: Option<Kind>,
-        request: Request<Streaming<W::Request>>,
-    ) -> Response<Responses<W::Response>> {
-        let peer = request.remote_addr();
+    /// Starts the work on a request. Its task ends when the body that it feeds is dropped or its requests end.
+    pub fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<MessageBody> {
+        if let Some(status) = refusal_by_http(&request) {
+            let mut response = Response::new(MessageBody::new(mpsc::channel(1).1));
+            *response.status_mut() = status;
+            return response;
+        }
         // One: more would only be older by the time that it is read.
-        let (responses_in, responses) = mpsc::channel(1);
-        let context = self.context.clone();
-        // The task ends when the stream that it feeds is dropped or its requests end.
-        tokio::spawn(stream::serve::<W>(context, only, peer, request.into_inner(), responses_in));
-        Response::new(Box::pin(ReceiverStream::new(responses)))
-    }
-
-    /// A single question and its answer.
-    fn fetch(&self, kind: Kind, request: DiscoveryRequest) -> Result<Response<DiscoveryResponse>, Status> {
-        let incoming = StateOfTheWorld::incoming(request);
-        let node = Node::parse(incoming.node.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let snapshot = stream::snapshot_of(&node, &self.context.shared.borrow());
-        let mut session = Session::new(Variant::StateOfTheWorld, self.context.connections.stream_id(), snapshot);
-        session.request(kind, incoming.request);
-        match session.next_response(Instant::now()) {
-            Some(response) => Ok(Response::new(StateOfTheWorld::outgoing(response))),
-            None => Err(Status::not_found("none of the resources exists")),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Discovery {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Ok(self.stream::<StateOfTheWorld>(None, request))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Ok(self.stream::<Delta>(None, request))
-    }
-}
-
-/// The services of single kinds differ in nothing but their names.
-macro_rules! serve_kind {
-    ($kind:expr, $service:ident, $Stream:ident $stream:ident, $Delta:ident $delta:ident, $fetch:ident) => {
-        #[tonic::async_trait]
-        impl $service for Discovery {
-            type $Stream = Responses<DiscoveryResponse>;
-            type $Delta = Responses<DeltaDiscoveryResponse>;
-
-            async fn $stream(
-                &self,
-                request: Request<Streaming<DiscoveryRequest>>,
-            ) -> Result<Response<Self::$Stream>, Status> {
-                Ok(self.stream::<StateOfTheWorld>(Some($kind), request))
+        let (messages, body) = mpsc::channel(1);
+        let (context, peer) = (self.context.clone(), peer.clone());
+        let call = Call::of(request.uri().path());
+        let Some(place) = self.context.connections.admit() else {
+            return refused(messages, body, Status::resource_exhausted("too many streams are open"));
+        };
+        match call {
+            Some(Call::Stream(only, Variant::StateOfTheWorld)) => {
+                let requests = requests::<<StateOfTheWorld as Wire>::Request>(request);
+                tokio::spawn(stream::serve::<StateOfTheWorld>(context, place, only, peer, requests, messages));
             }
-
-            async fn $delta(
-                &self,
-                request: Request<Streaming<DeltaDiscoveryRequest>>,
-            ) -> Result<Response<Self::$Delta>, Status> {
-                Ok(self.stream::<Delta>(Some($kind), request))
+            Some(Call::Stream(only, Variant::Delta)) => {
+                let requests = requests::<<Delta as Wire>::Request>(request);
+                tokio::spawn(stream::serve::<Delta>(context, place, only, peer, requests, messages));
             }
-
-            async fn $fetch(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
-                self.fetch($kind, request.into_inner())
+            Some(Call::Fetch(kind)) => {
+                let requests = requests(request);
+                tokio::spawn(async move {
+                    let answer = fetch(&context, kind, &peer, requests).await;
+                    // A client that is gone does not want it any more.
+                    _ = messages.send(answer).await;
+                    drop(place);
+                });
+            }
+            Some(call @ (Call::StreamClientStatus | Call::FetchClientStatus)) => {
+                let mut requests = requests::<ClientStatusRequest>(request);
+                tokio::spawn(async move {
+                    while let Some(question) = next_or_end(&mut requests, &peer).await {
+                        let answer = match question {
+                            Ok(question) => client_status::answer(&context, &peer, question).await,
+                            Err(status) => Err(status),
+                        };
+                        let is_last = answer.is_err() || call == Call::FetchClientStatus;
+                        if messages.send(answer).await.is_err() || is_last {
+                            break;
+                        }
+                    }
+                    drop(place);
+                });
+            }
+            None => {
+                let path = request.uri().path();
+                return refused(messages, body, Status::unimplemented(format!("{path} is not served here")));
             }
         }
-    };
+        respond(body)
+    }
 }
 
-serve_kind!(
-    Kind::Cluster,
-    ClusterDiscoveryService,
-    StreamClustersStream stream_clusters,
-    DeltaClustersStream delta_clusters,
-    fetch_clusters
-);
-serve_kind!(
-    Kind::Endpoints,
-    EndpointDiscoveryService,
-    StreamEndpointsStream stream_endpoints,
-    DeltaEndpointsStream delta_endpoints,
-    fetch_endpoints
-);
-serve_kind!(
-    Kind::Listener,
-    ListenerDiscoveryService,
-    StreamListenersStream stream_listeners,
-    DeltaListenersStream delta_listeners,
-    fetch_listeners
-);
-serve_kind!(
-    Kind::Route,
-    RouteDiscoveryService,
-    StreamRoutesStream stream_routes,
-    DeltaRoutesStream delta_routes,
-    fetch_routes
-);
+/// What HTTP says of a request that cannot be gRPC's.
+fn refusal_by_http(request: &Request<Incoming>) -> Option<StatusCode> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+    if request.method() != Method::POST {
+        return Some(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let is_grpc = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
+    (!is_grpc).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+}
+
+fn refused(
+    messages: mpsc::Sender<Result<Message, Status>>,
+    body: mpsc::Receiver<Result<Message, Status>>,
+    status: Status,
+) -> Response<MessageBody> {
+    messages.try_send(Err(status)).expect("the channel is new and has room for one");
+    respond(body)
+}
+
+fn respond(body: mpsc::Receiver<Result<Message, Status>>) -> Response<MessageBody> {
+    let mut response = Response::new(MessageBody::new(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn requests<T: prost::Message + Default + 'static>(request: Request<Incoming>) -> Streaming<T> {
+    let decoder = ProstDecoder::<T>::new(BufferSettings::default());
+    Streaming::new_request(decoder, request.into_body(), None, Some(REQUEST_BYTES_MAX))
+}
+
+/// The first request of a stream. `None`: the client left before.
+pub(super) async fn first<T>(requests: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    match tokio::time::timeout(FIRST_REQUEST_WAIT, requests.next()).await {
+        Ok(request) => request.transpose(),
+        Err(_) => Err(Status::deadline_exceeded("nothing was asked on this stream")),
+    }
+}
+
+/// The next request, unless the stream is over.
+async fn next_or_end<T>(requests: &mut Streaming<T>, peer: &Peer) -> Option<Result<T, Status>> {
+    let mut is_ending = peer.is_ending.clone();
+    tokio::select! {
+        request = requests.next() => request,
+        () = is_raised(&mut is_ending) => None,
+    }
+}
+
+/// A single question and its answer.
+async fn fetch(
+    context: &Context,
+    kind: Kind,
+    peer: &Peer,
+    mut requests: Streaming<DiscoveryRequest>,
+) -> Result<Message, Status> {
+    let request = first(&mut requests).await?.ok_or_else(|| Status::cancelled("no question came"))?;
+    let incoming = StateOfTheWorld::incoming(request);
+    let shared = context.shared.borrow().clone();
+    let node = Node::parse(incoming.node.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    peer.may_be(incoming.node.as_ref(), &node, &shared.mesh)?;
+    stream::check_type(kind, &incoming.type_url)?;
+    let snapshot = stream::snapshot_of(&node, &shared);
+    let mut session = Session::new(Variant::StateOfTheWorld, context.connections.stream_id(), snapshot);
+    session.request(kind, incoming.request);
+    match session.next_response(Instant::now()) {
+        Some(response) => Message::of_response(response, Variant::StateOfTheWorld),
+        None => Err(Status::not_found("none of the resources exists")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_services() {
+        let stream = |kind, variant| Some(Call::Stream(kind, variant));
+        for (path, expected) in [
+            (
+                "discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+                stream(None, Variant::StateOfTheWorld),
+            ),
+            ("discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", stream(None, Variant::Delta)),
+            ("discovery.v3.AggregatedDiscoveryService/FetchAggregatedResources", None),
+            ("endpoint.v3.EndpointDiscoveryService/DeltaEndpoints", stream(Some(Kind::Endpoints), Variant::Delta)),
+            ("secret.v3.SecretDiscoveryService/StreamSecrets", stream(Some(Kind::Secret), Variant::StateOfTheWorld)),
+            (
+                "extension.v3.ExtensionConfigDiscoveryService/FetchExtensionConfigs",
+                Some(Call::Fetch(Kind::ExtensionConfig)),
+            ),
+            ("status.v3.ClientStatusDiscoveryService/FetchClientStatus", Some(Call::FetchClientStatus)),
+            ("cluster.v3.ClusterDiscoveryService/StreamListeners", None),
+            ("runtime.v3.RuntimeDiscoveryService/StreamRuntime", None),
+        ] {
+            assert_eq!(Call::of(&format!("/envoy.service.{path}")), expected, "{path}");
+        }
+        assert_eq!(Call::of("/"), None);
+    }
+}

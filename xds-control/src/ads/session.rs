@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::subscription::{Reaction, Removals, Request, Response, Scope, Subscription, Variant};
+use super::subscription::{Held, Reaction, Removals, Request, Response, Scope, Subscription, Variant};
 use crate::snapshot::Snapshot;
 use crate::translate::resource::Kind;
 
@@ -57,6 +57,13 @@ impl Session {
 
     pub fn subscription(&self, kind: Kind) -> Option<&Subscription> {
         self.subscriptions.get(&kind)
+    }
+
+    /// What the client wants and how it stands with each of it, by kind.
+    pub fn held(&self) -> Vec<(Kind, Vec<Held>)> {
+        let held =
+            |(kind, subscription): (&Kind, &Subscription)| (*kind, subscription.held(&self.snapshot.view(*kind)));
+        self.subscriptions.iter().map(held).collect()
     }
 
     /// The next response to send, if one may be sent now.
@@ -110,7 +117,7 @@ impl Session {
                 }
             }
             Kind::Listener | Kind::Route => self.unused_clusters.clear(),
-            Kind::Endpoints => {}
+            Kind::Endpoints | Kind::Secret | Kind::ExtensionConfig => {}
         }
         Some(sending.response)
     }
@@ -128,7 +135,7 @@ impl Session {
 
     fn may_push(&self, kind: Kind, now: Instant) -> bool {
         let has_clusters = match kind {
-            Kind::Cluster | Kind::Endpoints => true,
+            Kind::Cluster | Kind::Endpoints | Kind::Secret | Kind::ExtensionConfig => true,
             // Clusters come earlier in the order, so all that is left to wait for is their answer.
             Kind::Listener | Kind::Route => self.has_answered(Kind::Cluster, ANSWER_WAIT_MAX, now),
         };
@@ -142,6 +149,8 @@ impl Session {
             Kind::Route => self.is_settled(Kind::Listener, now),
             Kind::Cluster => self.is_settled(Kind::Listener, now) && self.is_settled(Kind::Route, now),
             Kind::Endpoints => self.is_settled(Kind::Cluster, now),
+            Kind::Secret => self.is_settled(Kind::Listener, now) && self.is_settled(Kind::Cluster, now),
+            Kind::ExtensionConfig => self.is_settled(Kind::Listener, now),
         }
     }
 

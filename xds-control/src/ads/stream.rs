@@ -2,165 +2,205 @@
 //!
 //! At most one response waits for the transport, so a client that doesn't read holds one response and up to the window
 //! of HTTP/2; what it reads next is made from the newest snapshot then. The task ends with either side of its stream, or
-//! when the server drains.
+//! when its connection is to end.
 
-use std::pin::pin;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use tokio::sync::{mpsc, watch};
-use tokio_stream::{Stream, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio_stream::StreamExt as _;
 use tonic::Status as GrpcStatus;
+use tonic::codec::Streaming;
 use tracing::Instrument;
 
+use super::message::Message;
 use super::node::Node;
-use super::registry::{Connection, Connections, OpenConnection, Status};
+use super::registry::{Connection, Connections, OpenConnection, Question, Status};
+use super::server;
 use super::session::Session;
-use super::subscription::{Reaction, Response};
+use super::subscription::{Reaction, Refusal, Response, Variant};
 use super::wire::{Incoming, Wire};
 use crate::snapshot::shared::Shared;
 use crate::snapshot::{Sets, Snapshot};
 use crate::translate::resource::Kind;
 use crate::translate::{self, SidecarInputs};
+use crate::transport::{Peer, is_raised};
 
 /// What all streams have in common.
 #[derive(Clone)]
 pub struct Context {
     pub shared: watch::Receiver<Arc<Shared>>,
     pub connections: Arc<Connections>,
-    /// Set once the server is about to stop: streams end within this time.
-    pub drain: watch::Receiver<Option<Duration>>,
 }
 
 /// A client may name this many resources of a kind.
 const NAMES_MAX: usize = 100_000;
 
+type Messages = mpsc::Sender<Result<Message, GrpcStatus>>;
+
 /// Serves a stream until it ends. `only` is the kind of a per-type service.
 pub async fn serve<W: Wire>(
-    context: Context,
+    context: Arc<Context>,
+    place: OwnedSemaphorePermit,
     only: Option<Kind>,
-    peer: Option<std::net::SocketAddr>,
-    requests: impl Stream<Item = Result<W::Request, GrpcStatus>> + Send,
-    responses: mpsc::Sender<Result<W::Response, GrpcStatus>>,
+    peer: Peer,
+    mut requests: Streaming<W::Request>,
+    messages: Messages,
 ) {
-    let mut requests = pin!(requests);
-    let Some(Ok(first)) = requests.next().await else { return };
-    let first = W::incoming(first);
-    let node = match Node::parse(first.node.as_ref()) {
-        Ok(node) => node,
-        Err(error) => {
-            tracing::warn!(?peer, %error, "refused a client");
-            // The client may be gone already, and then nobody wants to know.
-            _ = responses.send(Err(GrpcStatus::invalid_argument(error.to_string()))).await;
-            return;
+    let end = async {
+        let Some(first) = server::first(&mut requests).await? else { return Ok(Ok(())) };
+        let first = W::incoming(first);
+        let node = Node::parse(first.node.as_ref()).map_err(|error| GrpcStatus::invalid_argument(error.to_string()))?;
+        peer.may_be(first.node.as_ref(), &node, &context.shared.borrow().mesh)?;
+        let span = tracing::info_span!("xds", node = node.id());
+        let conversation = async {
+            tracing::info!(peer = %peer.address, variant = ?W::VARIANT, "connected");
+            let mut stream = NodeStream::new::<W>(&context, only, peer.clone(), node);
+            let end = match stream.take(first) {
+                Ok(()) => stream.run::<W>(&mut requests, &messages).await,
+                Err(status) => Err(status),
+            };
+            tracing::info!(reason = end.as_ref().err().map(GrpcStatus::message), "disconnected");
+            end
+        };
+        Ok::<_, GrpcStatus>(conversation.instrument(span).await)
+    };
+    let status = match end.await {
+        Ok(end) => end.err(),
+        Err(status) => {
+            tracing::warn!(peer = %peer.address, reason = status.message(), "refused a client");
+            Some(status)
         }
     };
-    let span = tracing::info_span!("xds", node = node.id());
-    let end = async {
-        tracing::info!(?peer, variant = ?W::VARIANT, "connected");
-        let mut stream = NodeStream::new::<W>(context, only, peer, node);
-        let end = match stream.take(first) {
-            Ok(()) => stream.run::<W>(requests, &responses).await,
-            Err(status) => Err(status),
-        };
-        tracing::info!(reason = end.as_ref().err().map(GrpcStatus::message), "disconnected");
-        end
-    };
-    if let Err(status) = end.instrument(span).await {
-        _ = responses.send(Err(status)).await;
+    if let Some(status) = status {
+        // The client may be gone already, and then nobody wants to know.
+        _ = messages.send(Err(status)).await;
     }
+    drop(place);
 }
 
 struct NodeStream {
     shared: watch::Receiver<Arc<Shared>>,
-    drain: watch::Receiver<Option<Duration>>,
+    is_ending: watch::Receiver<bool>,
+    questions: mpsc::Receiver<Question>,
     only: Option<Kind>,
     node: Node,
     own: OwnResources,
     session: Session,
     connection: OpenConnection,
+    /// Since when there is something new that the client does not have.
+    behind_since: Option<Instant>,
 }
 
 impl NodeStream {
-    fn new<W: Wire>(context: Context, only: Option<Kind>, peer: Option<std::net::SocketAddr>, node: Node) -> Self {
-        let Context { mut shared, connections, drain } = context;
-        let id = connections.stream_id();
+    fn new<W: Wire>(context: &Context, only: Option<Kind>, peer: Peer, node: Node) -> Self {
+        let mut shared = context.shared.clone();
+        let id = context.connections.stream_id();
         let mut own = OwnResources::default();
         let snapshot = own.snapshot(&node, &shared.borrow_and_update());
-        let connection = connections.open(
-            id,
-            Connection {
-                node: node.clone(),
-                peer,
-                variant: W::VARIANT,
-                since: SystemTime::now(),
-                kinds: std::collections::BTreeMap::new(),
-            },
-        );
-        Self { shared, drain, only, node, own, session: Session::new(W::VARIANT, id, snapshot), connection }
+        let is_ending = peer.is_ending.clone();
+        let (questions_in, questions) = mpsc::channel(1);
+        let connection = Connection {
+            node: node.clone(),
+            peer,
+            variant: W::VARIANT,
+            since: SystemTime::now(),
+            kinds: BTreeMap::new(),
+            questions: questions_in,
+        };
+        let connection = context.connections.open(id, connection);
+        let session = Session::new(W::VARIANT, id, snapshot);
+        Self { shared, is_ending, questions, only, node, own, session, connection, behind_since: None }
     }
 
     async fn run<W: Wire>(
         &mut self,
-        mut requests: std::pin::Pin<&mut (impl Stream<Item = Result<W::Request, GrpcStatus>> + Send)>,
-        responses: &mpsc::Sender<Result<W::Response, GrpcStatus>>,
+        requests: &mut Streaming<W::Request>,
+        messages: &Messages,
     ) -> Result<(), GrpcStatus> {
         let mut slot = None;
-        let mut ends_at: Option<Instant> = None;
         loop {
-            if slot.is_some()
-                && let Some(response) = self.session.next_response(Instant::now())
-                && let Some(slot) = slot.take()
-            {
-                self.note_sent(&response);
-                let slot: mpsc::OwnedPermit<_> = slot;
-                slot.send(Ok(W::outgoing(response)));
-                continue;
+            if slot.is_some() {
+                if let Some(response) = self.session.next_response(Instant::now())
+                    && let Some(slot) = slot.take()
+                {
+                    let slot: mpsc::OwnedPermit<_> = slot;
+                    self.send(response, W::VARIANT, slot)?;
+                    continue;
+                }
+                self.note_convergence();
             }
-            let wake_at = self.session.wake_at(Instant::now()).into_iter().chain(ends_at).min();
+            let wake_at = self.session.wake_at(Instant::now());
             tokio::select! {
-                permit = responses.clone().reserve_owned(), if slot.is_none() => match permit {
+                permit = messages.clone().reserve_owned(), if slot.is_none() => match permit {
                     Ok(permit) => slot = Some(permit),
                     // The client is gone.
                     Err(_) => return Ok(()),
                 },
                 request = requests.next() => match request {
-                    Some(Ok(request)) => self.take(W::incoming(request))?,
-                    // A client that resets its stream is not an error of ours.
-                    Some(Err(_)) | None => return Ok(()),
+                    Some(request) => self.take(W::incoming(request?))?,
+                    None => return Ok(()),
                 },
                 changed = self.shared.changed() => match changed {
-                    Ok(()) => {
-                        let shared = self.shared.borrow_and_update().clone();
-                        self.session.set_snapshot(self.own.snapshot(&self.node, &shared));
-                    }
+                    Ok(()) => self.take_news(),
                     Err(_) => return Err(GrpcStatus::unavailable("the control plane is shutting down")),
                 },
-                Ok(()) = self.drain.changed() => {
-                    // Each stream picks its own moment, so that clients don't come back as a herd.
-                    let within = self.drain.borrow_and_update().unwrap_or_default();
-                    ends_at = Some(Instant::now() + within.mul_f64(random_fraction()));
+                Some(question) = self.questions.recv() => {
+                    // Who asked may have lost patience.
+                    _ = question.send(self.session.held());
                 }
-                () = sleep_until(wake_at) => {
-                    if ends_at.is_some_and(|end| Instant::now() >= end) {
-                        return Ok(());
-                    }
-                }
+                () = is_raised(&mut self.is_ending) => return Ok(()),
+                () = sleep_until(wake_at) => {}
             }
+        }
+    }
+
+    fn take_news(&mut self) {
+        let shared = self.shared.borrow_and_update().clone();
+        self.behind_since = self.behind_since.or(Some(shared.made_at));
+        self.session.set_snapshot(self.own.snapshot(&self.node, &shared));
+    }
+
+    fn send(
+        &mut self,
+        response: Response,
+        variant: Variant,
+        slot: mpsc::OwnedPermit<Result<Message, GrpcStatus>>,
+    ) -> Result<(), GrpcStatus> {
+        let kind = response.kind;
+        let short = kind.short();
+        tracing::debug!(
+            kind = short,
+            version = response.version,
+            resources = response.resources.len(),
+            removed = response.removed.len(),
+            "sent"
+        );
+        let message = Message::of_response(response, variant)?;
+        metrics::counter!("pilot_xds_pushes", "type" => short).increment(1);
+        metrics::histogram!("pilot_xds_config_size_bytes", "type" => short).record(message.bytes_total() as f64);
+        slot.send(Ok(message));
+        self.note_status(kind);
+        Ok(())
+    }
+
+    /// Called when there is nothing to send: is it that the client has everything, or that its answer is waited for?
+    fn note_convergence(&mut self) {
+        if let Some(since) = self.behind_since.take_if(|_| self.session.wake_at(Instant::now()).is_none()) {
+            metrics::histogram!("pilot_proxy_convergence_time").record(since.elapsed().as_secs_f64());
         }
     }
 
     fn take(&mut self, incoming: Incoming) -> Result<(), GrpcStatus> {
         let Incoming { node: _, type_url, request } = incoming;
         let kind = match (self.only, type_url.as_str()) {
-            (Some(only), "") => only,
-            (Some(only), other) if other != only.type_url() => {
-                return Err(GrpcStatus::invalid_argument(format!(
-                    "type_url {other:?} is not what this service serves"
-                )));
+            (Some(only), type_url) => {
+                check_type(only, type_url)?;
+                only
             }
             (None, "") => return Err(GrpcStatus::invalid_argument("type_url is required on an aggregated stream")),
-            _ => match Kind::of(&type_url) {
+            (None, type_url) => match Kind::of(type_url) {
                 Some(kind) => kind,
                 None => {
                     // Clients ask for whatever their builds know; no answer is the answer.
@@ -183,32 +223,17 @@ impl NodeStream {
         match reaction {
             Reaction::Subscribed => tracing::debug!(kind = short, "subscribed"),
             Reaction::Amended => tracing::debug!(kind = short, "subscription changed"),
-            Reaction::Stale => tracing::debug!(kind = short, "ignored a stale nonce"),
+            Reaction::Stale => {
+                metrics::counter!("pilot_xds_expired_nonce", "type" => short).increment(1);
+                tracing::debug!(kind = short, "ignored a stale nonce");
+            }
             Reaction::Accepted => tracing::debug!(kind = short, "accepted"),
-            Reaction::Refused(refusal) => {
+            Reaction::Refused(Refusal { version, reason, resources }) => {
                 metrics::counter!("pilot_total_xds_rejects", "type" => short).increment(1);
-                tracing::warn!(
-                    kind = short,
-                    version = refusal.version,
-                    reason = refusal.reason,
-                    "refused by the proxy"
-                );
+                tracing::warn!(kind = short, version, reason, ?resources, "refused by the proxy");
             }
         }
         self.note_status(kind);
-    }
-
-    fn note_sent(&self, response: &Response) {
-        let kind = response.kind.short();
-        metrics::counter!("pilot_xds_pushes", "type" => kind).increment(1);
-        tracing::debug!(
-            kind,
-            version = response.version,
-            resources = response.resources.len(),
-            removed = response.removed.len(),
-            "sent"
-        );
-        self.note_status(response.kind);
     }
 
     fn note_status(&self, kind: Kind) {
@@ -219,9 +244,19 @@ impl NodeStream {
             acked: subscription.accepted_version().map(ToOwned::to_owned),
             nacked: refusal.map(|refusal| refusal.version.clone()),
             nack_reason: refusal.map(|refusal| refusal.reason.clone()),
+            nacked_resources: refusal
+                .map_or_else(Vec::new, |refusal| refusal.resources.iter().map(ToString::to_string).collect()),
         };
         self.connection.update(kind.short(), status);
     }
+}
+
+/// A per-type service serves requests of its kind, and those that leave it out.
+pub(super) fn check_type(only: Kind, type_url: &str) -> Result<(), GrpcStatus> {
+    if type_url.is_empty() || type_url == only.type_url() {
+        return Ok(());
+    }
+    Err(GrpcStatus::invalid_argument(format!("type_url {type_url:?} is not what this service serves")))
 }
 
 /// A node's own resources, translated again only when what they depend on changed.
@@ -265,11 +300,4 @@ async fn sleep_until(instant: Option<Instant>) {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Between 0 and 1. Only has to differ from stream to stream.
-fn random_fraction() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    let bits = RandomState::new().hash_one(0);
-    (bits >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -64,6 +64,26 @@ pub struct Refusal {
     /// The version that was refused.
     pub version: String,
     pub reason: String,
+    /// The resources that the reason mentions; none where it mentions none.
+    pub resources: Vec<Arc<str>>,
+}
+
+/// A resource that a client wants, and how it stands with it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub name: Arc<str>,
+    /// What it was sent last, or is to be sent; `None` where there is no such resource.
+    pub resource: Option<Arc<Resource>>,
+    pub state: HeldState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldState {
+    NotSent,
+    /// It has not accepted it yet, or has an older one.
+    Stale,
+    Synced,
+    Refused,
 }
 
 /// A response to be sent; the session adds the nonce.
@@ -125,6 +145,8 @@ pub struct Subscription {
     in_line: bool,
     accepted: Option<String>,
     refused: Option<Refusal>,
+    /// What the client refused, by name, and was not sent again since. Empty unless `refused` is set.
+    failed: HashSet<Arc<str>>,
 }
 
 /// The response on its way, or the last one.
@@ -134,6 +156,8 @@ struct Sent {
     version: String,
     at: Instant,
     answered: bool,
+    /// What was sent since the last answer; empty once it is answered.
+    names: Vec<Arc<str>>,
 }
 
 impl Subscription {
@@ -152,6 +176,7 @@ impl Subscription {
             in_line: false,
             accepted: None,
             refused: None,
+            failed: HashSet::new(),
         }
     }
 
@@ -242,6 +267,7 @@ impl Subscription {
 
     fn forget(&mut self, name: &str) {
         self.sent.remove(name);
+        self.failed.remove(name);
         self.resend.remove(name);
         self.asked.remove(name);
     }
@@ -250,19 +276,24 @@ impl Subscription {
         let Some(last) = self.last.as_mut().filter(|last| last.nonce == nonce) else {
             return Reaction::Stale;
         };
-        last.answered = true;
-        match error {
-            None => {
-                self.accepted = Some(last.version.clone());
+        let is_repeated = std::mem::replace(&mut last.answered, true);
+        let names = std::mem::take(&mut last.names);
+        let Some(reason) = error else {
+            self.accepted = Some(last.version.clone());
+            if self.failed.is_empty() {
                 self.refused = None;
-                Reaction::Accepted
             }
-            Some(reason) => {
-                let refusal = Refusal { version: last.version.clone(), reason };
-                self.refused = Some(refusal.clone());
-                Reaction::Refused(refusal)
-            }
+            return Reaction::Accepted;
+        };
+        if is_repeated && self.refused.as_ref().is_some_and(|refused| refused.reason == reason) {
+            return Reaction::Amended;
         }
+        let version = last.version.clone();
+        let resources = names.iter().filter(|name| mentions(&reason, name)).cloned().collect::<Vec<_>>();
+        self.failed.extend(if resources.is_empty() { names } else { resources.clone() });
+        let refusal = Refusal { version, reason, resources };
+        self.refused = Some(refusal.clone());
+        Reaction::Refused(refusal)
     }
 
     /// Has a resource sent again, though it did not change: the client lost it with what it belonged to.
@@ -316,6 +347,34 @@ impl Subscription {
         self.refused.as_ref()
     }
 
+    /// Each resource that the client wants of a view, sorted by name.
+    pub fn held(&self, view: &View) -> Vec<Held> {
+        let under_way = self.last.iter().flat_map(|last| &last.names).map(|name| &**name).collect::<HashSet<&str>>();
+        let describe = |name: Arc<str>, newest: Option<&Arc<Resource>>| {
+            let Some(version) = self.sent.version_of(&name) else {
+                return Held { name, resource: newest.cloned(), state: HeldState::NotSent };
+            };
+            let is_newest = newest.is_some_and(|newest| Version::of(newest) == version);
+            let state = if self.failed.contains(&name) {
+                HeldState::Refused
+            } else if is_newest && !under_way.contains(&*name) {
+                HeldState::Synced
+            } else {
+                HeldState::Stale
+            };
+            let shown = self.compared.lookup(&name).filter(|shown| Version::of(shown) == version).or(newest);
+            Held { resource: shown.cloned(), name, state }
+        };
+        let mut held = if self.interest.is_wildcard() {
+            view.iter().map(|resource| describe(resource.name.clone(), Some(resource))).collect::<Vec<_>>()
+        } else {
+            let named = self.interest.names().iter().map(|name| (name, view.lookup(name)));
+            named.map(|(name, newest)| describe(name.as_str().into(), newest)).collect()
+        };
+        held.sort_by(|a, b| a.name.cmp(&b.name));
+        held
+    }
+
     /// The response that brings the client in line with a view, as far as `scope` goes, if there is anything to say.
     /// Marks it as sent.
     pub fn respond(
@@ -361,7 +420,10 @@ impl Subscription {
         let resources = if self.is_whole_state() { self.whole_state(view, &difference.kept) } else { difference.news };
         (self.compared, self.in_line, self.kept) = (view.clone(), in_line, difference.kept);
         self.must_answer = false;
-        self.last = Some(Sent { nonce: nonce.to_owned(), version: version.clone(), at: now, answered: false });
+        let mut names = self.last.take().map(|last| last.names).unwrap_or_default();
+        names.extend(resources.iter().map(|resource| resource.name.clone()));
+        names.iter().for_each(|name| _ = self.failed.remove(name));
+        self.last = Some(Sent { nonce: nonce.to_owned(), version: version.clone(), at: now, answered: false, names });
         let response = Response { kind: self.kind, nonce: nonce.to_owned(), version, resources, removed };
         Some(Sending { response, changed, added })
     }
@@ -431,6 +493,20 @@ impl Subscription {
     }
 }
 
+/// Whether a text holds a name that is not part of a longer one.
+fn mentions(text: &str, name: &str) -> bool {
+    let of_names = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'|' | b'/');
+    // A dot belongs to a name only between its labels; at the end of a sentence it does not.
+    let goes_on = |rest: &[u8]| match rest {
+        [b'.', next, ..] | [next, ..] => of_names(*next),
+        [] => false,
+    };
+    text.match_indices(name).any(|(start, _)| {
+        let (before, after) = (&text.as_bytes()[..start], &text.as_bytes()[start + name.len()..]);
+        !before.last().is_some_and(|byte| of_names(*byte) || *byte == b'.') && !goes_on(after)
+    })
+}
+
 /// Resources by name, each with its version, and the version of them all.
 #[derive(Debug, Default)]
 struct Holdings {
@@ -480,4 +556,21 @@ struct Difference {
     kept: Vec<Arc<Resource>>,
     /// Something remains to be said later.
     deferred: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mentions;
+
+    #[test]
+    fn a_name_within_a_longer_one_is_not_meant() {
+        let a = "outbound|80||a.shop";
+        for text in ["outbound|80||a.shop: bad", "Error: 'outbound|80||a.shop'.", "no good is outbound|80||a.shop."] {
+            assert!(mentions(text, a), "{text}");
+        }
+        for text in ["outbound|80||a.shop.svc: bad", "outbound|80||a.shop-b: bad", "xoutbound|80||a.shop", ""] {
+            assert!(!mentions(text, a), "{text}");
+        }
+        assert!(mentions("a.shop.svc and a.shop", "a.shop"));
+    }
 }

@@ -1,12 +1,9 @@
-//! The two variants of xDS as messages: requests into what a session understands, its responses into messages.
+//! The two variants of xDS as messages: requests into what a session understands.
 
 use weft_xds::pb::envoy::config::core::v3::Node;
-use weft_xds::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource as XdsResource,
-};
+use weft_xds::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 
-use super::subscription::{Request, RequestNames, Response, Variant};
-use crate::snapshot::version::Version;
+use super::subscription::{Request, RequestNames, Variant};
 
 /// A request of either variant.
 #[derive(Debug)]
@@ -19,12 +16,10 @@ pub struct Incoming {
 
 /// One variant of the protocol.
 pub trait Wire: Send + 'static {
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+    type Request: prost::Message + Default + 'static;
     const VARIANT: Variant;
 
     fn incoming(request: Self::Request) -> Incoming;
-    fn outgoing(response: Response) -> Self::Response;
 }
 
 pub struct StateOfTheWorld;
@@ -35,7 +30,6 @@ pub struct Delta;
 
 impl Wire for StateOfTheWorld {
     type Request = DiscoveryRequest;
-    type Response = DiscoveryResponse;
     const VARIANT: Variant = Variant::StateOfTheWorld;
 
     fn incoming(request: DiscoveryRequest) -> Incoming {
@@ -55,21 +49,10 @@ impl Wire for StateOfTheWorld {
             request: Request { nonce: response_nonce, error, names: RequestNames::All(resource_names) },
         }
     }
-
-    fn outgoing(response: Response) -> DiscoveryResponse {
-        DiscoveryResponse {
-            version_info: response.version,
-            resources: response.resources.iter().map(|resource| resource.body.clone()).collect(),
-            type_url: response.kind.type_url().to_owned(),
-            nonce: response.nonce,
-            ..DiscoveryResponse::default()
-        }
-    }
 }
 
 impl Wire for Delta {
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
     const VARIANT: Variant = Variant::Delta;
 
     fn incoming(request: DeltaDiscoveryRequest) -> Incoming {
@@ -91,22 +74,5 @@ impl Wire for Delta {
         };
         let error = error_detail.map(|status| status.message);
         Incoming { node, type_url, request: Request { nonce: response_nonce, error, names } }
-    }
-
-    fn outgoing(response: Response) -> DeltaDiscoveryResponse {
-        let resource = |resource: &std::sync::Arc<crate::translate::resource::Resource>| XdsResource {
-            name: resource.name.to_string(),
-            version: Version::of(resource).to_string(),
-            resource: Some(resource.body.clone()),
-            ..XdsResource::default()
-        };
-        DeltaDiscoveryResponse {
-            system_version_info: response.version,
-            resources: response.resources.iter().map(resource).collect(),
-            type_url: response.kind.type_url().to_owned(),
-            removed_resources: response.removed,
-            nonce: response.nonce,
-            ..DeltaDiscoveryResponse::default()
-        }
     }
 }

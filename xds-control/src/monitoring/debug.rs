@@ -22,7 +22,7 @@ pub struct ProxyStatus {
     /// `NAME.NAMESPACE` of its pod; the node id of an application without sidecar.
     pub proxy: String,
     pub node_id: String,
-    /// The identity of its workload, where the workload is known.
+    /// The identity that it proved, or else that of its workload, where the workload is known.
     pub identity: Option<String>,
     pub peer: Option<String>,
     /// `sotw` or `delta`.
@@ -71,12 +71,13 @@ pub(super) fn syncz(connections: &Connections, shared: &Shared, trust_domain: &s
             let status = SyncStatus::of(&versions);
             (kind.to_owned(), KindStatus { versions, status })
         });
+        let proven = connection.peer.identity.as_ref().map(ToString::to_string);
         let workload = connection.node.pod().and_then(|pod| shared.mesh.workloads.get(pod));
         ProxyStatus {
             proxy: connection.node.name(),
-            identity: workload.map(|workload| identity(workload, trust_domain)),
+            identity: proven.or_else(|| workload.map(|workload| identity(workload, trust_domain))),
             node_id: connection.node.id().to_owned(),
-            peer: connection.peer.map(|peer| peer.to_string()),
+            peer: Some(connection.peer.address.to_string()),
             variant: match connection.variant {
                 Variant::StateOfTheWorld => "sotw".to_owned(),
                 Variant::Delta => "delta".to_owned(),
@@ -134,7 +135,7 @@ pub(super) fn config_dump(node: &Node, shared: &Shared) -> Result<ConfigDump, Fi
             dumped.push(DumpedResource {
                 name: resource.name.to_string(),
                 version: crate::snapshot::version::Version::of(resource).to_string(),
-                resource: any_to_value(&resource.body, FieldNames::Proto)?,
+                resource: any_to_value(&resource.any(), FieldNames::Proto)?,
             });
         }
         dumped.sort_by(|a, b| a.name.cmp(&b.name));

@@ -42,10 +42,10 @@ pub fn check(snapshot: &Snapshot) -> Result<Vec<Dangling>, FieldError> {
 /// The names that one resource refers to.
 pub fn references(resource: &Resource) -> Result<Vec<(Kind, String)>, FieldError> {
     Ok(match resource.kind {
-        Kind::Cluster => of_cluster(&unpack(&resource.body)?),
-        Kind::Endpoints => Vec::new(),
-        Kind::Listener => of_listener(&unpack(&resource.body)?)?,
-        Kind::Route => of_routes(&unpack(&resource.body)?),
+        Kind::Cluster => of_cluster(&resource.unpack()?),
+        Kind::Endpoints | Kind::Secret | Kind::ExtensionConfig => Vec::new(),
+        Kind::Listener => of_listener(&resource.unpack()?)?,
+        Kind::Route => of_routes(&resource.unpack()?),
     })
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use super::{ResourceSet, Sets};
 use crate::model::ObjectName;
@@ -15,6 +16,8 @@ use crate::translate::{self, MeshSettings};
 /// What everyone who serves nodes looks at: a mesh and its translation.
 #[derive(Debug)]
 pub struct Shared {
+    /// When the change came that led to this.
+    pub made_at: Instant,
     pub mesh: Arc<Mesh>,
     pub settings: Arc<MeshSettings>,
     /// For sidecars.
@@ -24,7 +27,7 @@ pub struct Shared {
 
 impl Shared {
     fn new(mesh: Arc<Mesh>, settings: Arc<MeshSettings>, sets: Sets) -> Self {
-        Self { mesh, settings, sets, proxyless: OnceLock::new() }
+        Self { made_at: Instant::now(), mesh, settings, sets, proxyless: OnceLock::new() }
     }
 
     /// For applications without a sidecar. Translated when the first of them asks: most meshes have none.

@@ -11,6 +11,9 @@ use crate::translate::resource::Resource;
 pub struct Version(u64);
 
 impl Version {
+    /// The length of what `Display` writes.
+    pub const TEXT_BYTES: usize = 16;
+
     pub fn of(resource: &Resource) -> Self {
         Self(resource.hash)
     }
@@ -28,7 +31,7 @@ impl Version {
 
     /// What a peer says that it has; `None` is not one of ours.
     pub fn parse(text: &str) -> Option<Self> {
-        u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16).map(Self)
+        u64::from_str_radix(text, 16).ok().filter(|_| text.len() == Self::TEXT_BYTES).map(Self)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Name;
 use weft_xds::pb::envoy::config::cluster::v3::Cluster;
 use weft_xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use weft_xds::pb::envoy::config::listener::v3::Listener;
 use weft_xds::pb::envoy::config::route::v3::RouteConfiguration;
 use weft_xds::pb::google::protobuf::Any;
-use weft_xds::{canonical, type_url};
+use weft_xds::{FieldError, any, canonical, type_url};
 
 /// The resource kinds that are served, in the order in which a change is sent: make before break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,10 +18,13 @@ pub enum Kind {
     Endpoints,
     Listener,
     Route,
+    Secret,
+    ExtensionConfig,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+    pub const ALL: [Self; 6] =
+        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::Secret, Self::ExtensionConfig];
 
     pub fn of(type_url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
@@ -32,6 +36,8 @@ impl Kind {
             Self::Endpoints => type_url::CLUSTER_LOAD_ASSIGNMENT,
             Self::Listener => type_url::LISTENER,
             Self::Route => type_url::ROUTE_CONFIGURATION,
+            Self::Secret => type_url::SECRET,
+            Self::ExtensionConfig => type_url::EXTENSION_CONFIG,
         }
     }
 
@@ -42,6 +48,8 @@ impl Kind {
             Self::Endpoints => "eds",
             Self::Listener => "lds",
             Self::Route => "rds",
+            Self::Secret => "sds",
+            Self::ExtensionConfig => "ecds",
         }
     }
 
@@ -57,7 +65,8 @@ pub struct Resource {
     pub name: Arc<str>,
     /// Of the canonical bytes: equal content has equal hashes on every replica.
     pub hash: u64,
-    pub body: Any,
+    /// The encoded message; its type is the kind's. Shared by all who are sent it.
+    pub body: Bytes,
 }
 
 impl Resource {
@@ -78,6 +87,14 @@ impl Resource {
     }
 
     fn new<T: Name>(kind: Kind, name: &str, message: &T) -> Self {
-        Self { kind, name: name.into(), hash: canonical::hash(message), body: weft_xds::any::pack(message) }
+        Self { kind, name: name.into(), hash: canonical::hash(message), body: message.encode_to_vec().into() }
+    }
+
+    pub fn any(&self) -> Any {
+        Any { type_url: self.kind.type_url().to_owned(), value: self.body.to_vec() }
+    }
+
+    pub fn unpack<T: Name + Default>(&self) -> Result<T, FieldError> {
+        any::unpack(&self.any())
     }
 }

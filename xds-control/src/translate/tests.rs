@@ -46,7 +46,7 @@ fn node(id: &str) -> Node {
 fn render(snapshot: &Snapshot, kind: Kind) -> String {
     let mut text = String::new();
     for resource in snapshot.view(kind).iter() {
-        let value = any_to_value(&resource.body, FieldNames::Proto).unwrap();
+        let value = any_to_value(&resource.any(), FieldNames::Proto).unwrap();
         let yaml = serde_saphyr::to_string(&value).unwrap();
         writeln!(text, "--- # {}\n{yaml}", resource.name).unwrap();
     }
@@ -106,12 +106,13 @@ fn everything_obeys_the_rules_of_its_messages() {
     use weft_xds::pb::envoy::config::{cluster, endpoint, listener, route};
     for kind in Kind::ALL {
         for resource in snapshot(settings()).view(kind).iter() {
-            let body = &resource.body;
+            let body = &resource.any();
             match kind {
                 Kind::Cluster => _ = unpack_valid::<cluster::v3::Cluster>(body).unwrap(),
                 Kind::Endpoints => _ = unpack_valid::<endpoint::v3::ClusterLoadAssignment>(body).unwrap(),
                 Kind::Listener => _ = unpack_valid::<listener::v3::Listener>(body).unwrap(),
                 Kind::Route => _ = unpack_valid::<route::v3::RouteConfiguration>(body).unwrap(),
+                Kind::Secret | Kind::ExtensionConfig => panic!("{body:?}"),
             }
         }
     }
@@ -137,12 +138,12 @@ fn a_pod_of_both_families_is_reached_by_both() {
     let shared = shared(MESH, settings());
     let snapshot = snapshot_of(&node("sidecar~10.244.0.11~dual-0.shop~shop.svc.cluster.local"), &shared);
     let outbound =
-        any_to_value(&snapshot.view(Kind::Listener).lookup("virtualOutbound").unwrap().body, FieldNames::Proto);
+        any_to_value(&snapshot.view(Kind::Listener).lookup("virtualOutbound").unwrap().any(), FieldNames::Proto);
     let outbound = outbound.unwrap();
     assert_eq!(outbound["address"]["socket_address"]["address"], "0.0.0.0");
     assert_eq!(outbound["additional_addresses"][0]["address"]["socket_address"]["address"], "::");
     let passthrough = snapshot.view(Kind::Cluster).lookup("InboundPassthroughCluster").unwrap().clone();
-    let passthrough = any_to_value(&passthrough.body, FieldNames::Proto).unwrap();
+    let passthrough = any_to_value(&passthrough.any(), FieldNames::Proto).unwrap();
     assert_eq!(passthrough["upstream_bind_config"]["source_address"]["address"], "127.0.0.6");
     assert_eq!(passthrough["upstream_bind_config"]["extra_source_addresses"][0]["address"]["address"], "::6");
 }

@@ -116,7 +116,7 @@ impl Client {
         match kind {
             Kind::Cluster => self.follow(Kind::Cluster, Kind::Endpoints),
             Kind::Listener => self.follow(Kind::Listener, Kind::Route),
-            Kind::Endpoints | Kind::Route => {}
+            Kind::Endpoints | Kind::Route | Kind::Secret | Kind::ExtensionConfig => {}
         }
     }
 
@@ -264,7 +264,7 @@ fn walk(variant: Variant, seed: u64) {
     fresh.settle(&history);
     for kind in Kind::ALL {
         let of = |client: &Client| {
-            let resources = client.resources[&kind].values();
+            let resources = client.resources.get(&kind).into_iter().flat_map(BTreeMap::values);
             resources.map(|resource| (resource.name.clone(), resource.hash)).collect::<Vec<_>>()
         };
         assert_eq!(of(&client), of(&fresh), "{history}: {kind:?}");

@@ -33,6 +33,7 @@ pub const NODE: &str = "sidecar~10.244.0.10~reviews-0.shop~shop.svc.cluster.loca
 pub struct Control {
     pub folder: TempDir,
     pub xds: SocketAddr,
+    pub xds_tls: Option<SocketAddr>,
     pub monitoring: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -51,21 +52,24 @@ impl Control {
         let manifests = folder.path().to_str().unwrap();
         let mut line = vec!["weft-control", "serve", "--manifests", manifests];
         line.extend(["--plaintext-xds-address", "127.0.0.1:0", "--monitoring-address", "127.0.0.1:0"]);
-        line.extend(["--drain-duration", "200ms"]);
+        if !flags.contains(&"--drain-duration") {
+            line.extend(["--drain-duration", "200ms"]);
+        }
         line.extend(flags);
         let Command::Serve(serve) = Arguments::try_parse_from(line).unwrap().command;
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let server = Server::start(&serve, metrics).await.unwrap();
-        let (xds, monitoring) = (server.xds_address().unwrap(), server.monitoring_address().unwrap());
+        let (xds, monitoring) = (server.plaintext_address().unwrap(), server.monitoring_address().unwrap());
+        let xds_tls = server.tls_address();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let stopped = async {
                 // Dropped or sent: both mean stop.
                 _ = stopped.await;
             };
-            server.run(stopped).await.unwrap();
+            server.run(stopped).await;
         });
-        Self { folder, xds, monitoring, stop: Some(stop), task }
+        Self { folder, xds, xds_tls, monitoring, stop: Some(stop), task }
     }
 
     /// Replaces a file the way that editors do.
@@ -253,7 +257,7 @@ fn referenced(response: &DiscoveryResponse, from: Kind, to: Kind) -> Vec<String>
     use weft_control::translate::resource::Resource;
     let mut names = Vec::new();
     for body in &response.resources {
-        let resource = Resource { kind: from, name: "".into(), hash: 0, body: body.clone() };
+        let resource = Resource { kind: from, name: "".into(), hash: 0, body: body.value.clone().into() };
         names.extend(references(&resource).unwrap().into_iter().filter(|(kind, _)| *kind == to).map(|(_, name)| name));
     }
     names

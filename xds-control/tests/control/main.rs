@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
 
 mod cli;
+mod client_status;
 mod convergence;
 mod harness;
 mod scale;
+mod transport;
 mod xds;

@@ -27,6 +27,7 @@ fn resource((kind, name, content): Item<'_>) -> Resource {
             let virtual_hosts = vec![VirtualHost { name: content, ..VirtualHost::default() }];
             Resource::route(RouteConfiguration { name, virtual_hosts, ..RouteConfiguration::default() })
         }
+        Kind::Secret | Kind::ExtensionConfig => panic!("none are made"),
     }
 }
 
@@ -177,7 +178,7 @@ fn sotw_refusal_is_recorded_and_the_same_is_not_sent_again() {
     client.acknowledge(&good, &[]);
     client.change(&[A2]);
     let bad = client.expect(Kind::Cluster, &["a"]);
-    let refusal = Refusal { version: bad.version.clone(), reason: "bad".to_owned() };
+    let refusal = Refusal { version: bad.version.clone(), reason: "bad".to_owned(), resources: vec![] };
     assert_eq!(client.refuse(Kind::Cluster, &bad.nonce, &[]), Reaction::Refused(refusal.clone()));
     client.expect_nothing();
     client.change(&[A2]);
