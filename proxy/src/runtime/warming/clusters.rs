@@ -111,6 +111,7 @@ impl ClusterSet {
         for received in clusters {
             self.warm(received, Source::Static, now);
         }
+        self.changed = true;
         self.index_assignments();
         self.adopt_known_endpoints(&names);
     }
@@ -253,11 +254,7 @@ impl ClusterSet {
                 let known = self.assignments.get(endpoints).and_then(|entry| entry.received.as_ref());
                 known.map_or_else(Arc::default, |known| known.config.clone())
             });
-            actions.push(Action::ActivateCluster {
-                cluster: received.clone(),
-                assignment,
-                warmed_by,
-            });
+            actions.push(Action::ActivateCluster { cluster: received.clone(), assignment, warmed_by });
             let endpoints = endpoints_key(&received).cloned();
             let before = self.active.insert(name, ActiveCluster { received, source });
             self.changed |= before.as_ref().is_some_and(|before| names_secrets(&before.received));

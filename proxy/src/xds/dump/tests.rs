@@ -116,6 +116,13 @@ fn a_dump_prints_without_secrets_in_envoys_order() {
         .collect();
     assert_eq!(
         types,
-        ["BootstrapConfigDump", "ClustersConfigDump", "EndpointsConfigDump", "ListenersConfigDump", "RoutesConfigDump", "SecretsConfigDump"]
+        [
+            "BootstrapConfigDump",
+            "ClustersConfigDump",
+            "EndpointsConfigDump",
+            "ListenersConfigDump",
+            "RoutesConfigDump",
+            "SecretsConfigDump"
+        ]
     );
 }
