@@ -456,6 +456,7 @@ async fn thousands_of_clusters_start_quickly() {
     stream.answer(ROUTE_CONFIGURATION, "1", "1", &[routes("r", &format!("'{}'", name(CLUSTERS - 1)))]);
     proxy.becomes_ready().await;
     assert_eq!(answered_by(listening).await, "a");
-    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+    // Work that grew with the square would take minutes; a busy machine takes its time for the rest.
+    assert!(begun.elapsed() < DEADLINE * 3, "{:?}", begun.elapsed());
     println!("{CLUSTERS} clusters took {:?}", begun.elapsed());
 }
