@@ -1,33 +1,22 @@
 //! The bootstrap as the command line has it: a file, a text merged over it, and what is said of the node. Stands between
 //! `args` and `server`; what the bootstrap means is `config::bootstrap`.
 
-use std::{io, path::Path};
-
-use serde_json::Value;
-use weft_xds::{FieldError, json, pb::envoy::config::bootstrap::v3::Bootstrap as Message, unknown};
+use weft_xds::{FieldError, json, pb::envoy::config::bootstrap::v3::Bootstrap as Message};
 
 use crate::{
-    args::{Args, NodeOverrides, UnknownFields},
-    config::bootstrap::Bootstrap,
+    args::{Args, NodeOverrides},
+    config::{
+        bootstrap::Bootstrap,
+        message_file::{self, MessageFileError},
+    },
 };
-
-/// Some hundred thousand endpoints; a device named by mistake ends here.
-const BOOTSTRAP_BYTES_MAX: u64 = 512 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("At least one of --config-path or --config-yaml should be non-empty")]
     Nothing,
-    #[error("Invalid path: {path}")]
-    Path {
-        path: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{0} is larger than {BOOTSTRAP_BYTES_MAX} bytes")]
-    TooLarge(String),
-    #[error("{0} is not UTF-8 text")]
-    NotText(String),
+    #[error(transparent)]
+    File(#[from] MessageFileError),
     #[error(transparent)]
     Message(#[from] FieldError),
     #[error("--config-yaml: {0}")]
@@ -42,48 +31,16 @@ pub fn load(args: &Args) -> Result<Bootstrap, LoadError> {
     }
     let mut message = Message::default();
     if let Some(path) = &args.config_path {
-        message = from_file(path, args.static_fields)?;
+        message = message_file::parse(path, message_file::bytes(path)?, args.static_fields)?;
     }
     if let Some(text) = text {
-        let over = yaml(text, args.static_fields).map_err(LoadError::Text)?;
+        let over: Message = message_file::yaml(text, args.static_fields).map_err(LoadError::Text)?;
         message = json::merge(&message, &over)?;
     }
     override_node(&mut message, &args.node);
     let bootstrap = Bootstrap::from_proto(message)?;
     bootstrap.check_node()?;
     Ok(bootstrap)
-}
-
-/// By its name a file is YAML, an encoded message (`.pb`), or JSON.
-fn from_file(path: &Path, unknown_fields: UnknownFields) -> Result<Message, LoadError> {
-    let name = || path.display().to_string();
-    let metadata = std::fs::metadata(path).map_err(|source| LoadError::Path { path: name(), source })?;
-    if metadata.len() > BOOTSTRAP_BYTES_MAX {
-        return Err(LoadError::TooLarge(name()));
-    }
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Path { path: name(), source })?;
-    let extension = path.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
-    if extension == "pb" {
-        return Ok(weft_xds::decode(&bytes)?);
-    }
-    let text = String::from_utf8(bytes).map_err(|_| LoadError::NotText(name()))?;
-    Ok(match extension {
-        "yaml" | "yml" => yaml(&text, unknown_fields)?,
-        _ => from_value(json::json_to_value(&text)?, unknown_fields)?,
-    })
-}
-
-fn yaml(text: &str, unknown_fields: UnknownFields) -> Result<Message, FieldError> {
-    from_value(json::yaml_to_value(text)?, unknown_fields)
-}
-
-fn from_value(mut value: Value, unknown_fields: UnknownFields) -> Result<Message, FieldError> {
-    if unknown_fields == UnknownFields::Ignored {
-        for path in unknown::drop_unknown_fields::<Message>(&mut value)? {
-            tracing::warn!(field = path, "ignored a field that is not known");
-        }
-    }
-    json::from_value(&value)
 }
 
 fn override_node(message: &mut Message, node: &NodeOverrides) {
@@ -138,7 +95,7 @@ mod tests {
     fn a_file_is_what_its_name_says() {
         let yaml = "node: {id: a}";
         let (_folder, path) = file("b", yaml);
-        assert!(matches!(load(&args(&["-c", &path])), Err(LoadError::Message(_))), "JSON");
+        assert!(matches!(load(&args(&["-c", &path])), Err(LoadError::File(MessageFileError::Message(_)))), "JSON");
         let (_folder, path) = file("b.yml", yaml);
         assert_eq!(load(&args(&["-c", &path])).expect("YAML").node.id, "a");
         let (_folder, path) = file("b.json", r#"{"node": {"id": "a"}}"#);

@@ -140,7 +140,8 @@ impl Process<'_> {
         let admin_address = bootstrap.admin;
         let server_node = bootstrap.node.clone();
         let (shutdown, shutdown_asked) = watch::channel(false);
-        let mut runtime = runtime::start(bootstrap, publisher, self.registry.clone(), shutdown_asked)?;
+        let mut runtime =
+            runtime::start(bootstrap, publisher, self.registry.clone(), self.args.dynamic_fields, shutdown_asked)?;
         let (quit, mut quit_asked) = mpsc::channel(1);
         let admin = admin::Admin {
             runtime: runtime.queries().clone(),

@@ -4,28 +4,32 @@ use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
 use weft_xds::{
     FieldError, json,
-    pb::envoy::config::{
-        bootstrap::v3::{
-            Admin, Bootstrap as ProtoBootstrap, ClusterManager, LayeredRuntime, RuntimeLayer,
-            bootstrap::{DynamicResources, StaticResources},
-            runtime_layer::LayerSpecifier,
+    pb::envoy::{
+        config::{
+            bootstrap::v3::{
+                Admin, Bootstrap as ProtoBootstrap, ClusterManager, LayeredRuntime, RuntimeLayer,
+                bootstrap::{DynamicResources, StaticResources},
+                runtime_layer::LayerSpecifier,
+            },
+            cluster::v3::Cluster,
+            listener::v3::Listener as ProtoListener,
+            metrics::v3::StatsConfig,
         },
-        cluster::v3::Cluster,
-        listener::v3::Listener as ProtoListener,
-        metrics::v3::StatsConfig,
+        extensions::transport_sockets::tls::v3::Secret as ProtoSecret,
     },
     validate,
 };
 
 pub use weft_xds::pb::envoy::config::core::v3::Node;
 
-pub use crate::config::config_source::{AdsConfig, DiscoverySource};
+pub use crate::config::config_source::{DiscoverySource, SourceOrigin, StreamSource};
 use crate::config::{
     access_log::{AccessLog, AccessLogSink},
     address::socket_addr,
     cluster::{ClusterConfig, Discovery, UpstreamProtocol},
-    field::{self, Result, Within as _, element, refuse, unset, unsupported},
+    field::{self, Result, Within as _, element, refuse, unsupported},
     listener::Listener,
+    tls::Secret,
 };
 
 pub struct Bootstrap {
@@ -33,14 +37,17 @@ pub struct Bootstrap {
     pub message: ProtoBootstrap,
     /// Sent with the first request of each xDS stream.
     pub node: Node,
+    /// What TLS contexts name without a source.
+    pub secrets: Vec<Arc<Secret>>,
     /// None: no admin server.
     pub admin: Option<SocketAddr>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<ClusterConfig>>,
-    pub ads: Option<AdsConfig>,
-    /// Listeners come by ADS.
+    /// The aggregated stream.
+    pub ads: Option<Arc<StreamSource>>,
+    /// Where listeners come from.
     pub lds: Option<DiscoverySource>,
-    /// Clusters come by ADS.
+    /// Where clusters come from.
     pub cds: Option<DiscoverySource>,
 }
 
@@ -57,20 +64,24 @@ impl Bootstrap {
         validate::validate(&message)?;
         let Parts { node, static_resources, dynamic_resources, admin } = Parts::from_proto(message.clone())?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
-        unset(&secrets, "static_resources.secrets")?;
+        let secrets = static_secrets(secrets).within("static_resources")?;
         let clusters = static_clusters(clusters).within("static_resources")?;
         let listeners = static_listeners(listeners, &clusters).within("static_resources")?;
         let Sources { ads, lds, cds } = Sources::from_proto(dynamic_resources).within("dynamic_resources")?;
         if let Some(ads) = &ads {
-            check_ads_cluster(&ads.cluster_name, &clusters).within("dynamic_resources.ads_config")?;
+            check_stream_cluster(&ads.cluster_name, &clusters)
+                .within("grpc_services[0].envoy_grpc.cluster_name")
+                .within("dynamic_resources.ads_config")?;
         }
         let admin = admin.map(admin_address).transpose().within("admin")?.flatten();
-        Ok(Self { message, node, admin, listeners, clusters, ads, lds, cds })
+        let bootstrap = Self { message, node, secrets, admin, listeners, clusters, ads, lds, cds };
+        bootstrap.check_sources()?;
+        Ok(bootstrap)
     }
 
     /// What a control plane must be told, to be asked once the command line had its say about the node.
     pub fn check_node(&self) -> Result<()> {
-        if self.ads.is_none() {
+        if self.ads.is_none() && !self.sources().any(|(_, origin)| matches!(origin, SourceOrigin::Stream(_))) {
             return Ok(());
         }
         for (field, value) in [("node.id", &self.node.id), ("node.cluster", &self.node.cluster)] {
@@ -80,11 +91,50 @@ impl Bootstrap {
         }
         Ok(())
     }
+
+    /// Where resources come from, with the place that says so.
+    fn sources(&self) -> impl Iterator<Item = (String, &SourceOrigin)> {
+        let clusters = self.clusters.iter().enumerate().flat_map(|(index, cluster)| {
+            let place = move || format!("static_resources.clusters[{index}]");
+            cluster.discovered().map(move |discovered| (place(), &discovered.key.origin))
+        });
+        let listeners = self.listeners.iter().enumerate().flat_map(|(index, listener)| {
+            let place = move || format!("static_resources.listeners[{index}]");
+            listener.discovered().map(move |discovered| (place(), &discovered.key.origin))
+        });
+        let own = [("dynamic_resources.lds_config", &self.lds), ("dynamic_resources.cds_config", &self.cds)];
+        let own = own.into_iter().filter_map(|(place, source)| Some((place.to_owned(), &source.as_ref()?.origin)));
+        clusters.chain(listeners).chain(own)
+    }
+
+    /// Streams go to clusters that stand here; secrets without a source stand here too.
+    fn check_sources(&self) -> Result<()> {
+        let named = self.clusters.iter().flat_map(|cluster| cluster.discovered());
+        let named = named.chain(self.listeners.iter().flat_map(|listener| listener.discovered()));
+        for key in named.map(|discovered| &discovered.key).filter(|key| key.origin == SourceOrigin::Bootstrap) {
+            if !self.secrets.iter().any(|secret| secret.name == key.name) {
+                return Err(FieldError::new("static_resources", format!("unknown static secret '{}'", key.name)));
+            }
+        }
+        for (place, origin) in self.sources() {
+            match origin {
+                SourceOrigin::Ads if self.ads.is_none() => {
+                    return Err(FieldError::new("ads", "ads_config is not there")).within(&place);
+                }
+                SourceOrigin::Stream(stream) => {
+                    check_stream_cluster(&stream.cluster_name, &self.clusters).within(&place)?;
+                }
+                SourceOrigin::Bootstrap | SourceOrigin::Ads | SourceOrigin::File(_) => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for Bootstrap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { message: _, node, admin, listeners, clusters, ads, lds, cds } = self; // the message may hold private keys
+        // The message and the secrets may hold private keys.
+        let Self { message: _, node, secrets: _, admin, listeners, clusters, ads, lds, cds } = self;
         f.debug_struct("Bootstrap")
             .field("node", &node.id)
             .field("admin", admin)
@@ -237,7 +287,7 @@ fn static_listeners(messages: Vec<ProtoListener>, clusters: &[Arc<ClusterConfig>
 
 /// Where more configuration comes from.
 struct Sources {
-    ads: Option<AdsConfig>,
+    ads: Option<Arc<StreamSource>>,
     lds: Option<DiscoverySource>,
     cds: Option<DiscoverySource>,
 }
@@ -247,26 +297,32 @@ impl Sources {
         let DynamicResources { lds_config, lds_resources_locator, cds_config, cds_resources_locator, ads_config } =
             message;
         refuse!(lds_resources_locator, cds_resources_locator);
-        let ads = ads_config.map(AdsConfig::from_proto).transpose().within("ads_config")?;
+        let ads = ads_config.map(StreamSource::from_proto).transpose().within("ads_config")?.map(Arc::new);
         let lds = lds_config.map(DiscoverySource::from_proto).transpose().within("lds_config")?;
         let cds = cds_config.map(DiscoverySource::from_proto).transpose().within("cds_config")?;
-        for (field, source) in [("lds_config", &lds), ("cds_config", &cds)] {
-            if source.is_some() && ads.is_none() {
-                return Err(FieldError::new("ads", "ads_config is not there")).within(field);
-            }
-        }
         Ok(Self { ads, lds, cds })
     }
 }
 
-/// The stream is opened before any cluster came by it, and gRPC goes over HTTP/2 alone.
-fn check_ads_cluster(name: &str, clusters: &[Arc<ClusterConfig>]) -> Result<()> {
-    let refusal = |reason| Err(FieldError::new("grpc_services[0].envoy_grpc.cluster_name", reason));
+fn static_secrets(messages: Vec<ProtoSecret>) -> Result<Vec<Arc<Secret>>> {
+    let mut names = HashSet::new();
+    field::each(messages, "secrets", |message| {
+        let secret = Secret::from_proto(message)?;
+        match names.insert(secret.name.clone()) {
+            true => Ok(Arc::new(secret)),
+            false => Err(FieldError::new("name", format!("duplicate secret '{}'", secret.name))),
+        }
+    })
+}
+
+/// A stream is opened before any cluster came by it, and gRPC goes over HTTP/2 alone.
+fn check_stream_cluster(name: &str, clusters: &[Arc<ClusterConfig>]) -> Result<()> {
+    let refusal = |reason| Err(FieldError::new("", reason));
     let Some(cluster) = clusters.iter().find(|cluster| &*cluster.name == name) else {
         return refusal(format!("unknown cluster '{name}'"));
     };
     match (&cluster.discovery, &cluster.protocol) {
-        (Discovery::Eds { .. }, _) => refusal(format!("cluster '{name}' gets its endpoints by the stream it is for")),
+        (Discovery::Eds(_), _) => refusal(format!("cluster '{name}' gets its endpoints by the stream it is for")),
         (Discovery::OriginalDst | Discovery::Aggregate(_), _) => refusal(format!("cluster '{name}' has no endpoints")),
         (Discovery::Static(_) | Discovery::Dns(_), UpstreamProtocol::Http1) => {
             refusal(format!("cluster '{name}' does not speak HTTP/2"))

@@ -21,6 +21,7 @@ use self::{
     load_balancing::LoadBalancingFields,
 };
 use crate::config::{
+    config_source::Discovered,
     field::{self, Extension, Result, Within as _, positive_duration, refuse, without_typed_config},
     http_connection_manager::Http2Options,
     http_protocol::Http1UpstreamOptions,
@@ -225,6 +226,19 @@ impl ClusterConfig {
     /// Whether it is to look its hosts up before it goes live.
     pub fn prepares_itself(&self) -> bool {
         self.wait_for_warm_on_init && matches!(self.discovery, Discovery::Dns(_))
+    }
+
+    pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
+        self.transport_socket.iter()
+    }
+
+    /// What comes apart from it and it waits for.
+    pub fn discovered(&self) -> impl Iterator<Item = &Discovered> {
+        let endpoints = match &self.discovery {
+            Discovery::Eds(assignment) => Some(assignment),
+            Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => None,
+        };
+        endpoints.into_iter().chain(self.tls_contexts().flat_map(|tls| tls.secrets()))
     }
 }
 

@@ -108,7 +108,7 @@ impl FilterChain {
                     let filter = field::element("filters", self.connection_filters.len());
                     table.check_clusters(is_known).within(&format!("{filter}.typed_config.route_config"))
                 }
-                RouteSource::Rds { .. } => Ok(()),
+                RouteSource::Rds(_) => Ok(()),
             },
             NetworkFilter::TcpProxy(_)
             | NetworkFilter::Echo

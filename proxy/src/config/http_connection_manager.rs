@@ -19,7 +19,7 @@ use weft_xds::{
 pub use crate::config::http_protocol::{Http1Options, Http2Options};
 use crate::config::{
     access_log::{AccessLog, Condition},
-    config_source::DiscoverySource,
+    config_source::{Discovered, DiscoverySource},
     field::{
         self, Result, Within as _, duration_or, positive_duration, refuse, required, timeout_or, unset, unsupported,
     },
@@ -87,7 +87,7 @@ pub enum CodecType {
 #[derive(Debug)]
 pub enum RouteSource {
     Inline(Arc<RouteTable>),
-    Rds { route_config_name: Arc<str>, initial_fetch_timeout: Option<Duration> },
+    Rds(Discovered),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,9 +328,8 @@ impl RouteSource {
         if route_config_name.is_empty() {
             return Err(FieldError::new("route_config_name", "value is required"));
         }
-        let DiscoverySource { initial_fetch_timeout } =
-            DiscoverySource::from_proto(required(config_source, "config_source")?).within("config_source")?;
-        Ok(Self::Rds { route_config_name: route_config_name.into(), initial_fetch_timeout })
+        let source = DiscoverySource::from_proto(required(config_source, "config_source")?).within("config_source")?;
+        Ok(Self::Rds(source.resource(route_config_name)))
     }
 }
 

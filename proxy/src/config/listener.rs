@@ -20,8 +20,12 @@ pub use self::{
 };
 use crate::config::{
     access_log::AccessLog,
+    config_source::Discovered,
     field::{self, Result, Within as _, element, refuse, timeout_or},
     filter_chain::{self, FilterChain, FilterChainMatch},
+    http_connection_manager::RouteSource,
+    network_filter::NetworkFilter,
+    tls::DownstreamTls,
 };
 
 #[derive(Debug)]
@@ -167,6 +171,25 @@ impl Listener {
             chain.check_clusters(&is_known).within(&path)?;
         }
         Ok(())
+    }
+
+    pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<DownstreamTls>> {
+        self.all_filter_chains().filter_map(|chain| chain.transport_socket.as_ref())
+    }
+
+    /// What comes apart from it and it waits for.
+    pub fn discovered(&self) -> impl Iterator<Item = &Discovered> {
+        let tables = self.all_filter_chains().filter_map(|chain| match &chain.network_filter {
+            NetworkFilter::HttpConnectionManager(manager) => match &manager.routes {
+                RouteSource::Rds(table) => Some(table),
+                RouteSource::Inline(_) => None,
+            },
+            NetworkFilter::TcpProxy(_)
+            | NetworkFilter::Echo
+            | NetworkFilter::DirectResponse(_)
+            | NetworkFilter::Close => None,
+        });
+        tables.chain(self.tls_contexts().flat_map(|tls| tls.secrets()))
     }
 
     /// Every chain, the default one last.

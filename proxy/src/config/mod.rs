@@ -19,6 +19,7 @@ pub mod http_filter;
 pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
+pub mod message_file;
 pub mod metadata;
 pub mod network_filter;
 pub mod proxy_protocol;

@@ -6,6 +6,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     config::{
+        config_source::ResourceKey,
         filter_chain::FilterChain,
         http_connection_manager::{HttpConnectionManager, RouteSource},
         listener::{ConnectionBalance, Listener, ListenerFilter, ListenerFilterKind},
@@ -70,7 +71,7 @@ impl ActiveListener {
     pub fn new(
         config: Arc<Listener>,
         previous: Option<&ActiveListener>,
-        routes: &dyn Fn(&Arc<str>) -> RouteSlot,
+        routes: &dyn Fn(&ResourceKey) -> RouteSlot,
         registry: &Registry,
     ) -> Arc<ActiveListener> {
         let known: HashMap<u64, &Arc<ActiveChain>> =
@@ -107,28 +108,6 @@ impl ActiveListener {
     pub fn all_chains(&self) -> impl Iterator<Item = &Arc<ActiveChain>> {
         self.chains.iter().chain(&self.default_chain)
     }
-
-    /// The route configurations that its chains fetch by RDS.
-    pub fn rds_names(&self) -> Vec<Arc<str>> {
-        rds_names(&self.config)
-    }
-}
-
-/// As `ActiveListener::rds_names`, of a listener that is not active yet.
-pub fn rds_names(config: &Listener) -> Vec<Arc<str>> {
-    let chains = config.filter_chains.iter().chain(&config.default_filter_chain);
-    chains
-        .filter_map(|chain| match &chain.network_filter {
-            NetworkFilter::HttpConnectionManager(manager) => match &manager.routes {
-                RouteSource::Rds { route_config_name, .. } => Some(route_config_name.clone()),
-                RouteSource::Inline(_) => None,
-            },
-            NetworkFilter::TcpProxy(_)
-            | NetworkFilter::Echo
-            | NetworkFilter::DirectResponse(_)
-            | NetworkFilter::Close => None,
-        })
-        .collect()
 }
 
 /// In their order; one that restores the destination for the hand-off comes last, as in Envoy.
@@ -163,14 +142,14 @@ impl ActiveListenerFilter {
 }
 
 impl ActiveChain {
-    fn new(config: Arc<FilterChain>, routes: &dyn Fn(&Arc<str>) -> RouteSlot, registry: &Registry) -> ActiveChain {
+    fn new(config: Arc<FilterChain>, routes: &dyn Fn(&ResourceKey) -> RouteSlot, registry: &Registry) -> ActiveChain {
         let filter = match &config.network_filter {
             NetworkFilter::HttpConnectionManager(manager) => ActiveFilter::Http(Arc::new(ActiveHttp {
                 routes: match &manager.routes {
                     RouteSource::Inline(table) => {
                         Arc::new(ArcSwapOption::from_pointee(CompiledRoutes::new(table.clone())))
                     }
-                    RouteSource::Rds { route_config_name, .. } => routes(route_config_name),
+                    RouteSource::Rds(table) => routes(&table.key),
                 },
                 stats: registry.http(&manager.stat_prefix),
                 http2_stats: registry.http2.clone(),

@@ -269,7 +269,8 @@ async fn secured(
     stream: TcpStream,
 ) -> io::Result<Stream> {
     let Some(tls) = &chain.transport_socket else { return Ok(Stream::plain(stream)) };
-    let handshake = tokio_rustls::TlsAcceptor::from(tls.config.clone()).accept(stream);
+    let config = tls.config().ok_or_else(|| io::Error::other("Secret is not supplied by SDS"))?;
+    let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
     let accepted = match chain.transport_socket_connect_timeout {
         None => handshake.await,
         Some(timeout) => match tokio::time::timeout(timeout, handshake).await {

@@ -11,12 +11,16 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
-    config::{cluster::ClusterConfig, endpoint::LoadAssignment, listener::Listener, route::RouteTable},
+    config::{
+        cluster::ClusterConfig, config_source::ResourceKey, endpoint::LoadAssignment, listener::Listener,
+        route::RouteTable, tls::Secret,
+    },
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::active::ActiveListener,
     runtime::{
         publish::{BindError, Publisher},
         snapshot::Snapshot,
+        tls_contexts::TlsContexts,
     },
     stats::{ClusterStat, Registry, ServerStat},
     upstream::{background::ClusterEvents, cluster::Cluster},
@@ -30,7 +34,8 @@ pub struct DataPath {
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
-    routes: HashMap<Arc<str>, RouteSlot>,
+    routes: HashMap<ResourceKey, RouteSlot>,
+    tls: TlsContexts,
     pending: Pending,
     /// Until something can receive traffic, thousands of clusters that warm up one by one need not be published one by one.
     serving: bool,
@@ -59,6 +64,7 @@ impl DataPath {
             cluster_events,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
+            tls: TlsContexts::default(),
             pending: Pending::Nothing,
             serving: false,
             closed: false,
@@ -77,6 +83,7 @@ impl DataPath {
     }
 
     pub fn activate_cluster(&mut self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) {
+        config.tls_contexts().for_each(|tls| self.tls.add_upstream(tls));
         let name = config.name.clone();
         let cluster = match self.preparing.remove(&name) {
             Some(prepared) if prepared.config.hash == config.hash => {
@@ -124,14 +131,28 @@ impl DataPath {
     }
 
     /// Visible at once to every listener that names it, so what it routes to is published first.
-    pub fn activate_routes(&mut self, name: &Arc<str>, table: Arc<RouteTable>) {
+    pub fn activate_routes(&mut self, name: &ResourceKey, table: Arc<RouteTable>) {
         self.publish_if_serving();
         slot(&mut self.routes, name).store(Some(Arc::new(CompiledRoutes::new(table))));
     }
 
     /// Connections that still use the table keep it.
-    pub fn remove_routes(&mut self, name: &str) {
+    pub fn remove_routes(&mut self, name: &ResourceKey) {
         self.routes.remove(name);
+    }
+
+    /// Requests by the table find no route until it comes again.
+    pub fn expire_routes(&mut self, name: &ResourceKey) {
+        slot(&mut self.routes, name).store(None);
+    }
+
+    /// TLS handshakes from now on use it.
+    pub fn update_secret(&mut self, key: ResourceKey, secret: Arc<Secret>) {
+        self.tls.update(key, secret);
+    }
+
+    pub fn remove_secret(&mut self, key: &ResourceKey) {
+        self.tls.remove(key);
     }
 
     /// Fails if its addresses cannot be listened on; then nothing changes.
@@ -140,13 +161,14 @@ impl DataPath {
         if !self.closed {
             self.publisher.bind(&config).inspect_err(|_| self.count(ServerStat::ListenerCreateFailure))?;
         }
+        config.tls_contexts().for_each(|tls| self.tls.add_downstream(tls));
         let previous = self.listeners.get(&name).cloned();
         self.count(match previous {
             Some(_) => ServerStat::ListenersModified,
             None => ServerStat::ListenersAdded,
         });
         let slots = std::cell::RefCell::new(&mut self.routes);
-        let slot_of = |name: &Arc<str>| slot(&mut slots.borrow_mut(), name);
+        let slot_of = |name: &ResourceKey| slot(&mut slots.borrow_mut(), name);
         let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats);
         self.listeners.insert(name, listener);
         self.pending = Pending::Snapshot;
@@ -198,6 +220,6 @@ impl DataPath {
     }
 }
 
-fn slot(routes: &mut HashMap<Arc<str>, RouteSlot>, name: &Arc<str>) -> RouteSlot {
+fn slot(routes: &mut HashMap<ResourceKey, RouteSlot>, name: &ResourceKey) -> RouteSlot {
     routes.entry(name.clone()).or_insert_with(|| Arc::new(ArcSwapOption::empty())).clone()
 }

@@ -4,7 +4,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::config::{
-    http_connection_manager::RouteSource, listener::Listener, network_filter::NetworkFilter, route::RouteTable,
+    config_source::{Discovered, ResourceKey},
+    http_connection_manager::RouteSource,
+    listener::Listener,
+    network_filter::NetworkFilter,
+    route::RouteTable,
     tcp_proxy::TcpCluster,
 };
 
@@ -12,11 +16,31 @@ use crate::config::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerNeeds {
     /// Names of route tables that come by themselves.
-    pub route_tables: BTreeSet<Arc<str>>,
+    pub route_tables: BTreeSet<ResourceKey>,
     /// Named by `tcp_proxy` and by route tables that stand in the listener.
     pub clusters: BTreeSet<Arc<str>>,
     /// The longest `initial_fetch_timeout` of the route tables.
     pub fetch_timeout: FetchTimeout,
+    pub secrets: SecretNeeds,
+}
+
+/// Secrets that TLS contexts name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretNeeds {
+    pub keys: BTreeSet<ResourceKey>,
+    /// The longest `initial_fetch_timeout`.
+    pub fetch_timeout: FetchTimeout,
+}
+
+impl SecretNeeds {
+    pub fn of<'a>(secrets: impl Iterator<Item = &'a Discovered>) -> SecretNeeds {
+        let mut needs = SecretNeeds::default();
+        for Discovered { key, initial_fetch_timeout } in secrets {
+            needs.keys.insert(key.clone());
+            needs.fetch_timeout = needs.fetch_timeout.max((*initial_fetch_timeout).into());
+        }
+        needs
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,14 +63,15 @@ impl From<Option<Duration>> for FetchTimeout {
 
 impl ListenerNeeds {
     pub fn of(listener: &Listener) -> ListenerNeeds {
-        let mut needs = ListenerNeeds::default();
+        let secrets = SecretNeeds::of(listener.tls_contexts().flat_map(|tls| tls.secrets()));
+        let mut needs = ListenerNeeds { secrets, ..ListenerNeeds::default() };
         for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
             match &chain.network_filter {
                 NetworkFilter::HttpConnectionManager(manager) => match &manager.routes {
                     RouteSource::Inline(table) => needs.clusters.extend(clusters_of(table)),
-                    RouteSource::Rds { route_config_name, initial_fetch_timeout } => {
-                        needs.route_tables.insert(route_config_name.clone());
-                        needs.fetch_timeout = needs.fetch_timeout.max((*initial_fetch_timeout).into());
+                    RouteSource::Rds(table) => {
+                        needs.route_tables.insert(table.key.clone());
+                        needs.fetch_timeout = needs.fetch_timeout.max(table.initial_fetch_timeout.into());
                     }
                 },
                 NetworkFilter::TcpProxy(proxy) => match &proxy.cluster {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
+    config::config_source::SourceOrigin,
     runtime::{task::Runtime, warming::Source},
     xds::{
-        dump::{self, ConfigDump, EndpointsInDump, Entry, Place},
+        dump::{self, ConfigDump, EndpointsInDump, Entry, Place, SecretEntry},
         kind::ResourceKind,
         resource::Received,
     },
@@ -13,7 +14,7 @@ use crate::{
 
 impl Runtime {
     pub(super) fn config_dump(&self, endpoints: EndpointsInDump) -> ConfigDump {
-        let version = |kind| self.stream.subscription(kind).accepted_version();
+        let version = |kind| self.feeds.accepted_version(kind);
         let (clusters, listeners) = (|| self.cluster_entries(), || self.listener_entries());
         ConfigDump {
             bootstrap: dump::bootstrap(&self.bootstrap.message, self.loaded_at),
@@ -31,6 +32,7 @@ impl Runtime {
                 let tables = self.warming.routes().live().map(|received| entry(received, Place::Active));
                 dump::routes(tables, listeners(), &self.failures)
             },
+            secrets: dump::secrets(self.secret_entries(), &self.failures),
         }
     }
 
@@ -44,6 +46,16 @@ impl Runtime {
         let listeners = self.warming.listeners();
         let active = listeners.active().map(|(received, source)| entry(received, place(source, Place::Active)));
         active.chain(listeners.warming().map(|(received, source)| entry(received, place(source, Place::Warming))))
+    }
+}
+
+impl Runtime {
+    fn secret_entries(&self) -> impl Iterator<Item = SecretEntry<'_>> {
+        self.warming.secrets().slots().map(|(key, received)| SecretEntry {
+            name: &key.name,
+            origin: received.map(|received| Arc::as_ref(&received.origin)),
+            is_static: key.origin == SourceOrigin::Bootstrap,
+        })
     }
 }
 

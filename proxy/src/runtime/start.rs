@@ -9,32 +9,33 @@ use tokio::sync::{mpsc, watch};
 use weft_xds::any;
 
 use crate::{
+    args::UnknownFields,
     config::bootstrap::Bootstrap,
     runtime::{
         RuntimeHandle, RuntimeQueries,
         apply::DataPath,
+        feeds::Feeds,
         handle::HandleEnds,
         publish::Publisher,
-        task::{Runtime, RuntimeError},
+        secret_files::SecretFiles,
+        task::{Inputs, Runtime, RuntimeError},
         warming::{Start, Warming},
     },
     stats::Registry,
     xds::{
         client,
-        connect::{ControlPlane, ControlPlaneError},
+        connect::ControlPlaneError,
         counters::DiscoveryCounters,
+        expiry::Expiries,
         failures::Failures,
         resource::{Origin, Received},
-        sotw::SotwStream,
     },
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the bootstrap names no static cluster '{0}' for its configuration stream")]
-    NoControlPlaneCluster(Arc<str>),
     #[error(transparent)]
-    ControlPlane(#[from] ControlPlaneError),
+    ControlPlane(ControlPlaneError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }
@@ -45,22 +46,25 @@ pub fn start(
     bootstrap: Bootstrap,
     publisher: Publisher,
     stats: Arc<Registry>,
+    unknown_fields: UnknownFields,
     shutdown: watch::Receiver<bool>,
 ) -> Result<RuntimeHandle, StartError> {
-    let control_plane = control_plane(&bootstrap)?;
     let counters = Arc::new(DiscoveryCounters::default());
     let (asking, HandleEnds { queries, initialized }) = RuntimeQueries::new(counters.clone());
     let loaded_at = SystemTime::now();
     let (warming, actions) = Warming::start(start_of(&bootstrap, loaded_at), Instant::now());
-    let first_only = bootstrap.ads.as_ref().is_some_and(|ads| ads.set_node_on_first_message_only);
+    let (sender, events) = client::events();
+    let (secret_files, changed_secrets) = SecretFiles::new();
     let (cluster_events, cluster_events_received) = mpsc::unbounded_channel();
     let mut runtime = Runtime {
-        stream: SotwStream::new(bootstrap.node.clone(), first_only),
+        feeds: Feeds::new(&bootstrap, sender),
+        expiries: Expiries::default(),
+        unknown_fields,
+        secret_files,
         bootstrap,
         loaded_at,
         warming,
         data_path: DataPath::new(publisher, stats, cluster_events),
-        requests: None,
         failures: Failures::default(),
         counters,
         initialized,
@@ -70,24 +74,10 @@ pub fn start(
     if let Some(fatal) = runtime.fatal {
         return Err(fatal.into());
     }
-    let events = control_plane.map(|control_plane| {
-        let (sender, events) = client::events();
-        // Ends when the receiver goes, with the task below.
-        tokio::spawn(client::run(control_plane, sender, fastrand::f64));
-        events
-    });
-    let task = tokio::spawn(runtime.run(events, cluster_events_received, queries, shutdown));
+    runtime.feeds.open_aggregated().map_err(StartError::ControlPlane)?;
+    let inputs = Inputs { events, cluster_events: cluster_events_received, changed_secrets, queries, shutdown };
+    let task = tokio::spawn(runtime.run(inputs));
     Ok(RuntimeHandle::new(asking, task))
-}
-
-fn control_plane(bootstrap: &Bootstrap) -> Result<Option<ControlPlane>, StartError> {
-    let Some(ads) = &bootstrap.ads else { return Ok(None) };
-    let cluster = bootstrap
-        .clusters
-        .iter()
-        .find(|cluster| cluster.name == ads.cluster_name)
-        .ok_or_else(|| StartError::NoControlPlaneCluster(ads.cluster_name.clone()))?;
-    Ok(Some(ControlPlane::new(cluster)?))
 }
 
 /// The bootstrap's own resources, with their messages for whoever asks what is there.
@@ -104,9 +94,15 @@ fn start_of(bootstrap: &Bootstrap, loaded_at: SystemTime) -> Start {
         config: config.clone(),
         origin: origin(any::pack(message)),
     });
+    let secrets = bootstrap.secrets.iter().zip(&resources.secrets).map(|(config, message)| Received {
+        name: config.name.clone(),
+        config: config.clone(),
+        origin: origin(any::pack(message)),
+    });
     Start {
         clusters: clusters.collect(),
         listeners: listeners.collect(),
+        secrets: secrets.collect(),
         cds: bootstrap.cds.clone(),
         lds: bootstrap.lds.clone(),
     }

@@ -1,6 +1,6 @@
 //! The way to an upstream: a cluster, a host of it, and as many attempts as the filter may make.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::io::AsyncReadExt as _;
 

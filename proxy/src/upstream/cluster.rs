@@ -51,7 +51,7 @@ impl Cluster {
             Discovery::Static(assignment) => {
                 EndpointSet::new(assignment, balancing, known, |endpoint| Host::new(endpoint, shards))
             }
-            Discovery::Eds { .. } | Discovery::Dns(_) => match known {
+            Discovery::Eds(_) | Discovery::Dns(_) => match known {
                 Some(known) => known.reassessed(balancing),
                 None => EndpointSet::empty(balancing),
             },

@@ -12,10 +12,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
-    config::{
-        cluster::{ClusterConfig, FirstAddresses, FirstFamily},
-        tls::UpstreamTls,
-    },
+    config::cluster::{ClusterConfig, FirstAddresses, FirstFamily},
     net::stream::Stream,
     stats::{ClusterStat, HostStat, WorkerIndex},
     upstream::{cluster::Cluster, host::Host},
@@ -67,9 +64,10 @@ async fn open(config: &ClusterConfig, host: &Host) -> Result<Stream, ConnectErro
     };
     let stream = opened.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
     let Some(tls) = &config.transport_socket else { return Ok(Stream::plain(stream)) };
-    let UpstreamTls { config, sni, .. } = &**tls;
-    let name = sni.clone().unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
-    let connected = tokio_rustls::TlsConnector::from(config.clone()).connect(name, stream).await;
+    let missing = || ConnectError::Tls("Secret is not supplied by SDS".to_owned());
+    let config = tls.config().ok_or_else(missing)?;
+    let name = tls.sni.clone().unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
+    let connected = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
     connected.map(|stream| Stream::tls(stream.into())).map_err(|error| ConnectError::Tls(error.to_string()))
 }
 

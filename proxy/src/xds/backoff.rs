@@ -3,37 +3,30 @@
 
 use std::time::Duration;
 
-/// Envoy's values for its configuration streams.
-pub const BASE_INTERVAL: Duration = Duration::from_millis(500);
-pub const MAX_INTERVAL: Duration = Duration::from_secs(30);
+use crate::config::config_source::ReconnectBackoff;
 
 #[derive(Debug)]
 pub struct Backoff {
-    /// The next wait is drawn from zero to this; at most `MAX_INTERVAL`.
+    bounds: ReconnectBackoff,
+    /// The next wait is drawn from zero to this.
     interval: Duration,
 }
 
 impl Backoff {
-    pub fn new() -> Backoff {
-        Backoff { interval: BASE_INTERVAL }
+    pub fn new(bounds: ReconnectBackoff) -> Backoff {
+        Backoff { bounds, interval: bounds.base_interval }
     }
 
     /// The wait before the next attempt; `random` is drawn evenly from [0, 1).
     pub fn next_wait(&mut self, random: f64) -> Duration {
         let wait = self.interval.mul_f64(random.clamp(0.0, 1.0));
-        self.interval = (self.interval * 2).min(MAX_INTERVAL);
+        self.interval = (self.interval * 2).min(self.bounds.max_interval);
         wait
     }
 
     /// To be called when the control plane answered: merely connecting is no proof that it is well.
     pub fn reset(&mut self) {
-        self.interval = BASE_INTERVAL;
-    }
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::new()
+        self.interval = self.bounds.base_interval;
     }
 }
 
@@ -41,18 +34,21 @@ impl Default for Backoff {
 mod tests {
     use super::*;
 
+    const BOUNDS: ReconnectBackoff =
+        ReconnectBackoff { base_interval: Duration::from_millis(500), max_interval: Duration::from_secs(30) };
+
     #[test]
     fn doubles_to_the_maximum_and_starts_again() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(BOUNDS);
         let waits: Vec<u128> = (0..8).map(|_| backoff.next_wait(1.0).as_millis()).collect();
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
         backoff.reset();
-        assert_eq!(backoff.next_wait(1.0), BASE_INTERVAL);
+        assert_eq!(backoff.next_wait(1.0), BOUNDS.base_interval);
     }
 
     #[test]
     fn spreads_evenly_from_zero() {
-        assert_eq!(Backoff::new().next_wait(0.0), Duration::ZERO);
-        assert_eq!(Backoff::new().next_wait(0.5), Duration::from_millis(250));
+        assert_eq!(Backoff::new(BOUNDS).next_wait(0.0), Duration::ZERO);
+        assert_eq!(Backoff::new(BOUNDS).next_wait(0.5), Duration::from_millis(250));
     }
 }

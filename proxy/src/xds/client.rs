@@ -1,16 +1,27 @@
-//! Carries messages between the control plane and the runtime: keeps one aggregated stream open, and opens it again when
-//! it ends. What to say on it is decided elsewhere (`sotw`).
+//! Carries messages between a control plane and the runtime: keeps one stream open, and opens it again when it ends. What
+//! to say on it is decided elsewhere (`exchange`).
 
-use futures_util::stream;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use http::uri::PathAndQuery;
+use prost::Message;
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
-use weft_xds::pb::envoy::service::discovery::v3::{
-    DiscoveryRequest, DiscoveryResponse, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+use tonic::{
+    Status, Streaming,
+    client::Grpc,
+    metadata::{MetadataKey, MetadataValue},
+    transport::Channel,
 };
+use tonic_prost::ProstCodec;
 
-use crate::xds::{
-    backoff::Backoff,
-    connect::{ConnectError, ControlPlane},
+use crate::{
+    config::config_source::{StreamSource, Variant},
+    xds::{
+        backoff::Backoff,
+        connect::{ConnectError, ControlPlane},
+        exchange::{Request, Response},
+    },
 };
 
 /// Requests that wait to be written. More than the kinds there are: each is either unsent state or in here once or twice.
@@ -24,8 +35,8 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 #[derive(Debug)]
 pub enum StreamEvent {
     /// Requests go in here.
-    Opened(mpsc::Sender<DiscoveryRequest>),
-    Answer(Box<DiscoveryResponse>),
+    Opened(mpsc::Sender<Request>),
+    Answer(Box<Response>),
     Closed(StreamError),
 }
 
@@ -48,71 +59,131 @@ impl From<Status> for StreamError {
 /// The receiver of the runtime is gone: the proxy stops.
 struct Stopped;
 
-/// A channel of the size that `run` needs.
-pub fn events() -> (mpsc::Sender<StreamEvent>, mpsc::Receiver<StreamEvent>) {
+/// One configuration stream and where it goes.
+pub struct Client {
+    pub control_plane: ControlPlane,
+    pub source: Arc<StreamSource>,
+    /// The gRPC method.
+    pub method: &'static str,
+}
+
+/// A channel of the size that `Client::run` needs; `T` is a stream's event and whatever tells streams apart.
+pub fn events<T>() -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
     mpsc::channel(ANSWER_QUEUE)
 }
 
-/// Runs until the receiver of `events` is dropped. `random` draws evenly from [0, 1).
-pub async fn run(control_plane: ControlPlane, events: mpsc::Sender<StreamEvent>, mut random: impl FnMut() -> f64) {
-    let mut backoff = Backoff::new();
-    for attempt in 0.. {
-        let ended = tokio::select! {
-            ended = attempt_stream(&control_plane, attempt, &events, &mut backoff) => ended,
-            () = events.closed() => return,
-        };
-        let closed = match ended {
-            Ok(error) => events.send(StreamEvent::Closed(error)).await,
-            Err(Stopped) => return,
-        };
-        if closed.is_err() {
-            return;
+impl Client {
+    /// Runs until the receiver of `events` is dropped. `tag` tells whose events they are; `random` draws evenly from [0, 1).
+    pub async fn run<T: Copy>(self, tag: T, events: mpsc::Sender<(T, StreamEvent)>, mut random: impl FnMut() -> f64) {
+        let mut backoff = Backoff::new(self.source.backoff);
+        for attempt in 0.. {
+            let ended = tokio::select! {
+                ended = self.attempt(attempt, tag, &events, &mut backoff) => ended,
+                () = events.closed() => return,
+            };
+            let closed = match ended {
+                Ok(error) => events.send((tag, StreamEvent::Closed(error))).await,
+                Err(Stopped) => return,
+            };
+            if closed.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_wait(random())) => {}
+                () = events.closed() => return,
+            }
         }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.next_wait(random())) => {}
-            () = events.closed() => return,
+    }
+
+    /// One stream from connecting to its end, which is the value.
+    async fn attempt<T: Copy>(
+        &self,
+        attempt: usize,
+        tag: T,
+        events: &mpsc::Sender<(T, StreamEvent)>,
+        backoff: &mut Backoff,
+    ) -> Result<StreamError, Stopped> {
+        let channel = match self.control_plane.connect(attempt).await {
+            Ok(channel) => channel,
+            Err(error) => return Ok(error.into()),
+        };
+        let (requests, mut queue) = mpsc::channel(REQUEST_QUEUE);
+        // Before the call: a server may send nothing, not even headers, until it has the first request.
+        events.send((tag, StreamEvent::Opened(requests))).await.map_err(|_| Stopped)?;
+        let outgoing = stream::poll_fn(move |context| queue.poll_recv(context));
+        let mut forward = Forward { tag, events, backoff };
+        match self.source.variant {
+            Variant::StateOfTheWorld => {
+                let outgoing = outgoing.filter_map(|request| async move {
+                    match request {
+                        Request::StateOfTheWorld(request) => Some(request),
+                        Request::Delta(_) => None,
+                    }
+                });
+                match self.call(channel, outgoing).await {
+                    Ok(answers) => forward.all(answers, Response::StateOfTheWorld).await,
+                    Err(status) => Ok(status.into()),
+                }
+            }
+            Variant::Delta => {
+                let outgoing = outgoing.filter_map(|request| async move {
+                    match request {
+                        Request::Delta(request) => Some(request),
+                        Request::StateOfTheWorld(_) => None,
+                    }
+                });
+                match self.call(channel, outgoing).await {
+                    Ok(answers) => forward.all(answers, Response::Delta).await,
+                    Err(status) => Ok(status.into()),
+                }
+            }
         }
+    }
+
+    async fn call<Q, A>(
+        &self,
+        channel: Channel,
+        outgoing: impl Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let answer_bytes_max = self.source.max_receive_message_length.map_or(ANSWER_BYTES_MAX, |limit| limit as usize);
+        let mut grpc =
+            Grpc::new(channel).max_decoding_message_size(answer_bytes_max).max_encoding_message_size(usize::MAX);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut request = tonic::Request::new(outgoing);
+        for (name, value) in &self.source.initial_metadata {
+            let name = MetadataKey::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, MetadataValue::try_from(value.as_str())) {
+                request.metadata_mut().append(name, value);
+            }
+        }
+        let codec = ProstCodec::<Q, A>::default();
+        let answers = grpc.streaming(request, PathAndQuery::from_static(self.method), codec).await?;
+        Ok(answers.into_inner())
     }
 }
 
-/// One stream from connecting to its end, which is the value.
-async fn attempt_stream(
-    control_plane: &ControlPlane,
-    attempt: usize,
-    events: &mpsc::Sender<StreamEvent>,
-    backoff: &mut Backoff,
-) -> Result<StreamError, Stopped> {
-    let channel = match control_plane.connect(attempt).await {
-        Ok(channel) => channel,
-        Err(error) => return Ok(error.into()),
-    };
-    let (requests, mut queue) = mpsc::channel(REQUEST_QUEUE);
-    // Before the call: a server may send nothing, not even headers, until it has the first request.
-    events.send(StreamEvent::Opened(requests)).await.map_err(|_| Stopped)?;
-    let outgoing = stream::poll_fn(move |context| queue.poll_recv(context));
-    let mut client = AggregatedDiscoveryServiceClient::new(channel)
-        .max_decoding_message_size(ANSWER_BYTES_MAX)
-        .max_encoding_message_size(usize::MAX);
-    let answers = match client.stream_aggregated_resources(outgoing).await {
-        Ok(response) => response.into_inner(),
-        Err(status) => return Ok(status.into()),
-    };
-    forward(answers, events, backoff).await
+struct Forward<'a, T> {
+    tag: T,
+    events: &'a mpsc::Sender<(T, StreamEvent)>,
+    backoff: &'a mut Backoff,
 }
 
-async fn forward(
-    mut answers: Streaming<DiscoveryResponse>,
-    events: &mpsc::Sender<StreamEvent>,
-    backoff: &mut Backoff,
-) -> Result<StreamError, Stopped> {
-    loop {
-        match answers.message().await {
-            Ok(Some(answer)) => {
-                backoff.reset();
-                events.send(StreamEvent::Answer(Box::new(answer))).await.map_err(|_| Stopped)?;
+impl<T: Copy> Forward<'_, T> {
+    async fn all<A>(&mut self, mut answers: Streaming<A>, wrap: fn(A) -> Response) -> Result<StreamError, Stopped> {
+        loop {
+            match answers.message().await {
+                Ok(Some(answer)) => {
+                    self.backoff.reset();
+                    let event = StreamEvent::Answer(Box::new(wrap(answer)));
+                    self.events.send((self.tag, event)).await.map_err(|_| Stopped)?;
+                }
+                Ok(None) => return Ok(StreamError::Finished),
+                Err(status) => return Ok(status.into()),
             }
-            Ok(None) => return Ok(StreamError::Finished),
-            Err(status) => return Ok(status.into()),
         }
     }
 }

@@ -25,7 +25,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ControlPlane {
     endpoint: Endpoint,
     connector: Connector,
@@ -35,12 +35,16 @@ pub struct ControlPlane {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
+    #[error("the configuration stream's cluster must be one of the bootstrap's: '{0}' is not there")]
+    Unknown(Arc<str>),
     #[error("cluster '{0}' of the configuration stream must be STATIC")]
     NotStatic(Arc<str>),
     #[error("cluster '{0}' of the configuration stream has no endpoints")]
     NoEndpoints(Arc<str>),
     #[error("cluster '{0}' of the configuration stream must speak HTTP/2")]
     NotHttp2(Arc<str>),
+    #[error("cluster '{0}' of the configuration stream needs secrets that would come by such a stream")]
+    NeedsSecrets(Arc<str>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +56,8 @@ pub struct ConnectError {
 }
 
 impl ControlPlane {
-    pub fn new(cluster: &ClusterConfig) -> Result<ControlPlane, ControlPlaneError> {
+    /// `authority` is empty where it is the cluster's name.
+    pub fn new(cluster: &ClusterConfig, authority: &str) -> Result<ControlPlane, ControlPlaneError> {
         let name = || cluster.name.clone();
         let Discovery::Static(assignment) = &cluster.discovery else {
             return Err(ControlPlaneError::NotStatic(name()));
@@ -69,9 +74,13 @@ impl ControlPlane {
         let connector = Connector {
             bind_v4: cluster.bind_v4,
             bind_v6: cluster.bind_v6,
-            tls: cluster.transport_socket.as_deref().map(Tls::new),
+            tls: match cluster.transport_socket.as_deref() {
+                None => None,
+                Some(tls) => Some(Tls::new(tls).ok_or_else(|| ControlPlaneError::NeedsSecrets(name()))?),
+            },
         };
-        let origin = origin(&cluster.name, connector.tls.is_some());
+        let authority = if authority.is_empty() { &cluster.name } else { authority };
+        let origin = origin(authority, connector.tls.is_some());
         let endpoint = http2_settings(Endpoint::from(origin), options).connect_timeout(cluster.connect_timeout);
         Ok(ControlPlane { endpoint, connector, addresses })
     }
@@ -89,9 +98,9 @@ impl ControlPlane {
 }
 
 /// The `:scheme` and `:authority` of the stream: the cluster's name where it can be one, as in Envoy.
-fn origin(cluster_name: &str, with_tls: bool) -> Uri {
+fn origin(authority: &str, with_tls: bool) -> Uri {
     let scheme = if with_tls { "https" } else { "http" };
-    let named = Uri::builder().scheme(scheme).authority(cluster_name).path_and_query("/").build();
+    let named = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build();
     named.unwrap_or_else(|_| match with_tls {
         true => Uri::from_static("https://control-plane/"),
         false => Uri::from_static("http://control-plane/"),
@@ -129,13 +138,14 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    fn new(tls: &UpstreamTls) -> Tls {
-        let mut config = rustls::ClientConfig::clone(&tls.config);
+    /// None: not all that it needs is there.
+    fn new(tls: &UpstreamTls) -> Option<Tls> {
+        let mut config = rustls::ClientConfig::clone(&*tls.config()?);
         if config.alpn_protocols.is_empty() {
             // RFC 9113 section 3.2: HTTP/2 over TLS is agreed on by ALPN.
             config.alpn_protocols = vec![b"h2".to_vec()];
         }
-        Tls { config: Arc::new(config), server_name: tls.sni.clone() }
+        Some(Tls { config: Arc::new(config), server_name: tls.sni.clone() })
     }
 }
 
@@ -186,7 +196,7 @@ mod tests {
 
     fn control_plane(fields: &str) -> Result<ControlPlane, ControlPlaneError> {
         let message = json::from_yaml(&format!("{{name: c, {fields}}}")).expect("a cluster");
-        ControlPlane::new(&ClusterConfig::from_proto(message).expect("a cluster"))
+        ControlPlane::new(&ClusterConfig::from_proto(message).expect("a cluster"), "")
     }
 
     #[test]

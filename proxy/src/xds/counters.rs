@@ -9,13 +9,14 @@ use crate::xds::kind::ResourceKind;
 
 #[derive(Debug, Default)]
 pub struct DiscoveryCounters {
+    /// Streams that are open.
     connected: AtomicU64,
     clusters_active: AtomicU64,
     clusters_warming: AtomicU64,
     listeners_active: AtomicU64,
     listeners_warming: AtomicU64,
     /// By `ResourceKind::index`.
-    kinds: [KindCounters; 4],
+    kinds: [KindCounters; ResourceKind::COUNT],
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +48,16 @@ pub enum SampleKind {
 
 impl DiscoveryCounters {
     pub fn connected(&self) {
-        self.connected.store(1, Relaxed);
+        self.connected.fetch_add(1, Relaxed);
     }
 
-    /// The stream is lost, or could not be opened: a failed update of every kind that is asked for.
-    pub fn disconnected(&self, asked_for: impl Iterator<Item = ResourceKind>) {
-        self.connected.store(0, Relaxed);
+    /// An open stream is lost.
+    pub fn disconnected(&self) {
+        self.connected.fetch_sub(1, Relaxed);
+    }
+
+    /// A stream is lost or could not be opened, or a file not be read: a failed update of every kind that it is for.
+    pub fn failed(&self, asked_for: impl Iterator<Item = ResourceKind>) {
         for kind in asked_for {
             self.of(kind).update_failure.fetch_add(1, Relaxed);
             self.attempt(kind);
@@ -94,7 +99,6 @@ impl DiscoveryCounters {
     /// and by route table, are summed.
     pub fn samples(&self) -> Vec<Sample> {
         let gauges = [
-            ("control_plane_connected_state", &self.connected),
             ("cluster_manager_active_clusters", &self.clusters_active),
             ("cluster_manager_warming_clusters", &self.clusters_warming),
             ("listener_manager_total_listeners_active", &self.listeners_active),
@@ -105,7 +109,10 @@ impl DiscoveryCounters {
             kind: SampleKind::Gauge,
             value: value.load(Relaxed),
         };
+        let connected = u64::from(self.connected.load(Relaxed) > 0);
         let mut samples: Vec<Sample> = gauges.into_iter().map(gauge).collect();
+        let name = "control_plane_connected_state";
+        samples.insert(0, Sample { name, kind: SampleKind::Gauge, value: connected });
         for kind in ResourceKind::ALL {
             let counters = self.of(kind);
             let values = [
@@ -153,6 +160,7 @@ fn names(kind: ResourceKind) -> &'static [(&'static str, SampleKind); 7] {
         ResourceKind::Endpoints => names_under!("cluster_manager_eds"),
         ResourceKind::Listener => names_under!("listener_manager_lds"),
         ResourceKind::Routes => names_under!("http_rds"),
+        ResourceKind::Secret => names_under!("sds"),
     }
 }
 
@@ -179,7 +187,8 @@ mod tests {
         assert_eq!(value(&counters, "cluster_manager_cds_update_time"), 1234);
         assert_eq!(value(&counters, "listener_manager_lds_update_rejected"), 1);
         assert_eq!(value(&counters, "listener_manager_lds_init_fetch_timeout"), 1);
-        counters.disconnected([ResourceKind::Cluster].into_iter());
+        counters.disconnected();
+        counters.failed([ResourceKind::Cluster].into_iter());
         assert_eq!(value(&counters, "control_plane_connected_state"), 0);
         assert_eq!(value(&counters, "cluster_manager_cds_update_failure"), 1);
         assert_eq!(value(&counters, "listener_manager_lds_update_failure"), 0);

@@ -13,11 +13,12 @@ use weft_xds::{
         envoy::{
             admin::v3::{
                 BootstrapConfigDump, ClustersConfigDump, ConfigDump as ConfigDumpMessage, EndpointsConfigDump,
-                ListenersConfigDump, RoutesConfigDump, UpdateFailureState,
+                ListenersConfigDump, RoutesConfigDump, SecretsConfigDump, UpdateFailureState,
                 clusters_config_dump::{DynamicCluster, StaticCluster},
                 endpoints_config_dump::{DynamicEndpointConfig, StaticEndpointConfig},
                 listeners_config_dump::{DynamicListener, DynamicListenerState, StaticListener},
                 routes_config_dump::{DynamicRouteConfig, StaticRouteConfig},
+                secrets_config_dump::{DynamicSecret, StaticSecret},
             },
             config::{
                 bootstrap::v3::Bootstrap as BootstrapMessage,
@@ -48,6 +49,7 @@ pub struct ConfigDump {
     pub endpoints: Option<EndpointsConfigDump>,
     pub listeners: ListenersConfigDump,
     pub routes: RoutesConfigDump,
+    pub secrets: SecretsConfigDump,
 }
 
 /// Whether a dump shows endpoints: Envoy's `include_eds`.
@@ -72,13 +74,22 @@ pub enum Place {
     Warming,
 }
 
+/// A secret that something names.
+#[derive(Clone, Debug)]
+pub struct SecretEntry<'a> {
+    pub name: &'a Arc<str>,
+    /// None: it did not come yet.
+    pub origin: Option<&'a Origin>,
+    pub is_static: bool,
+}
+
 impl ConfigDump {
     /// In Envoy's order.
     pub fn into_message(self) -> ConfigDumpMessage {
-        let ConfigDump { bootstrap, clusters, endpoints, listeners, routes } = self;
+        let ConfigDump { bootstrap, clusters, endpoints, listeners, routes, secrets } = self;
         let mut configs = vec![any::pack(&bootstrap), any::pack(&clusters)];
         configs.extend(endpoints.as_ref().map(any::pack));
-        configs.extend([any::pack(&listeners), any::pack(&routes)]);
+        configs.extend([any::pack(&listeners), any::pack(&routes), any::pack(&secrets)]);
         ConfigDumpMessage { configs }
     }
 
@@ -221,6 +232,33 @@ pub fn endpoints<'a>(
         })
         .collect();
     EndpointsConfigDump { static_endpoint_configs, dynamic_endpoint_configs }
+}
+
+/// What is in them is left out when it is printed.
+pub fn secrets<'a>(entries: impl Iterator<Item = SecretEntry<'a>>, failures: &Failures) -> SecretsConfigDump {
+    let failures = failures.of(ResourceKind::Secret);
+    let mut dump = SecretsConfigDump::default();
+    for SecretEntry { name, origin, is_static } in entries {
+        let secret = origin.map(|origin| origin.message.clone());
+        let last_updated = origin.map(|origin| timestamp(origin.updated_at));
+        if is_static {
+            dump.static_secrets.push(StaticSecret { name: name.to_string(), last_updated, secret });
+            continue;
+        }
+        let dynamic = DynamicSecret {
+            name: name.to_string(),
+            version_info: origin.map_or("uninitialized", |origin| &origin.version_info).to_owned(),
+            last_updated,
+            secret,
+            error_state: failures.get(name).map(error_state),
+            client_status: 0,
+        };
+        match origin {
+            Some(_) => dump.dynamic_active_secrets.push(dynamic),
+            None => dump.dynamic_warming_secrets.push(dynamic),
+        }
+    }
+    dump
 }
 
 fn sorted<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Vec<Entry<'a>> {

@@ -18,7 +18,7 @@ pub struct Failure {
 #[derive(Debug, Default)]
 pub struct Failures {
     /// By `ResourceKind::index`.
-    kinds: [BTreeMap<Arc<str>, Failure>; 4],
+    kinds: [BTreeMap<Arc<str>, Failure>; ResourceKind::COUNT],
 }
 
 impl Failures {

@@ -1,4 +1,5 @@
 //! An answer of the control plane, decoded: typed resources with what they were made from, or why not. Pure.
+//! The variants of the protocol, and files, differ in how resources are wrapped; from here on they are alike.
 //!
 //! Two kinds of errors, as Envoy treats them. What cannot be decoded, breaks a validation rule of the API or comes twice
 //! refuses the whole answer, and nothing of it is applied. What decodes but asks for something that this proxy does not
@@ -7,7 +8,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use prost::{Message, Name};
@@ -19,16 +20,54 @@ use weft_xds::{
                 cluster::v3::Cluster as ClusterMessage, endpoint::v3::ClusterLoadAssignment,
                 listener::v3::Listener as ListenerMessage, route::v3::RouteConfiguration,
             },
-            service::discovery::v3::{DiscoveryResponse, Resource as ResourceMessage},
+            extensions::transport_sockets::tls::v3::Secret as SecretMessage,
+            service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource as ResourceMessage},
         },
         google::protobuf::Any,
     },
+    unknown,
 };
 
 use crate::{
-    config::{cluster::ClusterConfig, endpoint::LoadAssignment, listener::Listener, route::RouteTable},
-    xds::kind::ResourceKind,
+    args::UnknownFields,
+    config::{
+        cluster::ClusterConfig, config_source::Variant, endpoint::LoadAssignment, field, listener::Listener,
+        route::RouteTable, tls::Secret,
+    },
+    xds::{
+        exchange::{AnswerId, Response},
+        kind::ResourceKind,
+    },
 };
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Parcel {
+    pub type_url: String,
+    version: String,
+    nonce: String,
+    items: Vec<Item>,
+    /// Names that delta says are gone.
+    removed: Vec<Arc<str>>,
+    variant: Variant,
+}
+
+#[derive(Debug)]
+enum Item {
+    /// Of state of the world: bare, or in the protocol's `Resource` wrapper.
+    Any(Any),
+    Wrapped(Box<ResourceMessage>),
+}
+
+/// A resource out of its wrapper.
+struct Opened {
+    /// None: a heartbeat of the resource of this name.
+    message: Option<Any>,
+    /// The wrapper's; may be empty.
+    name: String,
+    version: String,
+    ttl: Option<Duration>,
+}
 
 /// A resource together with the message that it came from.
 #[derive(Debug)]
@@ -64,6 +103,29 @@ pub struct Origin {
 pub struct Answer<T> {
     pub resources: Vec<Received<T>>,
     pub refused: Vec<RefusedResource>,
+    /// Names whose resources stay as they are.
+    pub heartbeats: Vec<Lifetime>,
+    /// Of each of `resources`, in their order.
+    pub lifetimes: Vec<Lifetime>,
+    pub removed: Removed,
+    pub id: AnswerId,
+}
+
+/// How long the resource of this name may stay. None: for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    pub name: Arc<str>,
+    pub ttl: Option<Duration>,
+}
+
+/// What an answer says is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Whatever it does not name, for kinds that come whole. `but` are named by it and not among its good resources:
+    /// what they would have replaced stays.
+    Unnamed { but: HashSet<Arc<str>> },
+    /// Exactly these.
+    These(HashSet<Arc<str>>),
 }
 
 /// A resource that decodes but cannot be used. What it would have replaced stays.
@@ -125,6 +187,17 @@ impl ResourceConfig for Listener {
     }
 }
 
+impl ResourceConfig for Secret {
+    type Message = SecretMessage;
+    const KIND: ResourceKind = ResourceKind::Secret;
+    fn name(message: &SecretMessage) -> &str {
+        &message.name
+    }
+    fn from_message(message: SecretMessage) -> Result<Self, FieldError> {
+        Secret::from_proto(message)
+    }
+}
+
 impl ResourceConfig for RouteTable {
     type Message = RouteConfiguration;
     const KIND: ResourceKind = ResourceKind::Routes;
@@ -151,22 +224,90 @@ impl<'a, T> Known<'a, T> {
     }
 }
 
+impl Parcel {
+    pub fn new(response: Response) -> Parcel {
+        match response {
+            Response::StateOfTheWorld(response) => Parcel::whole(response),
+            Response::Delta(response) => {
+                let DeltaDiscoveryResponse {
+                    system_version_info,
+                    resources,
+                    type_url,
+                    removed_resources,
+                    removed_resource_names: _, // of xdstp, and none is asked for
+                    nonce,
+                    control_plane: _,   // for people
+                    resource_errors: _, // of names that are not there, which the removed ones say too
+                } = response;
+                Parcel {
+                    type_url,
+                    version: system_version_info,
+                    nonce,
+                    items: resources.into_iter().map(|wrapper| Item::Wrapped(Box::new(wrapper))).collect(),
+                    removed: removed_resources.into_iter().map(Arc::from).collect(),
+                    variant: Variant::Delta,
+                }
+            }
+        }
+    }
+
+    /// An answer of state of the world, which is also what files hold.
+    pub fn whole(response: DiscoveryResponse) -> Parcel {
+        let DiscoveryResponse {
+            version_info,
+            resources,
+            canary: _, // for people
+            type_url,
+            nonce,
+            control_plane: _,   // for people
+            resource_errors: _, // as for delta
+        } = response;
+        Parcel {
+            type_url,
+            version: version_info,
+            nonce,
+            items: resources.into_iter().map(Item::Any).collect(),
+            removed: Vec::new(),
+            variant: Variant::StateOfTheWorld,
+        }
+    }
+
+    /// For the acknowledgement of an answer that is refused as a whole.
+    pub fn id(&self) -> AnswerId {
+        AnswerId { version: self.version.clone(), nonce: self.nonce.clone(), ..AnswerId::default() }
+    }
+}
+
 /// Takes the resources out of an answer.
 pub fn decode<T: ResourceConfig>(
-    answer: &mut DiscoveryResponse,
+    parcel: Parcel,
     known: &Known<'_, T>,
+    unknown_fields: UnknownFields,
     now: SystemTime,
 ) -> Result<Answer<T>, AnswerError> {
+    let id = parcel.id();
+    let Parcel { type_url: _, version, nonce: _, items, removed, variant } = parcel;
     let mut names = HashSet::new();
-    let mut decoded = Vec::with_capacity(answer.resources.len());
-    for (index, resource) in std::mem::take(&mut answer.resources).into_iter().enumerate() {
+    let mut decoded = Vec::with_capacity(items.len());
+    let mut heartbeats = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
         let error = |resource: String, reason: String| AnswerError { kind: T::KIND, resource, reason };
         let place = || format!("resources[{index}]");
-        let message = unwrap::<T>(resource).map_err(|cause| error(place(), cause.to_string()))?;
+        let Opened { message, name: outer, version, ttl } =
+            item.open::<T>().map_err(|cause| error(place(), cause.to_string()))?;
+        let Some(message) = message else {
+            heartbeats.push(Lifetime { name: outer.into(), ttl });
+            continue;
+        };
         let entry = match known.0.get(message.value.as_slice()) {
             Some(&received) => Decoded::Known(received.clone()),
             None => {
-                let typed = any::unpack_valid::<T::Message>(&message)
+                let unpacked = match unknown_fields {
+                    UnknownFields::Ignored => Ok(()),
+                    UnknownFields::Refused => unknown::refuse_unknown_fields::<T::Message>(&message.value),
+                };
+                let typed = unpacked
+                    .and_then(|()| any::unpack_valid::<T::Message>(&message))
                     .map_err(|cause| error(name_of::<T>(&message).unwrap_or_else(place), cause.to_string()))?;
                 Decoded::New { name: Arc::from(T::name(&typed)), typed, message }
             }
@@ -175,25 +316,84 @@ pub fn decode<T: ResourceConfig>(
             let name = entry.name();
             return Err(error(name.to_string(), format!("duplicate {} {name} found", singular(T::KIND))));
         }
-        decoded.push(entry);
+        decoded.push(Candidate { entry, outer, version, ttl });
+    }
+    let mut answer = Answer {
+        resources: Vec::with_capacity(decoded.len()),
+        refused: Vec::new(),
+        heartbeats,
+        lifetimes: Vec::new(),
+        removed: Removed::These(removed.iter().cloned().collect()),
+        id: AnswerId { removed, ..id },
+    };
+    for candidate in decoded {
+        answer.add(candidate, &version, variant, now);
+    }
+    // Heartbeats alone say nothing of the others.
+    let is_whole = variant == Variant::StateOfTheWorld && (!names.is_empty() || answer.heartbeats.is_empty());
+    if is_whole {
+        let refused = answer.refused.iter().map(|refused| &refused.name);
+        let but = refused.chain(answer.heartbeats.iter().map(|beat| &beat.name)).cloned().collect();
+        answer.removed = Removed::Unnamed { but };
+    }
+    Ok(answer)
+}
+
+struct Candidate<T: ResourceConfig> {
+    entry: Decoded<T>,
+    /// The wrapper's.
+    outer: String,
+    version: String,
+    ttl: Option<Duration>,
+}
+
+impl<T: ResourceConfig> Answer<T> {
+    fn add(&mut self, candidate: Candidate<T>, answer_version: &str, variant: Variant, now: SystemTime) {
+        let Candidate { entry, outer, version, ttl } = candidate;
+        let received = match entry {
+            Decoded::Known(received) => received,
+            Decoded::New { name, typed, message } => {
+                let version_info = match variant {
+                    Variant::StateOfTheWorld => answer_version.to_owned(),
+                    Variant::Delta => version.clone(),
+                };
+                let origin = Arc::new(Origin { version_info, message, updated_at: now });
+                match T::from_message(typed) {
+                    Ok(config) => Received { name, config: Arc::new(config), origin },
+                    Err(error) => {
+                        self.refused.push(RefusedResource { name, reason: error.to_string(), origin });
+                        return;
+                    }
+                }
+            }
+        };
+        if variant == Variant::Delta {
+            let name = if outer.is_empty() { received.name.clone() } else { outer.into() };
+            self.id.applied.push((name, version));
+        }
+        self.lifetimes.push(Lifetime { name: received.name.clone(), ttl });
+        self.resources.push(received);
     }
 
-    let mut outcome = Answer { resources: Vec::with_capacity(decoded.len()), refused: Vec::new() };
-    for entry in decoded {
-        let (name, typed, message) = match entry {
-            Decoded::Known(received) => {
-                outcome.resources.push(received);
-                continue;
+    /// Takes out the resources that `refuse` has a reason against.
+    pub fn refuse_where(&mut self, refuse: impl Fn(&T) -> Option<String>) {
+        let mut refused = Vec::new();
+        self.resources.retain(|received| match refuse(&received.config) {
+            None => true,
+            Some(reason) => {
+                refused.push(received.refused(reason));
+                false
             }
-            Decoded::New { name, typed, message } => (name, typed, message),
-        };
-        let origin = Arc::new(Origin { version_info: answer.version_info.clone(), message, updated_at: now });
-        match T::from_message(typed) {
-            Ok(config) => outcome.resources.push(Received { name, config: Arc::new(config), origin }),
-            Err(error) => outcome.refused.push(RefusedResource { name, reason: error.to_string(), origin }),
+        });
+        for refused in refused {
+            self.lifetimes.retain(|life| life.name != refused.name);
+            self.id.applied.retain(|(name, _)| *name != refused.name);
+            if let Removed::Unnamed { but } = &mut self.removed {
+                but.insert(refused.name.clone());
+            }
+            self.refused.push(refused);
         }
     }
-    Ok(outcome)
 }
 
 /// What the control plane is told about resources that were refused one by one, in Envoy's words.
@@ -224,32 +424,45 @@ impl<T: ResourceConfig> Decoded<T> {
     }
 }
 
-/// A resource may come bare or in the protocol's `Resource` wrapper.
-fn unwrap<T: ResourceConfig>(resource: Any) -> Result<Any, FieldError> {
-    let resource = if any::type_name(&resource) == ResourceMessage::full_name() {
-        let ResourceMessage {
-            // Names, versions and cache hints matter to the delta variant and to other clients' caches.
-            name: _,
-            resource_name: _,
-            aliases: _,
-            version: _,
-            cache_control: _,
-            metadata: _,
-            resource,
-            ttl,
-        } = any::unpack_valid::<ResourceMessage>(&resource)?;
-        if ttl.is_some() {
-            return Err(FieldError::new("ttl", "not supported"));
+impl Item {
+    fn open<T: ResourceConfig>(self) -> Result<Opened, FieldError> {
+        let opened = match self {
+            Item::Any(message) if any::type_name(&message) == ResourceMessage::full_name() => {
+                Opened::unwrap(any::unpack_valid::<ResourceMessage>(&message)?)?
+            }
+            Item::Any(message) => {
+                Opened { message: Some(message), name: String::new(), version: String::new(), ttl: None }
+            }
+            Item::Wrapped(wrapper) => Opened::unwrap(*wrapper)?,
+        };
+        match &opened.message {
+            Some(message) if message.type_url != T::KIND.type_url() => {
+                let reason =
+                    format!("type {} does not match the answer's type {}", message.type_url, T::KIND.type_url());
+                Err(FieldError::new("type_url", reason))
+            }
+            _ => Ok(opened),
         }
-        resource.ok_or_else(|| FieldError::new("resource", "value is required"))?
-    } else {
-        resource
-    };
-    if resource.type_url != T::KIND.type_url() {
-        let reason = format!("type {} does not match the answer's type {}", resource.type_url, T::KIND.type_url());
-        return Err(FieldError::new("type_url", reason));
     }
-    Ok(resource)
+}
+
+impl Opened {
+    fn unwrap(wrapper: ResourceMessage) -> Result<Opened, FieldError> {
+        let ResourceMessage {
+            name,
+            resource_name: _, // of xdstp, and none is asked for
+            aliases: _,       // of on-demand virtual hosts
+            version,
+            resource: message,
+            ttl,
+            cache_control: _, // for caches between, as the next
+            metadata: _,
+        } = wrapper;
+        if message.is_none() && name.is_empty() {
+            return Err(FieldError::new("resource", "value is required"));
+        }
+        Ok(Opened { message, name, version, ttl: field::positive_duration(ttl, "ttl")? })
+    }
 }
 
 /// The name of a resource that breaks a rule, if it can be read at all.
@@ -265,6 +478,7 @@ fn singular(kind: ResourceKind) -> &'static str {
         ResourceKind::Endpoints => "endpoint assignment",
         ResourceKind::Listener => "listener",
         ResourceKind::Routes => "route configuration",
+        ResourceKind::Secret => "secret",
     }
 }
 

@@ -4,16 +4,14 @@
 use std::time::Instant;
 
 use weft_xds::pb::{
-    envoy::{
-        config::core::v3::Node,
-        service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
-    },
+    envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryRequest},
     google::rpc::{Code, Status},
 };
 
 use crate::xds::{
+    exchange::AnswerId,
     kind::ResourceKind,
-    subscription::{Interest, RequestState, Subscription, Verdict},
+    subscription::{Interest, RequestState, StreamState, Subscription, Verdict},
 };
 
 #[derive(Debug)]
@@ -22,15 +20,7 @@ pub struct SotwStream {
     set_node_on_first_message_only: bool,
     state: StreamState,
     /// By `ResourceKind::index`.
-    subscriptions: [Subscription; 4],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StreamState {
-    Closed,
-    /// Nothing was sent yet.
-    Fresh,
-    Running,
+    subscriptions: [Subscription; ResourceKind::COUNT],
 }
 
 impl SotwStream {
@@ -60,8 +50,8 @@ impl SotwStream {
         self.state = StreamState::Closed;
     }
 
-    pub fn answered(&mut self, kind: ResourceKind, answer: &DiscoveryResponse, verdict: Verdict, now: Instant) {
-        self.subscription_mut(kind).answered(answer.version_info.clone(), answer.nonce.clone(), verdict, now);
+    pub fn answered(&mut self, kind: ResourceKind, answer: &AnswerId, verdict: Verdict, now: Instant) {
+        self.subscription_mut(kind).answered(answer.version.clone(), answer.nonce.clone(), verdict, now);
     }
 
     /// When the next request may go, if one is owed and there is a stream to send it on.

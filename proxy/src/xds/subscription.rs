@@ -30,8 +30,53 @@ impl Interest {
         Interest::Names(BTreeSet::new())
     }
 
-    fn is_nothing(&self) -> bool {
+    pub fn is_nothing(&self) -> bool {
         matches!(self, Interest::Names(names) if names.is_empty())
+    }
+
+    pub fn includes(&self, name: &str) -> bool {
+        match self {
+            Interest::Wildcard => true,
+            Interest::Names(names) => names.contains(name),
+        }
+    }
+}
+
+/// Of a stream, in either variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamState {
+    Closed,
+    /// Nothing was sent yet.
+    Fresh,
+    Running,
+}
+
+/// Slows refusals of the same version down.
+#[derive(Debug, Default)]
+pub(super) struct RefusalPace {
+    /// The version refused last, and how often in a row.
+    refused: Option<(String, u32)>,
+}
+
+impl RefusalPace {
+    pub(super) fn accepted(&mut self) {
+        self.refused = None;
+    }
+
+    /// When this refusal may go.
+    pub(super) fn refused(&mut self, version: &str, now: Instant) -> Due {
+        let repeats = match self.refused.take() {
+            Some((refused, repeats)) if refused == version => repeats.saturating_add(1),
+            _ => 0,
+        };
+        self.refused = Some((version.to_owned(), repeats));
+        match repeats {
+            0 => Due::Now,
+            _ => {
+                let doublings = (repeats - 1).min(16);
+                Due::At(now + (REPEATED_REFUSAL_WAIT * 2_u32.pow(doublings)).min(REPEATED_REFUSAL_WAIT_MAX))
+            }
+        }
     }
 }
 
@@ -52,8 +97,7 @@ pub struct Subscription {
     nonce: String,
     /// Goes with the next request.
     refusal: Option<String>,
-    /// The version refused last, and how often in a row.
-    refused_version: Option<(String, u32)>,
+    pace: RefusalPace,
     /// A request went out on this stream.
     requested: bool,
     /// A request is owed, not before the given time.
@@ -63,7 +107,7 @@ pub struct Subscription {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     Now,
     At(Instant),
 }
@@ -84,7 +128,7 @@ impl Subscription {
             accepted_version: String::new(),
             nonce: String::new(),
             refusal: None,
-            refused_version: None,
+            pace: RefusalPace::default(),
             requested: false,
             due: None,
             held: false,
@@ -135,7 +179,7 @@ impl Subscription {
             Verdict::Accepted => {
                 self.accepted_version = version;
                 self.refusal = None;
-                self.refused_version = None;
+                self.pace.accepted();
                 // Whoever stopped asking owes no acknowledgement: the server answered before it heard of it.
                 if !self.interest.is_nothing() {
                     self.due = Some(Due::Now);
@@ -143,7 +187,7 @@ impl Subscription {
             }
             Verdict::Refused(reason) => {
                 self.refusal = Some(truncate(reason));
-                self.due = Some(self.refusal_due(version, now));
+                self.due = Some(self.pace.refused(&version, now));
             }
         }
     }
@@ -188,21 +232,6 @@ impl Subscription {
             refusal: self.refusal.take(),
         })
     }
-
-    fn refusal_due(&mut self, version: String, now: Instant) -> Due {
-        let repeats = match self.refused_version.take() {
-            Some((refused, repeats)) if refused == version => repeats.saturating_add(1),
-            _ => 0,
-        };
-        self.refused_version = Some((version, repeats));
-        match repeats {
-            0 => Due::Now,
-            _ => {
-                let doublings = (repeats - 1).min(16);
-                Due::At(now + (REPEATED_REFUSAL_WAIT * 2_u32.pow(doublings)).min(REPEATED_REFUSAL_WAIT_MAX))
-            }
-        }
-    }
 }
 
 impl Default for Subscription {
@@ -211,7 +240,7 @@ impl Default for Subscription {
     }
 }
 
-fn truncate(mut reason: String) -> String {
+pub(super) fn truncate(mut reason: String) -> String {
     const MARK: &str = "...(truncated)";
     if reason.len() > REFUSAL_BYTES_MAX {
         reason.truncate(reason.floor_char_boundary(REFUSAL_BYTES_MAX - MARK.len()));

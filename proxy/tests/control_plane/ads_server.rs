@@ -12,13 +12,15 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls};
 use tonic::{
     Request, Response, Status, Streaming,
+    metadata::MetadataMap,
     transport::{Server, server::Connected},
 };
+use tower::util::MapRequestLayer;
 use weft_xds::{
     json,
     pb::{
         envoy::service::discovery::v3::{
-            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
             aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
         },
         google::protobuf::Any,
@@ -33,26 +35,60 @@ const SILENCE: Duration = Duration::from_millis(300);
 pub struct AdsServer {
     pub address: SocketAddr,
     streams: mpsc::UnboundedReceiver<AdsStream>,
+    delta_streams: mpsc::UnboundedReceiver<DeltaStream>,
+}
+
+/// One stream of the proxy in the delta variant. Dropping it ends the stream.
+pub struct DeltaStream {
+    /// The gRPC method that was called.
+    pub method: String,
+    requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
+    answers: mpsc::UnboundedSender<Result<DeltaDiscoveryResponse, Status>>,
 }
 
 /// One stream of the proxy. Dropping it ends the stream.
 pub struct AdsStream {
+    /// The gRPC method that was called.
+    pub method: String,
+    /// What came with the call.
+    pub metadata: MetadataMap,
     requests: mpsc::UnboundedReceiver<DiscoveryRequest>,
     answers: mpsc::UnboundedSender<Result<DiscoveryResponse, Status>>,
 }
 
 /// Until the test's runtime ends.
-fn serve<I>(incoming: impl Stream<Item = io::Result<I>> + Send + 'static) -> mpsc::UnboundedReceiver<AdsStream>
+fn serve<I>(address: SocketAddr, incoming: impl Stream<Item = io::Result<I>> + Send + 'static) -> AdsServer
 where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let (sender, streams) = mpsc::unbounded_channel();
-    let service = AggregatedDiscoveryServiceServer::new(Service(sender));
-    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
-    streams
+    let (sotw, streams) = mpsc::unbounded_channel();
+    let (delta, delta_streams) = mpsc::unbounded_channel();
+    let service = AggregatedDiscoveryServiceServer::new(Service { sotw, delta });
+    let server = Server::builder().layer(MapRequestLayer::new(as_aggregated)).add_service(service);
+    tokio::spawn(server.serve_with_incoming(incoming));
+    AdsServer { address, streams, delta_streams }
 }
 
-struct Service(mpsc::UnboundedSender<AdsStream>);
+/// The services of single kinds speak the same messages as the aggregated one.
+fn as_aggregated<B>(mut request: http::Request<B>) -> http::Request<B> {
+    let method = request.uri().path().to_owned();
+    let aggregated = match method.rsplit('/').next() {
+        Some(name) if name.starts_with("Delta") => "DeltaAggregatedResources",
+        _ => "StreamAggregatedResources",
+    };
+    let path = format!("/envoy.service.discovery.v3.AggregatedDiscoveryService/{aggregated}");
+    *request.uri_mut() = path.parse().expect("a path");
+    request.headers_mut().insert(METHOD, method.parse().expect("a header value"));
+    request
+}
+
+/// Carries the method that was called.
+const METHOD: &str = "x-method";
+
+struct Service {
+    sotw: mpsc::UnboundedSender<AdsStream>,
+    delta: mpsc::UnboundedSender<DeltaStream>,
+}
 
 impl AdsServer {
     pub async fn start() -> AdsServer {
@@ -66,7 +102,7 @@ impl AdsServer {
             let accepted = listener.accept().await.map(|(stream, _)| stream);
             Some((accepted, listener))
         });
-        AdsServer { address, streams: serve(incoming) }
+        serve(address, incoming)
     }
 
     pub async fn start_with_tls(config: Arc<rustls::ServerConfig>) -> AdsServer {
@@ -82,7 +118,15 @@ impl AdsServer {
                 return Some((Ok(ours), (listener, acceptor)));
             }
         });
-        AdsServer { address, streams: serve(incoming) }
+        serve(address, incoming)
+    }
+
+    /// The next stream of the delta variant that the proxy opens.
+    pub async fn delta_stream(&mut self) -> DeltaStream {
+        timeout(DEADLINE, self.delta_streams.recv())
+            .await
+            .expect("the proxy connects in time")
+            .expect("the server runs")
     }
 
     /// The next stream that the proxy opens.
@@ -131,6 +175,12 @@ impl AdsStream {
         }
     }
 
+    /// The proxy ends it, whatever it sends before.
+    pub async fn ends(mut self) {
+        let ended = async { while self.requests.recv().await.is_some() {} };
+        timeout(DEADLINE, ended).await.expect("the stream ends in time");
+    }
+
     /// Resources in YAML, without their `@type`.
     pub fn answer(&self, type_url: &str, version: &str, nonce: &str, resources: &[String]) {
         self.answer_with(type_url, version, nonce, resources.iter().map(|text| resource(type_url, text)).collect());
@@ -152,7 +202,77 @@ impl AdsStream {
     }
 }
 
-fn resource(type_url: &str, text: &str) -> Any {
+impl DeltaStream {
+    pub async fn request(&mut self) -> DeltaDiscoveryRequest {
+        timeout(DEADLINE, self.requests.recv()).await.expect("a request in time").expect("the stream is open")
+    }
+
+    /// The next request if it arrived already.
+    pub fn request_at_hand(&mut self) -> Option<DeltaDiscoveryRequest> {
+        self.requests.try_recv().ok()
+    }
+
+    /// The next request, which must be about this type.
+    pub async fn request_for(&mut self, type_url: &str) -> DeltaDiscoveryRequest {
+        let request = self.request().await;
+        assert_eq!(request.type_url, type_url, "{request:?}");
+        request
+    }
+
+    /// The next request must acknowledge this nonce.
+    pub async fn acknowledged(&mut self, type_url: &str, nonce: &str) -> DeltaDiscoveryRequest {
+        let request = self.request_for(type_url).await;
+        assert_eq!((&request.error_detail, request.response_nonce.as_str()), (&None, nonce));
+        request
+    }
+
+    pub async fn silent(&mut self) {
+        if let Ok(request) = timeout(SILENCE, self.requests.recv()).await {
+            panic!("unexpected: {request:?}");
+        }
+    }
+
+    /// Resources by name and version, in YAML, without their `@type`.
+    pub fn answer(&self, type_url: &str, nonce: &str, resources: &[(&str, &str, String)], removed: &[&str]) {
+        let wrapped = |(name, version, text): &(&str, &str, String)| Resource {
+            name: (*name).into(),
+            version: (*version).into(),
+            resource: Some(resource(type_url, text)),
+            ..Default::default()
+        };
+        let answer = DeltaDiscoveryResponse {
+            nonce: nonce.into(),
+            type_url: type_url.into(),
+            resources: resources.iter().map(wrapped).collect(),
+            removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        };
+        self.answers.send(Ok(answer)).expect("the stream is open");
+    }
+
+    pub fn fail(self, status: Status) {
+        self.answers.send(Err(status)).expect("the stream is open");
+    }
+}
+
+/// Forwards what comes until nobody wants it any more.
+fn forward<T: Send + 'static>(mut incoming: Streaming<T>) -> mpsc::UnboundedReceiver<T> {
+    let (forward, requests) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok(Some(request)) = incoming.message().await {
+            if forward.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    requests
+}
+
+fn method_of(metadata: &MetadataMap) -> String {
+    metadata.get(METHOD).and_then(|method| method.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+pub fn resource(type_url: &str, text: &str) -> Any {
     let wrapped = json::yaml_to_value(text).map(|mut value| {
         value["@type"] = type_url.into();
         value
@@ -170,24 +290,21 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let mut incoming = request.into_inner();
-        let (forward, requests) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Ok(Some(request)) = incoming.message().await {
-                if forward.send(request).is_err() {
-                    return;
-                }
-            }
-        });
+        let metadata = request.metadata().clone();
+        let requests = forward(request.into_inner());
         let (answers, mut outgoing) = mpsc::unbounded_channel();
-        let _ = self.0.send(AdsStream { requests, answers }); // Err: the test ended
+        let _ = self.sotw.send(AdsStream { method: method_of(&metadata), metadata, requests, answers }); // Err: the test ended
         Ok(Response::new(Box::pin(stream::poll_fn(move |context| outgoing.poll_recv(context)))))
     }
 
     async fn delta_aggregated_resources(
         &self,
-        _: Request<Streaming<DeltaDiscoveryRequest>>,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("state of the world only"))
+        let method = method_of(request.metadata());
+        let requests = forward(request.into_inner());
+        let (answers, mut outgoing) = mpsc::unbounded_channel();
+        let _ = self.delta.send(DeltaStream { method, requests, answers }); // Err: the test ended
+        Ok(Response::new(Box::pin(stream::poll_fn(move |context| outgoing.poll_recv(context)))))
     }
 }

@@ -1,7 +1,11 @@
 //! The proxy and a control plane: what is asked, acknowledged and refused, in which order, and what traffic sees of it.
 
 mod ads_server;
+mod delta;
+mod lifetimes;
 mod proxy;
+mod secrets;
+mod sources;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,7 +20,7 @@ use tokio_rustls::rustls::{
 use tonic::Status;
 use weft_xds::{
     pb::google::protobuf::Any,
-    type_url::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, SECRET},
+    type_url::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, RUNTIME},
 };
 
 fn cluster(name: &str, connect_timeout: &str) -> String {
@@ -328,7 +332,7 @@ async fn a_control_plane_can_ask_for_mutual_tls() {
 #[tokio::test]
 async fn an_answer_of_a_type_that_was_not_asked_for_is_ignored() {
     let Serving { mut stream, proxy: _proxy, listening, server: _server } = serving(origin("a").await).await;
-    stream.answer(SECRET, "1", "1", &["{name: default}".to_owned()]);
+    stream.answer(RUNTIME, "1", "1", &["{name: default}".to_owned()]);
     stream.answer(CLUSTER_LOAD_ASSIGNMENT, "2", "2", &[endpoints("unknown", free_address().await)]);
     stream.acknowledged(CLUSTER_LOAD_ASSIGNMENT, "2", "2").await;
     stream.silent().await;

@@ -28,11 +28,31 @@ impl Proxy {
         Proxy::start_with(control_plane, "").await
     }
 
+    /// The same, in the delta variant.
+    pub async fn start_with_delta(control_plane: SocketAddr) -> Proxy {
+        let admin = free_address().await;
+        let text = bootstrap_text(admin, control_plane, "").replace("api_type: GRPC", "api_type: DELTA_GRPC");
+        Proxy::run(admin, &text)
+    }
+
     /// `cluster` are further fields of the control plane's cluster.
     pub async fn start_with(control_plane: SocketAddr, cluster: &str) -> Proxy {
         let admin = free_address().await;
+        Proxy::run(admin, &bootstrap_text(admin, control_plane, cluster))
+    }
+
+    /// `dynamic` stands in the place of the dynamic resources.
+    pub async fn start_from(control_plane: SocketAddr, dynamic: &str) -> Proxy {
+        let admin = free_address().await;
+        let text = bootstrap_text(admin, control_plane, "");
+        let (before, rest) = text.split_once("dynamic_resources:").expect("they are there");
+        let (_, after) = rest.split_once("static_resources:").expect("they are there");
+        Proxy::run(admin, &format!("{before}dynamic_resources: {{{dynamic}}}\nstatic_resources:{after}"))
+    }
+
+    fn run(admin: SocketAddr, text: &str) -> Proxy {
         let mut bootstrap = tempfile::NamedTempFile::with_suffix(".yaml").expect("a temporary file");
-        bootstrap.write_all(bootstrap_text(admin, control_plane, cluster).as_bytes()).expect("a written file");
+        bootstrap.write_all(text.as_bytes()).expect("a written file");
         let process = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
             .arg("-c")
             .arg(bootstrap.path())

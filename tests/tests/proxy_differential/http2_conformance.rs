@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::config;
 use crate::frames::{self, RawConnection, Seen};
 use crate::pair::{Pair, Target};
 
@@ -180,7 +181,7 @@ const CHECKS_AT_A_TIME: usize = 16;
 
 #[test]
 fn the_rules_of_http2_are_kept() -> Result<()> {
-    let pair = Pair::start()?;
+    let pair = Pair::start(&config::bootstrap)?;
     let checks = [connection::checks(), streams::checks(), messages::checks(), hpack::checks()];
     let checks: Vec<Check> = checks.into_iter().flatten().collect();
     let next = AtomicUsize::new(0);

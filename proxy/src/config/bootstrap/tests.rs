@@ -116,32 +116,34 @@ fn the_stream_needs_a_cluster_that_can_carry_it() {
 }
 
 #[test]
-fn other_sources_than_the_stream_are_refused() {
+fn what_is_wrong_with_sources_is_named() {
     for (yaml, expected) in [
         (dynamic("lds_config: {ads: {}}"), "lds_config.ads: ads_config is not there"),
         (dynamic("cds_config: {ads: {}}"), "cds_config.ads: ads_config is not there"),
-        (dynamic("lds_config: {path_config_source: {path: x}}"), "lds_config.path_config_source: not supported"),
-        (dynamic("lds_config: {api_config_source: {api_type: GRPC}}"), "lds_config.api_config_source: not supported"),
+        (
+            dynamic("lds_config: {path_config_source: {path: /none}}"),
+            "lds_config.path_config_source.path: paths must refer to an existing path in the system: '/none' does not \
+             exist",
+        ),
+        (
+            dynamic(&format!(
+                "cds_config: {{api_config_source: {{{ADS}, grpc_services: [{{envoy_grpc: {{cluster_name: \
+                              q}}}}]}}}}"
+            )),
+            "cds_config: unknown cluster 'q'",
+        ),
         (dynamic("cds_resources_locator: x"), "cds_resources_locator: not supported"),
         (ads("google_grpc: {target_uri: x, stat_prefix: x}"), "ads_config.grpc_services[0].google_grpc: not supported"),
         (
-            ads("envoy_grpc: {cluster_name: c, authority: x}"),
-            "ads_config.grpc_services[0].envoy_grpc.authority: not supported",
+            ads("envoy_grpc: {cluster_name: c, authority: a b}"),
+            "ads_config.grpc_services[0].envoy_grpc.authority: not an authority",
         ),
-        (
-            ads("envoy_grpc: {cluster_name: c}, initial_metadata: [{key: x, value: y}]"),
-            "ads_config.grpc_services[0].initial_metadata: not supported",
-        ),
-        (dynamic("ads_config: {api_type: DELTA_GRPC}"), "ads_config.api_type: DELTA_GRPC is not supported"),
+        (dynamic("ads_config: {api_type: AGGREGATED_GRPC}"), "ads_config.api_type: AGGREGATED_GRPC is not supported"),
         (dynamic("ads_config: {api_type: REST}"), "ads_config.api_type: REST is not supported"),
         (dynamic(&format!("ads_config: {{{ADS}}}")), "ads_config.grpc_services: exactly one is required"),
         (
             dynamic("ads_config: {api_type: GRPC, transport_api_version: V2}"),
             "ads_config.transport_api_version: V2 is not supported",
-        ),
-        (
-            dynamic(&format!("ads_config: {{{ADS}, rate_limit_settings: {{}}}}")),
-            "ads_config.rate_limit_settings: not supported",
         ),
     ] {
         assert_eq!(refused(&yaml), format!("dynamic_resources.{expected}"));
@@ -181,7 +183,16 @@ fn what_is_not_supported_is_refused() {
         "node: {id: x}",
         Bootstrap::from_proto,
         &[
-            ("static_resources: {secrets: [{name: x}]}", "static_resources.secrets: not supported"),
+            (
+                "static_resources: {secrets: [{name: x, generic_secret: {secret: {inline_string: x}}}]}",
+                "static_resources.secrets[0].generic_secret: not supported",
+            ),
+            (
+                "static_resources: {clusters: [{name: c, transport_socket: {name: tls, typed_config: {'@type': \
+                 type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: \
+                 {validation_context_sds_secret_config: {name: q}}}}}]}",
+                "static_resources: unknown static secret 'q'",
+            ),
             ("cluster_manager: {local_cluster_name: x}", "cluster_manager.local_cluster_name: not supported"),
             ("stats_config: {stats_tags: [{tag_name: x}]}", "stats_config.stats_tags: not supported"),
             (

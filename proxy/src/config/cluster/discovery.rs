@@ -1,6 +1,6 @@
 //! `type` and `cluster_type` of a cluster: where its hosts come from.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use weft_xds::{
     FieldError,
@@ -18,7 +18,7 @@ use super::{
     load_balancing::{LbPolicy, LoadBalancing},
 };
 use crate::config::{
-    config_source::DiscoverySource,
+    config_source::{Discovered, DiscoverySource},
     endpoint::LoadAssignment,
     field::{self, Extension, Result, Within as _, required, without_typed_config},
 };
@@ -26,10 +26,8 @@ use crate::config::{
 #[derive(Debug)]
 pub enum Discovery {
     Static(LoadAssignment),
-    Eds {
-        service_name: Arc<str>,
-        initial_fetch_timeout: Option<Duration>,
-    },
+    /// Its assignment comes by itself.
+    Eds(Discovered),
     Dns(Arc<DnsDiscovery>),
     OriginalDst,
     /// Other clusters, as priorities in this order.
@@ -100,10 +98,9 @@ impl Discovery {
 
     fn eds(message: EdsClusterConfig, cluster_name: &str) -> Result<Self> {
         let EdsClusterConfig { eds_config, service_name } = message;
-        let DiscoverySource { initial_fetch_timeout } =
-            DiscoverySource::from_proto(required(eds_config, "eds_config")?).within("eds_config")?;
-        let service_name = if service_name.is_empty() { cluster_name.into() } else { service_name.into() };
-        Ok(Self::Eds { service_name, initial_fetch_timeout })
+        let source = DiscoverySource::from_proto(required(eds_config, "eds_config")?).within("eds_config")?;
+        let service_name = if service_name.is_empty() { cluster_name } else { &service_name };
+        Ok(Self::Eds(source.resource(service_name)))
     }
 
     /// Only original destinations and aggregates give their own load balancer, and they take no other.
@@ -119,7 +116,7 @@ impl Discovery {
             Self::Aggregate(_) if !provided => {
                 Err(FieldError::new("lb_policy", "an aggregate cluster takes CLUSTER_PROVIDED only"))
             }
-            Self::Static(_) | Self::Eds { .. } | Self::Dns(_) if provided => {
+            Self::Static(_) | Self::Eds(_) | Self::Dns(_) if provided => {
                 Err(FieldError::new("lb_policy", "CLUSTER_PROVIDED is only for a cluster of type ORIGINAL_DST"))
             }
             _ => Ok(()),

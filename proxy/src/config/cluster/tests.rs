@@ -55,10 +55,10 @@ fn defaults_are_envoys() {
 #[test]
 fn endpoints_may_come_by_the_stream() {
     let cluster = cluster("type: EDS\neds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}");
-    let Discovery::Eds { service_name, initial_fetch_timeout } = &cluster.discovery else { panic!("{cluster:?}") };
-    assert_eq!((&**service_name, *initial_fetch_timeout), ("c", Some(Duration::from_secs(15))));
+    let Discovery::Eds(assignment) = &cluster.discovery else { panic!("{cluster:?}") };
+    assert_eq!((&*assignment.key.name, assignment.initial_fetch_timeout), ("c", Some(Duration::from_secs(15))));
     let named = self::cluster("type: EDS\neds_cluster_config: {service_name: s, eds_config: {ads: {}}}");
-    assert!(matches!(&named.discovery, Discovery::Eds { service_name, .. } if &**service_name == "s"));
+    assert!(matches!(&named.discovery, Discovery::Eds(assignment) if &*assignment.key.name == "s"));
     assert_each_refused(&[
         ("type: EDS", "eds_cluster_config: value is required"),
         ("type: EDS\neds_cluster_config: {}", "eds_cluster_config.eds_config: value is required"),

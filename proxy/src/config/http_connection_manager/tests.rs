@@ -169,13 +169,17 @@ fn routes_may_come_by_the_stream() {
         HttpConnectionManager::from_proto(message(&open(&fields)))
     };
     let manager = rds("{ads: {}, resource_api_version: V3}").unwrap();
-    let RouteSource::Rds { route_config_name, initial_fetch_timeout } = manager.routes else { panic!("not RDS") };
-    assert_eq!((&*route_config_name, initial_fetch_timeout), ("x", Some(Duration::from_secs(15))));
+    let RouteSource::Rds(table) = manager.routes else { panic!("not RDS") };
+    assert_eq!((&*table.key.name, table.initial_fetch_timeout), ("x", Some(Duration::from_secs(15))));
     let manager = rds("{ads: {}, initial_fetch_timeout: 0s}").unwrap();
-    assert!(matches!(manager.routes, RouteSource::Rds { initial_fetch_timeout: None, .. }));
+    assert!(matches!(manager.routes, RouteSource::Rds(Discovered { initial_fetch_timeout: None, .. })));
     for (source, expected) in [
         ("{self: {}}", "rds.config_source.self: not supported"),
-        ("{path_config_source: {path: x}}", "rds.config_source.path_config_source: not supported"),
+        (
+            "{path_config_source: {path: /none}}",
+            "rds.config_source.path_config_source.path: paths must refer to an existing path in the system: '/none' does \
+             not exist",
+        ),
         ("{ads: {}, resource_api_version: V2}", "rds.config_source.resource_api_version: V2 is not supported"),
         ("{ads: {}, authorities: [{name: x}]}", "rds.config_source.authorities: not supported"),
     ] {

@@ -36,8 +36,8 @@ fn names(matcher: &str) -> UpstreamTls {
 /// Both ends of a connection without a network in between.
 fn handshake(server: &DownstreamTls, client: &UpstreamTls) -> Result<(Connection, Connection), rustls::Error> {
     let name = client.sni.clone().unwrap_or_else(|| ServerName::from(std::net::Ipv4Addr::LOCALHOST));
-    let mut server = Connection::from(ServerConnection::new(server.config.clone())?);
-    let mut client = Connection::from(ClientConnection::new(client.config.clone(), name)?);
+    let mut server = Connection::from(ServerConnection::new(server.config().expect("complete"))?);
+    let mut client = Connection::from(ClientConnection::new(client.config().expect("complete"), name)?);
     for _ in 0..8 {
         carry(&mut client, &mut server)?;
         carry(&mut server, &mut client)?;
@@ -169,7 +169,7 @@ fn sessions_may_be_forbidden() {
         handshake(&server, &upstream("")).unwrap();
     }
     let tls = downstream(&format!("tls_certificates: [{CERTIFICATE}]"), "disable_stateless_session_resumption: true");
-    assert!(tls.config.session_storage.can_cache());
+    assert!(tls.config().expect("complete").session_storage.can_cache());
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn private_keys_are_not_printed() {
 fn certificates_that_cannot_be_used_are_refused() {
     let of = |certificate: &str| {
         let yaml = format!("common_tls_context: {{tls_certificates: [{certificate}]}}");
-        refusal(DownstreamTls::from_proto(weft_xds::json::from_yaml(&yaml).unwrap()))
+        refusal(DownstreamTls::from_proto(json::from_yaml(&yaml).unwrap()))
     };
     let path = "common_tls_context.tls_certificates[0]";
     let mismatch = "{certificate_chain: {filename: tests/fixtures/tls/leaf.pem}, \
@@ -214,7 +214,6 @@ fn certificates_that_cannot_be_used_are_refused() {
     );
     for line in [
         "pkcs12: {}",
-        "watched_directory: {path: x}",
         "private_key_provider: {provider_name: x}",
         "password: {}",
         "ocsp_staple: {}",
@@ -274,14 +273,19 @@ fn what_is_not_supported_is_refused() {
 #[test]
 fn what_contexts_do_not_do_is_refused() {
     for (fields, expected) in [
-        ("tls_certificate_sds_secret_configs: [{name: x}]", "tls_certificate_sds_secret_configs: not supported"),
+        (
+            "tls_certificate_sds_secret_configs: [{name: x}, {name: y}]",
+            "tls_certificate_sds_secret_configs: only one certificate is supported",
+        ),
+        (
+            "tls_certificate_sds_secret_configs: [{name: x, sds_config: {self: {}}}]",
+            "tls_certificate_sds_secret_configs[0].sds_config.self: not supported",
+        ),
         ("tls_certificate_provider_instance: {}", "tls_certificate_provider_instance: not supported"),
         ("custom_tls_certificate_selector: {}", "custom_tls_certificate_selector: not supported"),
         ("custom_handshaker: {}", "custom_handshaker: not supported"),
         ("key_log: {path: x}", "key_log: not supported"),
         ("alpn_protocols: [h2, '']", "alpn_protocols[1]: the length must be 1 to 255 bytes"),
-        ("validation_context_sds_secret_config: {name: x}", "validation_context_sds_secret_config: not supported"),
-        ("combined_validation_context: {}", "combined_validation_context: not supported"),
         ("tls_params: {cipher_suites: [x]}", "tls_params.cipher_suites: not supported"),
         ("tls_params: {ecdh_curves: [x]}", "tls_params.ecdh_curves: not supported"),
         ("tls_params: {signature_algorithms: [x]}", "tls_params.signature_algorithms: not supported"),
@@ -347,7 +351,67 @@ fn what_contexts_do_not_do_is_refused() {
         ),
     ] {
         let yaml = format!("common_tls_context: {{{fields}}}");
-        let error = refusal(UpstreamTls::from_proto(weft_xds::json::from_yaml(&yaml).unwrap()));
+        let error = refusal(UpstreamTls::from_proto(json::from_yaml(&yaml).unwrap()));
         assert_eq!(error, format!("common_tls_context.{expected}"));
     }
+}
+
+fn secret(name: &str, fields: &str) -> Arc<Secret> {
+    Arc::new(Secret::from_proto(message(&format!("name: {name}\n{fields}"))).unwrap())
+}
+
+#[test]
+fn secrets_complete_a_context_and_renew_it() {
+    let named = "tls_certificate_sds_secret_configs: [{name: own}], combined_validation_context: \
+        {default_validation_context: {match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: app.test}}]}, \
+        validation_context_sds_secret_config: {name: roots}}";
+    let client = upstream(named);
+    let names: Vec<&str> = client.secrets().map(|secret| &*secret.key.name).collect();
+    assert_eq!(names, ["own", "roots"]);
+    let own = secret("own", &format!("tls_certificate: {CERTIFICATE}"));
+    let roots = secret("roots", &format!("validation_context: {{{CA}}}"));
+    assert_eq!(own.files.len(), 2);
+    client.refresh(&|key| (&*key.name == "own").then(|| own.clone())).unwrap();
+    assert!(client.config().is_none(), "the roots are missing");
+    let find = |key: &ResourceKey| Some(if &*key.name == "own" { own.clone() } else { roots.clone() });
+    client.refresh(&find).unwrap();
+    handshake(&strict_server(), &client).unwrap();
+    // The names that the context itself asks for hold beside the secret's roots.
+    let foreign = downstream(&format!("tls_certificates: [{OTHER}]"), "");
+    handshake(&foreign, &client).map(|_| ()).unwrap_err();
+
+    let server = downstream("tls_certificate_sds_secret_configs: [{name: own}]", "");
+    assert!(server.config().is_none());
+    server.refresh(&find).unwrap();
+    handshake(&server, &client).unwrap();
+    let renewed = secret("own", &format!("tls_certificate: {OTHER}"));
+    assert_ne!(renewed.hash, own.hash);
+    server.refresh(&|_| Some(renewed.clone())).unwrap();
+    handshake(&server, &client).map(|_| ()).unwrap_err();
+    // A secret of another kind changes nothing.
+    server.refresh(&|_| Some(roots.clone())).unwrap_err();
+    assert!(server.config().is_some());
+}
+
+#[test]
+fn secrets_that_are_none_are_refused() {
+    for (fields, expected) in [
+        ("generic_secret: {secret: {inline_string: x}}", "generic_secret: not supported"),
+        ("session_ticket_keys: {keys: [{inline_string: x}]}", "session_ticket_keys: not supported"),
+        (
+            "tls_certificate: {certificate_chain: {inline_string: x}, private_key: {inline_string: y}}",
+            "tls_certificate.certificate_chain: no certificate in PEM found",
+        ),
+        (
+            "validation_context: {trusted_ca: {filename: /none}}",
+            "validation_context.trusted_ca.filename: cannot read /none: No such file or directory (os error 2)",
+        ),
+    ] {
+        assert_eq!(refusal(Secret::from_proto(message(&format!("name: x\n{fields}")))), expected, "{fields}");
+    }
+    let error = Secret::from_proto(message(
+        "name: x\ntls_certificate: {certificate_chain: {filename: tests/fixtures/tls/leaf.pem}, private_key: {filename: \
+         tests/fixtures/tls/other.key}}",
+    ));
+    assert!(refusal(error).starts_with("tls_certificate: "));
 }

@@ -22,9 +22,12 @@ use rustls::{
 };
 use weft_xds::{
     FieldError,
-    pb::envoy::extensions::transport_sockets::tls::v3::{
-        CertificateValidationContext, SubjectAltNameMatcher as ProtoSubjectAltNameMatcher,
-        certificate_validation_context::TrustChainVerification, subject_alt_name_matcher::SanType,
+    pb::envoy::{
+        config::core::v3::DataSource,
+        extensions::transport_sockets::tls::v3::{
+            CertificateValidationContext, SubjectAltNameMatcher as ProtoSubjectAltNameMatcher,
+            certificate_validation_context::TrustChainVerification, subject_alt_name_matcher::SanType,
+        },
     },
 };
 
@@ -46,13 +49,17 @@ pub(super) struct Validation {
 
 impl Validation {
     /// None: the context asks for nothing. Whatever it asks for and is not known here is refused, so that no check is lost.
+    /// `known_roots` are those of its `trusted_ca`, where they were read before.
     #[expect(deprecated, reason = "named to be refused")]
-    pub(super) fn from_proto(message: CertificateValidationContext) -> Result<Option<Self>> {
+    pub(super) fn from_proto(
+        message: CertificateValidationContext,
+        known_roots: Option<Arc<RootCertStore>>,
+    ) -> Result<Option<Self>> {
         let CertificateValidationContext {
             trusted_ca,
             ca_certificate_provider_instance,
             system_root_certs,
-            watched_directory,
+            watched_directory: _, // of secrets: what stands in a context is read once, as Envoy does
             verify_certificate_spki,
             verify_certificate_hash,
             match_typed_subject_alt_names,
@@ -66,7 +73,7 @@ impl Validation {
             max_verify_depth,
             suppress_client_ca_list,
         } = message;
-        refuse!(ca_certificate_provider_instance, system_root_certs, watched_directory, verify_certificate_spki);
+        refuse!(ca_certificate_provider_instance, system_root_certs, verify_certificate_spki);
         refuse!(verify_certificate_hash, match_subject_alt_names, crl, allow_expired_certificate);
         refuse!(custom_validator_config, only_verify_leaf_cert_crl, max_verify_depth);
         field::only(require_signed_certificate_timestamp, false, "require_signed_certificate_timestamp")?;
@@ -88,13 +95,18 @@ impl Validation {
                 false => Err(FieldError::new("match_typed_subject_alt_names", "names mean nothing without trusted_ca")),
             };
         };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificate::certificates(trusted_ca).within("trusted_ca")? {
-            roots.add(certificate).map_err(|error| FieldError::new("trusted_ca", error.to_string()))?;
-        }
+        let roots = known_roots.map_or_else(|| roots(trusted_ca), Ok).within("trusted_ca")?;
         let matchers = SubjectAltNameMatchers(matchers);
-        Ok(Some(Self { roots: Arc::new(roots), matchers, suppress_client_ca_list }))
+        Ok(Some(Self { roots, matchers, suppress_client_ca_list }))
     }
+}
+
+pub(super) fn roots(trusted_ca: DataSource) -> Result<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificate::certificates(trusted_ca)? {
+        roots.add(certificate).map_err(|error| FieldError::new("", error.to_string()))?;
+    }
+    Ok(Arc::new(roots))
 }
 
 /// Empty: any name will do.

@@ -13,10 +13,17 @@ use std::{
 use crate::{
     config::{
         cluster::{ClusterConfig, Discovery},
+        config_source::{ResourceKey, SourceOrigin},
         endpoint::LoadAssignment,
     },
-    runtime::warming::{Action, DEPENDENCY_WAIT_MAX, ORDER_GRACE, Readiness, Source, WarmedBy, early::EarlyArrivals},
-    xds::resource::Received,
+    runtime::{
+        dependencies::SecretNeeds,
+        warming::{
+            Action, DEPENDENCY_WAIT_MAX, ORDER_GRACE, Readiness, Source, WarmedBy, early::EarlyArrivals,
+            secrets::SecretSet,
+        },
+    },
+    xds::resource::{Received, Removed},
 };
 
 #[derive(Debug)]
@@ -27,8 +34,10 @@ pub struct ClusterSet {
     preparations_due: BTreeSet<Arc<str>>,
     leaving: HashMap<Arc<str>, LeavingCluster>,
     /// By the name that their endpoints are asked for with; exactly the names that `active` and `warming` use.
-    assignments: BTreeMap<Arc<str>, Assignment>,
+    assignments: BTreeMap<ResourceKey, Assignment>,
     early: EarlyArrivals<LoadAssignment>,
+    /// The clusters changed since `take_changed` was called last.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +55,8 @@ struct WarmingCluster {
     /// Goes live without them then. None: waits for ever.
     until: Option<Instant>,
     preparation: Preparation,
+    secrets: SecretNeeds,
+    since: Instant,
 }
 
 /// What a cluster does by itself before it may take requests: looking names up, checking hosts.
@@ -61,7 +72,7 @@ enum Preparation {
 struct LeavingCluster {
     received: Received<ClusterConfig>,
     /// Kept for a cluster that comes back before it is gone.
-    assignment: Option<Received<LoadAssignment>>,
+    assignment: Option<(ResourceKey, Received<LoadAssignment>)>,
     /// When it was dropped, or last held.
     since: Instant,
     held: bool,
@@ -80,11 +91,11 @@ impl WarmingCluster {
 }
 
 /// What a change of clusters means for the subscription to endpoints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct EndpointsInterest {
     pub(super) names_changed: bool,
-    /// The same names are to be asked for once more, as a cluster behind one of them changed.
-    pub(super) ask_again: bool,
+    /// To be asked for once more, as a cluster behind each of them changed.
+    pub(super) ask_again: Vec<ResourceKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +115,13 @@ impl ClusterSet {
             leaving: HashMap::new(),
             assignments: BTreeMap::new(),
             early: EarlyArrivals::new(),
+            changed: false,
         }
+    }
+
+    /// Whether what clusters need may have changed.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// Those of the bootstrap.
@@ -113,20 +130,21 @@ impl ClusterSet {
         for received in clusters {
             self.warm(received, Source::Static, now);
         }
+        self.changed = true;
         self.index_assignments();
         self.adopt_known_endpoints(&names);
     }
 
-    /// The whole set as the control plane has it now. `refused` are named by it but unusable: what they would have
-    /// replaced stays.
+    /// New and changed ones, and which are gone.
     pub(super) fn receive(
         &mut self,
         clusters: Vec<Received<ClusterConfig>>,
-        refused: &HashSet<Arc<str>>,
+        removed: &Removed,
         now: Instant,
         actions: &mut Vec<Action>,
     ) -> EndpointsInterest {
-        let mut named: HashSet<Arc<str>> = refused.clone();
+        self.changed = true;
+        let mut named: HashSet<Arc<str>> = HashSet::new();
         let mut begun = Vec::new();
         let mut restored = Vec::new();
         for received in clusters {
@@ -148,12 +166,17 @@ impl ClusterSet {
                 begun.push(name);
             }
         }
-        self.drop_unnamed(&named, now, actions);
+        match removed {
+            Removed::Unnamed { but } => {
+                self.drop_where(|name| !named.contains(name) && !but.contains(name), now, actions)
+            }
+            Removed::These(gone) => self.drop_where(|name| gone.contains(name) && !named.contains(name), now, actions),
+        }
 
         let names_changed = self.index_assignments();
         for assignment in restored {
-            if let Some(entry) = self.assignments.get_mut(&assignment.name) {
-                entry.received.get_or_insert(assignment);
+            if let Some(entry) = self.assignments.get_mut(&assignment.0) {
+                entry.received.get_or_insert(assignment.1);
             }
         }
         let ask_again = self.adopt_known_endpoints(&begun);
@@ -166,67 +189,96 @@ impl ClusterSet {
     /// An assignment: updates the clusters that use it, or completes those that wait for it.
     pub(super) fn receive_endpoints(
         &mut self,
+        origin: &SourceOrigin,
         received: Received<LoadAssignment>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let Some(entry) = self.assignments.get_mut(&received.name) else {
-            self.early.keep(received, now);
+        let key = ResourceKey { origin: origin.clone(), name: received.name.clone() };
+        let Some(entry) = self.assignments.get_mut(&key) else {
+            self.early.keep(key, received, now);
             return;
         };
         let changed = entry.received.as_ref().is_none_or(|known| known.config != received.config);
         entry.received = Some(received.clone());
         for name in &entry.clusters {
             if let Some(warming) = self.warming.get_mut(name)
-                && endpoints_name(&warming.received) == Some(&received.name)
+                && endpoints_key(&warming.received) == Some(&key)
             {
                 // It takes over with these endpoints right away; the version before it keeps those that fit it.
                 warming.endpoints_arrived = true;
             } else if changed
                 && let Some(active) = self.active.get(name)
-                && endpoints_name(&active.received) == Some(&received.name)
+                && endpoints_key(&active.received) == Some(&key)
             {
                 actions.push(Action::UpdateEndpoints { cluster: name.clone(), assignment: received.config.clone() });
             }
         }
     }
 
+    /// The control plane says that there is no such assignment: those who wait for it go on without. Those who have one keep
+    /// it, as it was good.
+    pub(super) fn no_endpoints(&mut self, key: &ResourceKey) {
+        let Some(entry) = self.assignments.get(key) else { return };
+        for name in &entry.clusters {
+            if let Some(warming) = self.warming.get_mut(name)
+                && endpoints_key(&warming.received) == Some(key)
+            {
+                warming.endpoints_arrived = true;
+            }
+        }
+    }
+
+    /// The control plane said how long the assignment may stay, and nothing since.
+    pub(super) fn expire_endpoints(&mut self, key: &ResourceKey, actions: &mut Vec<Action>) {
+        let Some(entry) = self.assignments.get_mut(key) else { return };
+        entry.received = None;
+        for name in &entry.clusters {
+            if self.active.get(name).is_some_and(|active| endpoints_key(&active.received) == Some(key)) {
+                actions.push(Action::UpdateEndpoints { cluster: name.clone(), assignment: Arc::default() });
+            }
+        }
+    }
+
     fn receive_early_endpoints(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let early: Vec<_> = self.assignments.keys().filter_map(|name| self.early.take(name, now)).collect();
-        for received in early {
-            self.receive_endpoints(received, now, actions);
+        let early: Vec<_> =
+            self.assignments.keys().filter_map(|key| Some((key.origin.clone(), self.early.take(key, now)?))).collect();
+        for (origin, received) in early {
+            self.receive_endpoints(&origin, received, now, actions);
         }
     }
 
     /// Activates what is ready. True if the names of endpoints to ask for changed by it.
-    pub(super) fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn settle(&mut self, secrets: &SecretSet, now: Instant, actions: &mut Vec<Action>) -> bool {
         self.early.forget_old(now);
         self.prepare_due(now, actions);
-        let mut ready: Vec<Arc<str>> = self
+        let mut ready: Vec<(Arc<str>, WarmedBy)> = self
             .warming
             .iter()
             .filter(|(_, warming)| warming.has_endpoints(now))
             .filter(|(_, warming)| matches!(warming.preparation, Preparation::None | Preparation::Done))
-            .map(|(name, _)| name.clone())
+            .filter_map(|(name, warming)| {
+                let warmed_by = match secrets.readiness(&warming.secrets, warming.since, now) {
+                    Readiness::Waiting(_) => return None,
+                    Readiness::Ready if warming.endpoints_arrived => WarmedBy::Arrival,
+                    Readiness::Ready | Readiness::Overdue => WarmedBy::Timeout,
+                };
+                Some((name.clone(), warmed_by))
+            })
             .collect();
         if ready.is_empty() {
             return false;
         }
-        ready.sort_unstable();
+        ready.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         let mut names_given_up = false;
-        for name in ready {
-            let Some(WarmingCluster { received, source, endpoints_arrived, .. }) = self.warming.remove(&name) else {
-                continue;
-            };
+        for (name, warmed_by) in ready {
+            let Some(WarmingCluster { received, source, .. }) = self.warming.remove(&name) else { continue };
             let assignment = self.assignment_of(&received);
-            actions.push(Action::ActivateCluster {
-                cluster: received.clone(),
-                assignment,
-                warmed_by: if endpoints_arrived { WarmedBy::Arrival } else { WarmedBy::Timeout },
-            });
-            let endpoints = endpoints_name(&received).cloned();
+            actions.push(Action::ActivateCluster { cluster: received.clone(), assignment, warmed_by });
+            let endpoints = endpoints_key(&received).cloned();
             let before = self.active.insert(name, ActiveCluster { received, source });
-            names_given_up |= before.is_some_and(|before| endpoints_name(&before.received) != endpoints.as_ref());
+            self.changed |= before.as_ref().is_some_and(|before| names_secrets(&before.received));
+            names_given_up |= before.is_some_and(|before| endpoints_key(&before.received) != endpoints.as_ref());
         }
         names_given_up && self.index_assignments()
     }
@@ -247,7 +299,7 @@ impl ClusterSet {
 
     /// Of EDS, as far as it is known.
     fn assignment_of(&self, received: &Received<ClusterConfig>) -> Option<Arc<LoadAssignment>> {
-        endpoints_name(received).map(|endpoints| {
+        endpoints_key(received).map(|endpoints| {
             let known = self.assignments.get(endpoints).and_then(|entry| entry.received.as_ref());
             known.map_or_else(Arc::default, |known| known.config.clone())
         })
@@ -317,14 +369,29 @@ impl ClusterSet {
         !self.warming.is_empty()
     }
 
-    pub(super) fn endpoints_names(&self) -> BTreeSet<Arc<str>> {
+    pub(super) fn endpoints_names(&self) -> BTreeSet<ResourceKey> {
         self.assignments.keys().cloned().collect()
     }
 
-    pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+    /// The secrets that some version of some cluster uses.
+    pub(super) fn secret_names(&self) -> impl Iterator<Item = ResourceKey> {
+        let received = self.active.values().map(|active| &active.received);
+        let received = received.chain(self.warming.values().map(|warming| &warming.received));
+        let contexts = received.flat_map(|received| received.config.tls_contexts());
+        contexts.flat_map(|tls| tls.secrets()).map(|secret| secret.key.clone())
+    }
+
+    pub(super) fn deadlines(&self, secrets: &SecretSet, now: Instant) -> impl Iterator<Item = Instant> {
         // Once it prepares itself there is nothing to be late for.
         let warming = self.warming.values().filter(|warming| warming.preparation != Preparation::UnderWay);
-        let warming = warming.filter_map(|warming| warming.until);
+        let warming = warming.filter_map(move |warming| {
+            let endpoints = warming.until.filter(|_| !warming.endpoints_arrived);
+            let secrets = match secrets.readiness(&warming.secrets, warming.since, now) {
+                Readiness::Waiting(until) => until,
+                Readiness::Ready | Readiness::Overdue => None,
+            };
+            endpoints.into_iter().chain(secrets).min()
+        });
         let leaving = self.leaving.values().filter(|leaving| !leaving.held).map(|leaving| leaving.since + ORDER_GRACE);
         warming.chain(leaving).chain(self.early.deadline())
     }
@@ -367,7 +434,7 @@ impl ClusterSet {
 
     fn warm(&mut self, received: Received<ClusterConfig>, source: Source, now: Instant) {
         let (endpoints_arrived, until) = match &received.config.discovery {
-            Discovery::Eds { initial_fetch_timeout, .. } => (false, initial_fetch_timeout.map(|timeout| now + timeout)),
+            Discovery::Eds(assignment) => (false, assignment.initial_fetch_timeout.map(|timeout| now + timeout)),
             Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => (true, None),
         };
         let preparation = if received.config.prepares_itself() {
@@ -376,13 +443,14 @@ impl ClusterSet {
         } else {
             Preparation::None
         };
-        let warming = WarmingCluster { received, source, endpoints_arrived, until, preparation };
+        let secrets = SecretNeeds::of(received.config.tls_contexts().flat_map(|tls| tls.secrets()));
+        let warming = WarmingCluster { source, endpoints_arrived, until, preparation, secrets, since: now, received };
         self.warming.insert(warming.received.name.clone(), warming);
     }
 
-    fn drop_unnamed(&mut self, named: &HashSet<Arc<str>>, now: Instant, actions: &mut Vec<Action>) {
+    fn drop_where(&mut self, is_gone: impl Fn(&Arc<str>) -> bool, now: Instant, actions: &mut Vec<Action>) {
         self.warming.retain(|name, warming| {
-            let keep = warming.source == Source::Static || named.contains(name);
+            let keep = warming.source == Source::Static || !is_gone(name);
             if !keep && warming.preparation != Preparation::None {
                 actions.push(Action::AbandonCluster(name.clone()));
             }
@@ -391,28 +459,27 @@ impl ClusterSet {
         let dropped: Vec<Arc<str>> = self
             .active
             .iter()
-            .filter(|(name, active)| active.source == Source::Dynamic && !named.contains(*name))
+            .filter(|(name, active)| active.source == Source::Dynamic && is_gone(name))
             .map(|(name, _)| name.clone())
             .collect();
         for name in dropped {
             let Some(ActiveCluster { received, source: _ }) = self.active.remove(&name) else { continue };
-            let assignment = endpoints_name(&received)
-                .and_then(|endpoints| self.assignments.get(endpoints))
-                .and_then(|entry| entry.received.clone());
+            let assignment = endpoints_key(&received)
+                .and_then(|endpoints| Some((endpoints.clone(), self.assignments.get(endpoints)?.received.clone()?)));
             self.leaving.insert(name, LeavingCluster { received, assignment, since: now, held: false });
         }
     }
 
     /// Endpoints that are known already complete a new cluster at once. One that replaces a version with the same
-    /// endpoints' name waits for them to be sent again: they may have to change together. True if one waits so.
-    fn adopt_known_endpoints(&mut self, begun: &[Arc<str>]) -> bool {
-        let mut waits_for_the_same = false;
+    /// endpoints' name waits for them to be sent again: they may have to change together. Gives what is waited for so.
+    fn adopt_known_endpoints(&mut self, begun: &[Arc<str>]) -> Vec<ResourceKey> {
+        let mut waits_for_the_same = Vec::new();
         for name in begun {
             let Some(warming) = self.warming.get_mut(name) else { continue };
-            let Some(endpoints) = endpoints_name(&warming.received) else { continue };
-            let before = self.active.get(name).and_then(|active| endpoints_name(&active.received));
+            let Some(endpoints) = endpoints_key(&warming.received) else { continue };
+            let before = self.active.get(name).and_then(|active| endpoints_key(&active.received));
             if before == Some(endpoints) {
-                waits_for_the_same = true;
+                waits_for_the_same.push(endpoints.clone());
             } else {
                 warming.endpoints_arrived =
                     self.assignments.get(endpoints).is_some_and(|entry| entry.received.is_some());
@@ -423,10 +490,10 @@ impl ClusterSet {
 
     /// Makes `assignments` name what `active` and `warming` use. True if the names changed.
     fn index_assignments(&mut self) -> bool {
-        let mut index: BTreeMap<Arc<str>, Assignment> = BTreeMap::new();
+        let mut index: BTreeMap<ResourceKey, Assignment> = BTreeMap::new();
         let active = self.active.values().map(|active| &active.received);
         for received in active.chain(self.warming.values().map(|warming| &warming.received)) {
-            if let Some(endpoints) = endpoints_name(received) {
+            if let Some(endpoints) = endpoints_key(received) {
                 index.entry(endpoints.clone()).or_default().clusters.insert(received.name.clone());
             }
         }
@@ -439,11 +506,15 @@ impl ClusterSet {
     }
 }
 
-fn endpoints_name(received: &Received<ClusterConfig>) -> Option<&Arc<str>> {
+fn endpoints_key(received: &Received<ClusterConfig>) -> Option<&ResourceKey> {
     match &received.config.discovery {
-        Discovery::Eds { service_name, .. } => Some(service_name),
+        Discovery::Eds(assignment) => Some(&assignment.key),
         Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => None,
     }
+}
+
+fn names_secrets(received: &Received<ClusterConfig>) -> bool {
+    received.config.tls_contexts().any(|tls| tls.secrets().next().is_some())
 }
 
 fn is_past(until: Option<Instant>, now: Instant) -> bool {

@@ -11,12 +11,12 @@ use std::{
 };
 
 use crate::{
-    config::listener::Listener,
+    config::{config_source::ResourceKey, listener::Listener},
     runtime::{
         dependencies::{FetchTimeout, ListenerNeeds},
-        warming::{Action, Readiness, Source, WarmedBy, clusters::ClusterSet, routes::RouteSet},
+        warming::{Action, Readiness, Source, WarmedBy, clusters::ClusterSet, routes::RouteSet, secrets::SecretSet},
     },
-    xds::resource::{Received, RefusedResource},
+    xds::resource::{Received, RefusedResource, Removed},
 };
 
 #[derive(Debug)]
@@ -42,6 +42,13 @@ struct WarmingListener {
     since: Instant,
 }
 
+/// What listeners wait for beside route tables.
+#[derive(Clone, Copy)]
+pub(super) struct Others<'a> {
+    pub(super) clusters: &'a ClusterSet,
+    pub(super) secrets: &'a SecretSet,
+}
+
 impl ListenerSet {
     pub(super) fn new() -> ListenerSet {
         ListenerSet { active: BTreeMap::new(), warming: BTreeMap::new(), changed: false, replaced: HashMap::new() }
@@ -56,21 +63,24 @@ impl ListenerSet {
         self.warm(received, Source::Static, now);
     }
 
-    /// The whole set as the control plane has it now. `refused` are named by it but unusable: what they would have
-    /// replaced stays.
+    /// New and changed ones, and which are gone.
     pub(super) fn receive(
         &mut self,
         listeners: Vec<Received<Listener>>,
-        refused: &HashSet<Arc<str>>,
-        clusters: &ClusterSet,
+        removed: &Removed,
+        others: Others<'_>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) -> Vec<RefusedResource> {
         self.changed = true;
-        let named: HashSet<&Arc<str>> = listeners.iter().map(|listener| &listener.name).chain(refused).collect();
-        self.warming.retain(|name, warming| warming.entry.source == Source::Static || named.contains(name));
+        let named: HashSet<&Arc<str>> = listeners.iter().map(|listener| &listener.name).collect();
+        let is_gone = |name: &Arc<str>| match removed {
+            Removed::Unnamed { but } => !named.contains(name) && !but.contains(name),
+            Removed::These(gone) => gone.contains(name) && !named.contains(name),
+        };
+        self.warming.retain(|name, warming| warming.entry.source == Source::Static || !is_gone(name));
         self.active.retain(|name, entry| {
-            let stays = entry.source == Source::Static || named.contains(name);
+            let stays = entry.source == Source::Static || !is_gone(name);
             if !stays {
                 actions.push(Action::RemoveListener(name.clone()));
             }
@@ -89,7 +99,7 @@ impl ListenerSet {
             if self.active.get(name).is_some_and(|entry| entry.received.config.hash == hash) {
                 self.warming.remove(name);
             } else if self.warming.get(name).is_none_or(|warming| warming.entry.received.config.hash != hash) {
-                match refusal(&received.config, &owners, clusters) {
+                match refusal(&received.config, &owners, others) {
                     Some(reason) => refusals.push(received.refused(reason)),
                     None => {
                         let addresses = received.config.addresses.iter().map(|at| (at.address, name.clone()));
@@ -114,7 +124,7 @@ impl ListenerSet {
     /// Activates what is ready.
     pub(super) fn settle(
         &mut self,
-        clusters: &ClusterSet,
+        others: Others<'_>,
         routes: &RouteSet,
         now: Instant,
         unknown_wait: Duration,
@@ -123,7 +133,7 @@ impl ListenerSet {
         let ready: Vec<(Arc<str>, WarmedBy)> = self
             .warming
             .iter()
-            .filter_map(|(name, warming)| match warming.readiness(clusters, routes, now, unknown_wait) {
+            .filter_map(|(name, warming)| match warming.readiness(others, routes, now, unknown_wait) {
                 Readiness::Ready => Some((name.clone(), WarmedBy::Arrival)),
                 Readiness::Overdue => Some((name.clone(), WarmedBy::Timeout)),
                 Readiness::Waiting(_) => None,
@@ -145,8 +155,13 @@ impl ListenerSet {
     }
 
     /// The route tables that some version of some listener uses.
-    pub(super) fn route_tables(&self) -> BTreeSet<Arc<str>> {
+    pub(super) fn route_tables(&self) -> BTreeSet<ResourceKey> {
         self.entries().flat_map(|entry| &entry.needs.route_tables).cloned().collect()
+    }
+
+    /// The secrets that some version of some listener uses.
+    pub(super) fn secret_names(&self) -> impl Iterator<Item = ResourceKey> {
+        self.entries().flat_map(|entry| &entry.needs.secrets.keys).cloned()
     }
 
     /// Whether a live listener that names this cluster is about to be replaced.
@@ -162,12 +177,12 @@ impl ListenerSet {
 
     pub(super) fn deadlines(
         &self,
-        clusters: &ClusterSet,
+        others: Others<'_>,
         routes: &RouteSet,
         now: Instant,
         unknown_wait: Duration,
     ) -> impl Iterator<Item = Instant> {
-        self.warming.values().filter_map(move |warming| match warming.readiness(clusters, routes, now, unknown_wait) {
+        self.warming.values().filter_map(move |warming| match warming.readiness(others, routes, now, unknown_wait) {
             Readiness::Waiting(until) => until,
             Readiness::Ready | Readiness::Overdue => None,
         })
@@ -218,7 +233,7 @@ impl ListenerSet {
 impl WarmingListener {
     fn readiness(
         &self,
-        clusters: &ClusterSet,
+        Others { clusters, secrets }: Others<'_>,
         routes: &RouteSet,
         now: Instant,
         unknown_wait: Duration,
@@ -234,17 +249,18 @@ impl WarmingListener {
             FetchTimeout::After(_) => Readiness::Overdue,
         };
         let clusters = clusters.readiness(&self.entry.needs.clusters, self.since, now, unknown_wait);
-        match (tables, clusters) {
-            (Readiness::Waiting(until), _) => Readiness::Waiting(until),
-            (_, Readiness::Waiting(until)) => Readiness::Waiting(Some(until)),
-            (Readiness::Ready, Readiness::Ready) => Readiness::Ready,
-            (Readiness::Overdue, _) | (_, Readiness::Overdue) => Readiness::Overdue,
+        let secrets = secrets.readiness(&self.entry.needs.secrets, self.since, now);
+        match (tables, secrets, clusters) {
+            (Readiness::Waiting(until), ..) | (_, Readiness::Waiting(until), _) => Readiness::Waiting(until),
+            (.., Readiness::Waiting(until)) => Readiness::Waiting(Some(until)),
+            (Readiness::Ready, Readiness::Ready, Readiness::Ready) => Readiness::Ready,
+            (Readiness::Overdue, ..) | (_, Readiness::Overdue, _) | (.., Readiness::Overdue) => Readiness::Overdue,
         }
     }
 }
 
 /// Why a listener cannot be used beside the others.
-fn refusal(listener: &Listener, owners: &HashMap<SocketAddr, Arc<str>>, clusters: &ClusterSet) -> Option<String> {
+fn refusal(listener: &Listener, owners: &HashMap<SocketAddr, Arc<str>>, others: Others<'_>) -> Option<String> {
     for at in &listener.addresses {
         // Which of two listeners a connection meets would be left to chance. A port of 0 becomes another one each time that
         // it is bound.
@@ -254,5 +270,5 @@ fn refusal(listener: &Listener, owners: &HashMap<SocketAddr, Arc<str>>, clusters
             return Some(format!("has duplicate address '{}' as existing listener '{owner}'", at.address));
         }
     }
-    listener.check_clusters(|name| clusters.is_known(name)).err().map(|error| error.to_string())
+    listener.check_clusters(|name| others.clusters.is_known(name)).err().map(|error| error.to_string())
 }

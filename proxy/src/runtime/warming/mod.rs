@@ -15,13 +15,18 @@ use std::{
 
 use crate::{
     config::{
-        bootstrap::DiscoverySource, cluster::ClusterConfig, endpoint::LoadAssignment, listener::Listener,
+        bootstrap::DiscoverySource,
+        cluster::ClusterConfig,
+        config_source::{Discovered, ResourceKey, SourceOrigin},
+        endpoint::LoadAssignment,
+        listener::Listener,
         route::RouteTable,
+        tls::Secret,
     },
+    runtime::warming::listeners::Others,
     xds::{
         kind::ResourceKind,
-        resource::{Received, RefusedResource},
-        subscription::Interest,
+        resource::{Received, RefusedResource, Removed},
     },
 };
 
@@ -29,8 +34,9 @@ mod clusters;
 mod early;
 mod listeners;
 mod routes;
+mod secrets;
 
-pub use self::{clusters::ClusterSet, listeners::ListenerSet, routes::RouteSet};
+pub use self::{clusters::ClusterSet, listeners::ListenerSet, routes::RouteSet, secrets::SecretSet};
 
 /// How far apart answers may come that belong to one change. For so long a cluster that no answer names is waited for
 /// rather than taken for absent, and one that was dropped is kept for the routes that still name it.
@@ -41,18 +47,13 @@ pub const DEPENDENCY_WAIT_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub enum Event {
-    /// All clusters of the control plane. `refused` are named by the answer but unusable.
-    Clusters {
-        resources: Vec<Received<ClusterConfig>>,
-        refused: HashSet<Arc<str>>,
-    },
-    Endpoints(Vec<Received<LoadAssignment>>),
-    /// All listeners of the control plane.
-    Listeners {
-        resources: Vec<Received<Listener>>,
-        refused: HashSet<Arc<str>>,
-    },
-    Routes(Vec<Received<RouteTable>>),
+    Clusters(Update<ClusterConfig>),
+    Endpoints(Update<LoadAssignment>),
+    Listeners(Update<Listener>),
+    Routes(Update<RouteTable>),
+    Secrets(Update<Secret>),
+    /// The time that the control plane gave a resource is over.
+    Expired(ResourceKind, ResourceKey),
     /// An answer that is refused as a whole: nothing changes, but whoever waited for it to start goes on.
     AnswerRefused(ResourceKind),
     /// A cluster that was told to prepare itself has done so.
@@ -66,12 +67,28 @@ pub enum Event {
     Time,
 }
 
+/// What one source says of a kind.
+#[derive(Debug)]
+pub struct Update<T> {
+    pub origin: SourceOrigin,
+    pub resources: Vec<Received<T>>,
+    pub removed: Removed,
+}
+
 /// To be carried out in order.
 #[derive(Clone, Debug)]
 pub enum Action {
-    Subscribe(ResourceKind, Interest),
-    /// Ask for the same once more.
-    RequestAgain(ResourceKind),
+    SubscribeAll(ResourceKind, SourceOrigin),
+    /// To exactly these of the kind.
+    Subscribe(ResourceKind, BTreeSet<ResourceKey>),
+    /// Ask for these once more.
+    RequestAgain(ResourceKind, Vec<ResourceKey>),
+    /// TLS contexts that name it are to be made anew.
+    UpdateSecret {
+        key: ResourceKey,
+        secret: Arc<Secret>,
+    },
+    RemoveSecret(ResourceKey),
     /// Nothing is acknowledged about clusters until `ReleaseClusterAck`.
     HoldClusterAck,
     ReleaseClusterAck,
@@ -94,10 +111,13 @@ pub enum Action {
     },
     RemoveCluster(Arc<str>),
     ActivateRoutes {
+        key: ResourceKey,
         table: Received<RouteTable>,
         warmed_by: WarmedBy,
     },
-    RemoveRoutes(Arc<str>),
+    RemoveRoutes(ResourceKey),
+    /// Its time is over, although listeners name it.
+    ExpireRoutes(ResourceKey),
     ActivateListener {
         listener: Received<Listener>,
         source: Source,
@@ -145,6 +165,7 @@ pub struct Outcome {
 pub struct Start {
     pub clusters: Vec<Received<ClusterConfig>>,
     pub listeners: Vec<Received<Listener>>,
+    pub secrets: Vec<Received<Secret>>,
     pub cds: Option<DiscoverySource>,
     pub lds: Option<DiscoverySource>,
 }
@@ -155,12 +176,15 @@ pub struct Warming {
     clusters: ClusterSet,
     routes: RouteSet,
     listeners: ListenerSet,
+    secrets: SecretSet,
     lds: Option<DiscoverySource>,
     /// A server may send listeners before it is asked for them.
     listeners_answered: bool,
     /// Wait for the first clusters.
     static_listeners: Vec<Received<Listener>>,
     cluster_ack_held: bool,
+    /// Listeners may name others than before.
+    secrets_changed: bool,
 }
 
 /// Listeners are asked for and started only when the first clusters are warm, so that the first request finds them.
@@ -197,20 +221,22 @@ impl FirstAnswer {
 
 impl Warming {
     pub fn start(start: Start, now: Instant) -> (Warming, Vec<Action>) {
-        let Start { clusters, listeners, cds, lds } = start;
+        let Start { clusters, listeners, secrets, cds, lds } = start;
         let mut warming = Warming {
             phase: Phase::Clusters(FirstAnswer::of(cds.as_ref(), now)),
             clusters: ClusterSet::new(),
             routes: RouteSet::new(),
             listeners: ListenerSet::new(),
+            secrets: SecretSet::new(secrets),
             lds,
             listeners_answered: false,
             static_listeners: listeners,
             cluster_ack_held: false,
+            secrets_changed: false,
         };
         let mut actions = Vec::new();
-        if cds.is_some() {
-            actions.push(Action::Subscribe(ResourceKind::Cluster, Interest::Wildcard));
+        if let Some(source) = cds {
+            actions.push(Action::SubscribeAll(ResourceKind::Cluster, source.origin));
         }
         warming.clusters.start(clusters, now);
         warming.subscribe_endpoints(&mut actions);
@@ -224,12 +250,15 @@ impl Warming {
             self.listeners.forget_replaced();
         }
         match event {
-            Event::Clusters { resources, refused } => {
-                let interest = self.clusters.receive(resources, &refused, now, &mut actions);
+            Event::Clusters(Update { origin: _, resources, removed }) => {
+                let (resources, unknown) = self.without_unknown_secrets(resources);
+                refusals = unknown;
+                let interest = self.clusters.receive(resources, &removed, now, &mut actions);
                 if interest.names_changed {
                     self.subscribe_endpoints(&mut actions);
-                } else if interest.ask_again {
-                    actions.push(Action::RequestAgain(ResourceKind::Endpoints));
+                }
+                if !interest.ask_again.is_empty() {
+                    actions.push(Action::RequestAgain(ResourceKind::Endpoints, interest.ask_again));
                 }
                 if self.clusters.is_warming() {
                     // Said again for each answer: a new stream knows nothing of the answer before.
@@ -238,23 +267,38 @@ impl Warming {
                 }
                 self.first_answer_settled(ResourceKind::Cluster);
             }
-            Event::Endpoints(assignments) => {
-                for assignment in assignments {
-                    self.clusters.receive_endpoints(assignment, now, &mut actions);
+            Event::Endpoints(Update { origin, resources, removed }) => {
+                for assignment in resources {
+                    self.clusters.receive_endpoints(&origin, assignment, now, &mut actions);
                 }
-            }
-            Event::Listeners { resources, refused } => {
-                refusals = self.listeners.receive(resources, &refused, &self.clusters, now, &mut actions);
-                self.first_answer_settled(ResourceKind::Listener);
-            }
-            Event::Routes(tables) => {
-                for table in tables {
-                    match table.config.check_clusters(|name| self.clusters.is_known(name)) {
-                        Err(error) => refusals.push(table.refused(error.to_string())),
-                        Ok(()) => self.routes.receive(table, now),
+                if let Removed::These(names) = removed {
+                    for name in names {
+                        self.clusters.no_endpoints(&ResourceKey { origin: origin.clone(), name });
                     }
                 }
             }
+            Event::Listeners(Update { origin: _, resources, removed }) => {
+                let (resources, unknown) = self.without_unknown_secrets(resources);
+                let others = Others { clusters: &self.clusters, secrets: &self.secrets };
+                refusals = self.listeners.receive(resources, &removed, others, now, &mut actions);
+                refusals.extend(unknown);
+                self.first_answer_settled(ResourceKind::Listener);
+            }
+            // A table that is gone serves on: the listener that names it is what would have to go.
+            Event::Routes(Update { origin, resources, removed: _ }) => {
+                for table in resources {
+                    match table.config.check_clusters(|name| self.clusters.is_known(name)) {
+                        Err(error) => refusals.push(table.refused(error.to_string())),
+                        Ok(()) => self.routes.receive(&origin, table, now),
+                    }
+                }
+            }
+            Event::Secrets(Update { origin, resources, removed: _ }) => {
+                for secret in resources {
+                    self.secrets.receive(&origin, secret, now, &mut actions);
+                }
+            }
+            Event::Expired(kind, key) => self.expire(kind, key, now, &mut actions),
             Event::AnswerRefused(kind) => self.first_answer_settled(kind),
             Event::ListenerRefused(name) => self.listeners.refuse(&name),
             Event::ClusterPrepared { name, hash } => self.clusters.prepared(&name, hash),
@@ -272,8 +316,10 @@ impl Warming {
         };
         let wait = self.unknown_wait();
         let routes = self.routes.deadlines(&self.clusters, now, wait);
-        let listeners = self.listeners.deadlines(&self.clusters, &self.routes, now, wait);
-        self.clusters.deadlines().chain(routes).chain(listeners).chain(phase).min()
+        let others = Others { clusters: &self.clusters, secrets: &self.secrets };
+        let listeners = self.listeners.deadlines(others, &self.routes, now, wait);
+        let clusters = self.clusters.deadlines(&self.secrets, now).chain(self.secrets.deadline());
+        clusters.chain(routes).chain(listeners).chain(phase).min()
     }
 
     pub fn is_initialized(&self) -> bool {
@@ -290,6 +336,44 @@ impl Warming {
 
     pub fn listeners(&self) -> &ListenerSet {
         &self.listeners
+    }
+
+    pub fn secrets(&self) -> &SecretSet {
+        &self.secrets
+    }
+
+    /// Takes out those that name a secret of the bootstrap that is not there.
+    fn without_unknown_secrets<T: NamesSecrets>(
+        &self,
+        resources: Vec<Received<T>>,
+    ) -> (Vec<Received<T>>, Vec<RefusedResource>) {
+        let mut refused = Vec::new();
+        let mut resources = resources;
+        resources.retain(|received| {
+            let unknown = received.config.static_secrets().find(|name| !self.secrets.is_known_static(name));
+            refused.extend(unknown.map(|name| received.refused(format!("unknown static secret '{name}'"))));
+            unknown.is_none()
+        });
+        (resources, refused)
+    }
+
+    fn expire(&mut self, kind: ResourceKind, key: ResourceKey, now: Instant, actions: &mut Vec<Action>) {
+        let removed = Removed::These(HashSet::from([key.name.clone()]));
+        match kind {
+            ResourceKind::Cluster => {
+                if self.clusters.receive(Vec::new(), &removed, now, actions).names_changed {
+                    self.subscribe_endpoints(actions);
+                }
+            }
+            ResourceKind::Listener => {
+                let others = Others { clusters: &self.clusters, secrets: &self.secrets };
+                self.listeners.receive(Vec::new(), &removed, others, now, actions);
+            }
+            ResourceKind::Endpoints => self.clusters.expire_endpoints(&key, actions),
+            ResourceKind::Routes => self.routes.expire(&key, actions),
+            // A certificate says itself until when it is good.
+            ResourceKind::Secret => {}
+        }
     }
 
     fn first_answer_settled(&mut self, kind: ResourceKind) {
@@ -312,7 +396,9 @@ impl Warming {
 
     /// Brings everything that can go on as far as it can go: clusters first, then what names them, removals last.
     fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.clusters.settle(now, actions) {
+        self.secrets.forget_old(now);
+        self.subscribe_secrets(now, actions);
+        if self.clusters.settle(&self.secrets, now, actions) {
             self.subscribe_endpoints(actions);
         }
         if self.cluster_ack_held && !self.clusters.is_warming() {
@@ -324,6 +410,7 @@ impl Warming {
             self.settle_listeners(now, actions);
         }
         self.leave_listener_phase(now, actions);
+        self.subscribe_secrets(now, actions);
         let (routes, listeners) = (&self.routes, &self.listeners);
         self.clusters.settle_leaving(now, |name| routes.holds(name) || listeners.holds(name), actions);
     }
@@ -339,8 +426,8 @@ impl Warming {
             true => FirstAnswer::Settled,
             false => FirstAnswer::of(self.lds.as_ref(), now),
         });
-        if self.lds.is_some() {
-            actions.push(Action::Subscribe(ResourceKind::Listener, Interest::Wildcard));
+        if let Some(source) = &self.lds {
+            actions.push(Action::SubscribeAll(ResourceKind::Listener, source.origin.clone()));
         }
         for listener in std::mem::take(&mut self.static_listeners) {
             self.listeners.add_static(listener, now);
@@ -351,7 +438,9 @@ impl Warming {
         let wait = self.unknown_wait();
         self.subscribe_routes(now, actions);
         self.routes.settle(&self.clusters, now, wait, actions);
-        self.listeners.settle(&self.clusters, &self.routes, now, wait, actions);
+        self.subscribe_secrets(now, actions);
+        let others = Others { clusters: &self.clusters, secrets: &self.secrets };
+        self.listeners.settle(others, &self.routes, now, wait, actions);
         // Versions of listeners that were just replaced no longer need their tables.
         self.subscribe_routes(now, actions);
     }
@@ -368,17 +457,52 @@ impl Warming {
 
     fn subscribe_endpoints(&self, actions: &mut Vec<Action>) {
         let names = self.clusters.endpoints_names();
-        actions.push(Action::Subscribe(ResourceKind::Endpoints, Interest::Names(names)));
+        actions.push(Action::Subscribe(ResourceKind::Endpoints, names));
     }
 
     fn subscribe_routes(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if !self.listeners.take_changed() {
             return;
         }
-        let names: BTreeSet<Arc<str>> = self.listeners.route_tables();
+        self.secrets_changed = true;
+        let names: BTreeSet<ResourceKey> = self.listeners.route_tables();
         if self.routes.set_names(&names, now, actions) {
-            actions.push(Action::Subscribe(ResourceKind::Routes, Interest::Names(self.routes.names())));
+            actions.push(Action::Subscribe(ResourceKind::Routes, self.routes.names()));
         }
+    }
+
+    fn subscribe_secrets(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.clusters.take_changed() && !std::mem::take(&mut self.secrets_changed) {
+            return;
+        }
+        self.secrets_changed = false;
+        let names: BTreeSet<ResourceKey> = self.clusters.secret_names().chain(self.listeners.secret_names()).collect();
+        if self.secrets.set_names(names, now, actions) {
+            actions.push(Action::Subscribe(ResourceKind::Secret, self.secrets.names()));
+        }
+    }
+}
+
+/// Clusters and listeners: they have TLS contexts.
+trait NamesSecrets {
+    fn discovered(&self) -> impl Iterator<Item = &Discovered>;
+
+    /// Those that have to stand in the bootstrap.
+    fn static_secrets(&self) -> impl Iterator<Item = &Arc<str>> {
+        let keys = self.discovered().map(|discovered| &discovered.key);
+        keys.filter(|key| key.origin == SourceOrigin::Bootstrap).map(|key| &key.name)
+    }
+}
+
+impl NamesSecrets for ClusterConfig {
+    fn discovered(&self) -> impl Iterator<Item = &Discovered> {
+        ClusterConfig::discovered(self)
+    }
+}
+
+impl NamesSecrets for Listener {
+    fn discovered(&self) -> impl Iterator<Item = &Discovered> {
+        Listener::discovered(self)
     }
 }
 

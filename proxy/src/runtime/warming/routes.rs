@@ -11,7 +11,10 @@ use std::{
 };
 
 use crate::{
-    config::route::RouteTable,
+    config::{
+        config_source::{ResourceKey, SourceOrigin},
+        route::RouteTable,
+    },
     runtime::{
         dependencies::clusters_of,
         warming::{Action, DEPENDENCY_WAIT_MAX, Readiness, WarmedBy, clusters::ClusterSet, early::EarlyArrivals},
@@ -21,9 +24,9 @@ use crate::{
 
 #[derive(Debug)]
 pub struct RouteSet {
-    slots: BTreeMap<Arc<str>, Slot>,
+    slots: BTreeMap<ResourceKey, Slot>,
     /// Names of the slots with something pending: few, while there may be thousands of slots.
-    waiting: BTreeSet<Arc<str>>,
+    waiting: BTreeSet<ResourceKey>,
     early: EarlyArrivals<RouteTable>,
 }
 
@@ -56,7 +59,7 @@ impl RouteSet {
     }
 
     /// The names that listeners wait for or use. True if they changed; tables that nobody names any more are dropped.
-    pub(super) fn set_names(&mut self, names: &BTreeSet<Arc<str>>, now: Instant, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn set_names(&mut self, names: &BTreeSet<ResourceKey>, now: Instant, actions: &mut Vec<Action>) -> bool {
         if self.slots.keys().eq(names.iter()) {
             return false;
         }
@@ -71,24 +74,34 @@ impl RouteSet {
             if !self.slots.contains_key(name) {
                 self.slots.insert(name.clone(), Slot::default());
                 if let Some(received) = self.early.take(name, now) {
-                    self.receive(received, now);
+                    self.receive(&name.origin, received, now);
                 }
             }
         }
         true
     }
 
-    pub(super) fn names(&self) -> BTreeSet<Arc<str>> {
+    pub(super) fn names(&self) -> BTreeSet<ResourceKey> {
         self.slots.keys().cloned().collect()
     }
 
-    pub(super) fn receive(&mut self, received: Received<RouteTable>, now: Instant) {
-        match self.slots.get_mut(&received.name) {
+    pub(super) fn receive(&mut self, origin: &SourceOrigin, received: Received<RouteTable>, now: Instant) {
+        let key = ResourceKey { origin: origin.clone(), name: received.name.clone() };
+        match self.slots.get_mut(&key) {
             Some(slot) => {
-                self.waiting.insert(received.name.clone());
+                self.waiting.insert(key);
                 slot.receive(received, now);
             }
-            None => self.early.keep(received, now),
+            None => self.early.keep(key, received, now),
+        }
+    }
+
+    /// The control plane said how long the table may stay, and nothing since: requests by it find no route.
+    pub(super) fn expire(&mut self, key: &ResourceKey, actions: &mut Vec<Action>) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            *slot = Slot::default();
+            self.waiting.remove(key);
+            actions.push(Action::ExpireRoutes(key.clone()));
         }
     }
 
@@ -105,17 +118,17 @@ impl RouteSet {
             let Some(slot) = self.slots.get_mut(name) else { return false };
             let readiness =
                 |table: &PendingTable| clusters.readiness(&table.table.clusters, table.since, now, unknown_wait);
-            slot.settle(readiness, now, actions);
+            slot.settle(name, readiness, now, actions);
             slot.pending.is_some()
         });
     }
 
-    pub(super) fn is_live(&self, name: &str) -> bool {
+    pub(super) fn is_live(&self, name: &ResourceKey) -> bool {
         self.slots.get(name).is_some_and(|slot| slot.live.is_some())
     }
 
     /// A table arrived and waits for its clusters, which has an end of its own.
-    pub(super) fn is_pending(&self, name: &str) -> bool {
+    pub(super) fn is_pending(&self, name: &ResourceKey) -> bool {
         self.slots.get(name).is_some_and(|slot| slot.pending.is_some())
     }
 
@@ -173,7 +186,13 @@ impl Slot {
         self.live.is_some() && self.stuck_since.is_some_and(|since| now < since + DEPENDENCY_WAIT_MAX)
     }
 
-    fn settle(&mut self, readiness: impl Fn(&PendingTable) -> Readiness, now: Instant, actions: &mut Vec<Action>) {
+    fn settle(
+        &mut self,
+        key: &ResourceKey,
+        readiness: impl Fn(&PendingTable) -> Readiness,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         while let Some(pending) = &self.pending {
             let next_is_ready = self.next.as_ref().is_some_and(|next| readiness(next) == Readiness::Ready);
             let warmed_by = match readiness(pending) {
@@ -194,7 +213,8 @@ impl Slot {
             self.pending = self.next.take();
             self.stuck_since = self.pending.is_some().then_some(now);
             if self.live.as_ref().is_none_or(|live| live.received.config.hash != table.received.config.hash) {
-                actions.push(Action::ActivateRoutes { table: table.received.clone(), warmed_by });
+                let (key, table) = (key.clone(), table.received.clone());
+                actions.push(Action::ActivateRoutes { key, table, warmed_by });
             }
             self.live = Some(table);
         }

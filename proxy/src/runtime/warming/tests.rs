@@ -1,7 +1,7 @@
 use super::*;
 use resources::{
-    cluster, cluster_with_endpoints, dns_cluster, endpoints, listener, listener_with_inline_table, static_cluster,
-    strict_table, table,
+    cluster, cluster_with_endpoints, dns_cluster, endpoints, listener, listener_with_inline_table, secret,
+    static_cluster, strict_table, table, tls_cluster,
 };
 
 mod order;
@@ -24,8 +24,8 @@ impl Bench {
     }
 
     fn start_with(clusters: Vec<Received<ClusterConfig>>, listeners: Vec<Received<Listener>>) -> Bench {
-        let source = DiscoverySource { initial_fetch_timeout: Some(FETCH_TIMEOUT) };
-        Bench::of(Start { clusters, listeners, cds: Some(source.clone()), lds: Some(source) })
+        let source = ads();
+        Bench::of(Start { clusters, listeners, secrets: Vec::new(), cds: Some(source.clone()), lds: Some(source) })
     }
 
     fn of(start: Start) -> Bench {
@@ -46,19 +46,23 @@ impl Bench {
     }
 
     fn clusters<const N: usize>(&mut self, resources: [Received<ClusterConfig>; N]) -> &[String] {
-        self.on(Event::Clusters { resources: resources.into(), refused: HashSet::new() })
+        self.on(Event::Clusters(whole(resources)))
     }
 
     fn endpoints<const N: usize>(&mut self, resources: [Received<LoadAssignment>; N]) -> &[String] {
-        self.on(Event::Endpoints(resources.into()))
+        self.on(Event::Endpoints(whole(resources)))
     }
 
     fn listeners<const N: usize>(&mut self, resources: [Received<Listener>; N]) -> &[String] {
-        self.on(Event::Listeners { resources: resources.into(), refused: HashSet::new() })
+        self.on(Event::Listeners(whole(resources)))
+    }
+
+    fn secrets<const N: usize>(&mut self, resources: [Received<Secret>; N]) -> &[String] {
+        self.on(Event::Secrets(whole(resources)))
     }
 
     fn routes<const N: usize>(&mut self, resources: [Received<RouteTable>; N]) -> &[String] {
-        self.on(Event::Routes(resources.into()))
+        self.on(Event::Routes(whole(resources)))
     }
 
     fn on(&mut self, event: Event) -> &[String] {
@@ -81,6 +85,30 @@ impl Bench {
     }
 }
 
+fn ads() -> DiscoverySource {
+    DiscoverySource { origin: SourceOrigin::Ads, initial_fetch_timeout: Some(FETCH_TIMEOUT) }
+}
+
+/// An answer that names everything.
+fn whole<T, const N: usize>(resources: [Received<T>; N]) -> Update<T> {
+    named(resources, HashSet::new())
+}
+
+/// The same, with names whose resources are no good.
+fn named<T, const N: usize>(resources: [Received<T>; N], but: HashSet<Arc<str>>) -> Update<T> {
+    Update { origin: SourceOrigin::Ads, resources: resources.into(), removed: Removed::Unnamed { but } }
+}
+
+/// An answer of the delta variant.
+fn delta<T, const N: usize>(resources: [Received<T>; N], gone: &[&str]) -> Update<T> {
+    let gone = gone.iter().map(|name| Arc::from(*name)).collect();
+    Update { origin: SourceOrigin::Ads, resources: resources.into(), removed: Removed::These(gone) }
+}
+
+fn key(name: &str) -> ResourceKey {
+    ResourceKey { origin: SourceOrigin::Ads, name: name.into() }
+}
+
 fn short(action: &Action) -> String {
     let by = |warmed_by: &WarmedBy| match warmed_by {
         WarmedBy::Arrival => "",
@@ -92,12 +120,14 @@ fn short(action: &Action) -> String {
         endpoints.map(|endpoint| endpoint.address.port().to_string()).collect::<Vec<_>>().join(",")
     };
     match action {
-        Action::Subscribe(kind, Interest::Wildcard) => format!("subscribe {}", kind.service()),
-        Action::Subscribe(kind, Interest::Names(names)) => {
-            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        Action::SubscribeAll(kind, _) => format!("subscribe {}", kind.service()),
+        Action::Subscribe(kind, keys) => {
+            let names: Vec<&str> = keys.iter().map(|key| &*key.name).collect();
             format!("subscribe {} [{}]", kind.service(), names.join(" "))
         }
-        Action::RequestAgain(kind) => format!("request {} again", kind.service()),
+        Action::RequestAgain(kind, _) => format!("request {} again", kind.service()),
+        Action::UpdateSecret { key, secret: _ } => format!("secret {}", key.name),
+        Action::RemoveSecret(key) => format!("remove secret {}", key.name),
         Action::HoldClusterAck => "hold".to_owned(),
         Action::ReleaseClusterAck => "release".to_owned(),
         Action::ActivateCluster { cluster, assignment, warmed_by } => {
@@ -108,11 +138,12 @@ fn short(action: &Action) -> String {
         Action::AbandonCluster(name) => format!("abandon {name}"),
         Action::UpdateEndpoints { cluster, assignment } => format!("endpoints {cluster} [{}]", ports(assignment)),
         Action::RemoveCluster(name) => format!("remove cluster {name}"),
-        Action::ActivateRoutes { table, warmed_by } => {
+        Action::ActivateRoutes { key: _, table, warmed_by } => {
             let clusters: Vec<&str> = table.config.clusters().map(|(_, name)| &**name).collect();
             format!("routes {} [{}]{}", table.name, clusters.join(" "), by(warmed_by))
         }
-        Action::RemoveRoutes(name) => format!("remove routes {name}"),
+        Action::RemoveRoutes(key) => format!("remove routes {}", key.name),
+        Action::ExpireRoutes(key) => format!("expire routes {}", key.name),
         Action::ActivateListener { listener, source: _, warmed_by } => {
             let port = listener.config.addresses[0].address.port();
             format!("listener {} {port}{}", listener.name, by(warmed_by))
@@ -139,7 +170,7 @@ fn a_cluster_of_names_is_looked_up_before_it_goes_live() {
 fn a_bootstrap_without_a_control_plane_serves_at_once() {
     let clusters = vec![static_cluster("s")];
     let listeners = vec![listener_with_inline_table("l", 80, &["s"], "")];
-    let bench = Bench::of(Start { clusters, listeners, cds: None, lds: None });
+    let bench = Bench::of(Start { clusters, listeners, secrets: Vec::new(), cds: None, lds: None });
     assert_eq!(bench.said, ["subscribe eds []", "cluster s 5s", "listener l 80", "initialized"]);
     bench.nothing_to_wait_for();
 }
@@ -306,7 +337,7 @@ fn a_dropped_cluster_that_comes_back_was_never_gone() {
 fn a_dropped_cluster_that_comes_back_changed_serves_as_it_was_until_warm() {
     let mut bench = Bench::serving();
     bench.clusters([]);
-    assert_eq!(bench.clusters([cluster("a", 1)]), ["subscribe eds [a]", "hold"]);
+    assert_eq!(bench.clusters([cluster("a", 1)]), ["subscribe eds [a]", "request eds again", "hold"]);
     assert_eq!(bench.wait(FETCH_TIMEOUT), ["cluster a 2s [1] by timeout", "release"]);
 }
 
@@ -489,8 +520,86 @@ fn an_absent_listener_is_removed_at_once() {
 fn what_is_refused_by_itself_keeps_the_version_before() {
     let mut bench = Bench::serving();
     let refused: HashSet<Arc<str>> = [Arc::from("l"), Arc::from("a")].into();
-    assert!(bench.on(Event::Listeners { resources: vec![], refused: refused.clone() }).is_empty());
-    assert!(bench.on(Event::Clusters { resources: vec![], refused }).is_empty());
+    assert!(bench.on(Event::Listeners(named([], refused.clone()))).is_empty());
+    assert!(bench.on(Event::Clusters(named([], refused))).is_empty());
+}
+
+#[test]
+fn a_delta_changes_what_it_names_and_nothing_else() {
+    let mut bench = Bench::serving();
+    assert_eq!(bench.on(Event::Clusters(delta([cluster("b", 0)], &[]))), ["subscribe eds [a b]", "hold"]);
+    assert_eq!(bench.endpoints([endpoints("b", 2)]), ["cluster b 1s [2]", "release"]);
+    assert_eq!(bench.on(Event::Clusters(delta([], &["b", "unknown"]))), ["subscribe eds [a]"]);
+    assert_eq!(bench.wait(ORDER_GRACE), ["remove cluster b"]);
+    assert!(bench.on(Event::Listeners(delta([], &["unknown"]))).is_empty());
+    assert_eq!(
+        bench.on(Event::Listeners(delta([], &["l"]))),
+        ["remove listener l", "remove routes r", "subscribe rds []"]
+    );
+}
+
+#[test]
+fn endpoints_that_do_not_exist_are_not_waited_for() {
+    let mut bench = Bench::serving();
+    bench.on(Event::Clusters(delta([cluster("b", 0)], &[])));
+    assert_eq!(bench.on(Event::Endpoints(delta([], &["b"]))), ["cluster b 1s []", "release"]);
+    // Those that were there are kept: they were good.
+    assert!(bench.on(Event::Endpoints(delta([], &["a"]))).is_empty());
+}
+
+#[test]
+fn what_has_had_its_time_goes() {
+    let mut bench = Bench::serving();
+    assert_eq!(bench.on(Event::Expired(ResourceKind::Endpoints, key("a"))), ["endpoints a []"]);
+    assert_eq!(bench.endpoints([endpoints("a", 1)]), ["endpoints a [1]"]);
+    assert_eq!(bench.on(Event::Expired(ResourceKind::Routes, key("r"))), ["expire routes r"]);
+    assert_eq!(bench.routes([table("r", &["a"])]), ["routes r [a]"]);
+    assert_eq!(
+        bench.on(Event::Expired(ResourceKind::Listener, key("l"))),
+        ["remove listener l", "remove routes r", "subscribe rds []"]
+    );
+    assert_eq!(bench.on(Event::Expired(ResourceKind::Cluster, key("a"))), ["subscribe eds []"]);
+    assert_eq!(bench.wait(ORDER_GRACE), ["remove cluster a"]);
+}
+
+#[test]
+fn the_same_name_from_elsewhere_is_something_else() {
+    let mut bench = Bench::start();
+    bench.clusters([cluster("a", 0)]);
+    let elsewhere = Update {
+        origin: SourceOrigin::Bootstrap,
+        resources: vec![endpoints("a", 9)],
+        removed: Removed::Unnamed { but: HashSet::new() },
+    };
+    assert!(bench.on(Event::Endpoints(elsewhere)).is_empty());
+    assert_eq!(bench.endpoints([endpoints("a", 1)]), ["cluster a 1s [1]", "release", "subscribe lds"]);
+}
+
+#[test]
+fn a_cluster_waits_for_its_secrets() {
+    let mut bench = Bench::serving();
+    let secure = tls_cluster("b", "{name: own, sds_config: {ads: {}, resource_api_version: V3}}");
+    let said = bench.clusters([cluster("a", 0), secure.clone()]);
+    assert_eq!(said, ["hold", "subscribe sds [own]"]);
+    assert_eq!(bench.secrets([secret("own")]), ["secret own", "cluster b 5s", "release"]);
+    // The same once more changes nothing; what nobody names any more is let go of.
+    assert!(bench.secrets([secret("own")]).is_empty());
+    assert_eq!(bench.clusters([cluster("a", 0)]), ["remove secret own", "subscribe sds []"]);
+}
+
+#[test]
+fn secrets_that_do_not_come_are_waited_for_as_long_as_is_said() {
+    let mut bench = Bench::serving();
+    let source = "{ads: {}, resource_api_version: V3, initial_fetch_timeout: 3s}";
+    bench.clusters([cluster("a", 0), tls_cluster("b", &format!("{{name: own, sds_config: {source}}}"))]);
+    assert_eq!(bench.wait(Duration::from_secs(3)), ["cluster b 5s by timeout", "release"]);
+}
+
+#[test]
+fn a_secret_of_the_bootstrap_must_stand_there() {
+    let mut bench = Bench::serving();
+    let said = bench.clusters([cluster("a", 0), tls_cluster("b", "{name: own}")]);
+    assert_eq!(said, ["refuse b: unknown static secret 'own'"]);
 }
 
 #[test]

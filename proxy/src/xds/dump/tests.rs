@@ -105,6 +105,7 @@ fn a_dump_prints_without_secrets_in_envoys_order() {
         endpoints: Some(endpoints(std::iter::empty(), std::iter::empty(), &failures)),
         listeners: listeners("", std::iter::empty(), &failures),
         routes: routes(std::iter::empty(), std::iter::empty(), &failures),
+        secrets: SecretsConfigDump::default(),
     };
     let value = dump.to_json().expect("JSON");
     assert!(!value.to_string().contains("very-private"));
@@ -115,6 +116,13 @@ fn a_dump_prints_without_secrets_in_envoys_order() {
         .collect();
     assert_eq!(
         types,
-        ["BootstrapConfigDump", "ClustersConfigDump", "EndpointsConfigDump", "ListenersConfigDump", "RoutesConfigDump"]
+        [
+            "BootstrapConfigDump",
+            "ClustersConfigDump",
+            "EndpointsConfigDump",
+            "ListenersConfigDump",
+            "RoutesConfigDump",
+            "SecretsConfigDump"
+        ]
     );
 }

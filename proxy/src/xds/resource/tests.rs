@@ -16,7 +16,7 @@ fn answer(version_info: &str, resources: Vec<Any>) -> DiscoveryResponse {
 
 fn decode_clusters(resources: Vec<Any>) -> Result<Answer<ClusterConfig>, AnswerError> {
     let known = Known::new(std::iter::empty());
-    decode::<ClusterConfig>(&mut answer("v1", resources), &known, UNIX_EPOCH)
+    decode::<ClusterConfig>(Parcel::whole(answer("v1", resources)), &known, UnknownFields::Ignored, UNIX_EPOCH)
 }
 
 fn names(answer: &Answer<ClusterConfig>) -> Vec<&str> {
@@ -45,8 +45,11 @@ fn takes_resources_out_of_their_wrapper() {
         })
     };
     assert_eq!(names(&decode_clusters(vec![wrapper(None)]).expect("an answer")), ["a"]);
+    let second = Some(weft_xds::pb::google::protobuf::Duration { seconds: 1, nanos: 0 });
+    let decoded = decode_clusters(vec![wrapper(second)]).expect("an answer");
+    assert_eq!(decoded.lifetimes, [Lifetime { name: "a".into(), ttl: Some(Duration::from_secs(1)) }]);
     let error = decode_clusters(vec![wrapper(Some(Default::default()))]).expect_err("no time to live").to_string();
-    assert_eq!(error, "Error adding/updating cluster(s) resources[0]: ttl: not supported");
+    assert_eq!(error, "Error adding/updating cluster(s) resources[0]: ttl: value must be greater than 0s");
     let empty = any::pack(&ResourceMessage::default());
     let error = decode_clusters(vec![empty]).expect_err("nothing in it").to_string();
     assert_eq!(error, "Error adding/updating cluster(s) resources[0]: resource: value is required");
@@ -96,10 +99,76 @@ fn what_is_not_supported_refuses_itself_only() {
 fn what_is_there_already_is_not_read_again() {
     let first = decode_clusters(vec![resource(&format!("{{name: a, {STATIC}}}"))]).expect("an answer").resources;
     let known = Known::new(first.iter());
-    let mut second = answer("v2", vec![first[0].origin.message.clone(), resource(&format!("{{name: b, {STATIC}}}"))]);
-    let decoded = decode::<ClusterConfig>(&mut second, &known, UNIX_EPOCH).expect("an answer");
+    let second = answer("v2", vec![first[0].origin.message.clone(), resource(&format!("{{name: b, {STATIC}}}"))]);
+    let decoded = decode::<ClusterConfig>(Parcel::whole(second), &known, UnknownFields::Ignored, UNIX_EPOCH);
+    let decoded = decoded.expect("an answer");
     assert_eq!(names(&decoded), ["a", "b"]);
     assert!(Arc::ptr_eq(&decoded.resources[0].config, &first[0].config));
     assert_eq!(decoded.resources[0].origin.version_info, "v1", "it came with an earlier answer");
     assert_eq!(decoded.resources[1].origin.version_info, "v2");
+}
+
+fn delta(resources: Vec<ResourceMessage>, removed: &[&str]) -> Answer<ClusterConfig> {
+    let response = DeltaDiscoveryResponse {
+        system_version_info: "s".into(),
+        nonce: "n".into(),
+        resources,
+        removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    };
+    let parcel = Parcel::new(Response::Delta(response));
+    decode::<ClusterConfig>(parcel, &Known::nothing(), UnknownFields::Ignored, UNIX_EPOCH).expect("an answer")
+}
+
+fn wrapped(name: &str, version: &str, fields: &str) -> ResourceMessage {
+    ResourceMessage {
+        name: name.into(),
+        version: version.into(),
+        resource: Some(resource(&format!("{{name: {name}, {fields}}}"))),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_delta_has_versions_of_its_own_and_says_what_is_gone() {
+    let strange = wrapped("b", "2", "cluster_type: {name: x}");
+    let answer = delta(vec![wrapped("a", "1", STATIC), strange], &["c"]);
+    assert_eq!(names(&answer), ["a"]);
+    assert_eq!(answer.resources[0].origin.version_info, "1");
+    assert_eq!(answer.removed, Removed::These(HashSet::from(["c".into()])));
+    assert_eq!((answer.id.version.as_str(), answer.id.nonce.as_str()), ("s", "n"));
+    assert_eq!(answer.id.applied, [("a".into(), "1".to_owned())], "what is refused is not had");
+}
+
+#[test]
+fn a_heartbeat_names_a_resource_and_holds_none() {
+    let beat = ResourceMessage { name: "a".into(), ..Default::default() };
+    let answer = decode_clusters(vec![any::pack(&beat)]).expect("an answer");
+    assert_eq!(answer.heartbeats, [Lifetime { name: "a".into(), ttl: None }]);
+    assert_eq!(answer.removed, Removed::These(HashSet::new()), "heartbeats alone take nothing away");
+    let other = resource(&format!("{{name: b, {STATIC}}}"));
+    let answer = decode_clusters(vec![any::pack(&beat), other]).expect("an answer");
+    assert_eq!(answer.removed, Removed::Unnamed { but: HashSet::from(["a".into()]) });
+}
+
+#[test]
+fn what_turns_out_to_be_unusable_is_taken_back() {
+    let mut answer = delta(vec![wrapped("a", "1", STATIC), wrapped("b", "1", STATIC)], &[]);
+    answer.refuse_where(|config| (&*config.name == "b").then(|| "no".to_owned()));
+    assert_eq!(names(&answer), ["a"]);
+    assert_eq!((answer.lifetimes.len(), answer.id.applied.len()), (1, 1));
+    assert_eq!((&*answer.refused[0].name, answer.refused[0].reason.as_str()), ("b", "no"));
+}
+
+#[test]
+fn unknown_fields_are_refused_where_that_is_asked_for() {
+    let mut strange = resource(&format!("{{name: a, {STATIC}}}"));
+    strange.value.extend([0xf8, 0xf0, 0x04, 0x01]);
+    let decoded = |unknown_fields| {
+        let parcel = Parcel::whole(answer("1", vec![strange.clone()]));
+        decode::<ClusterConfig>(parcel, &Known::nothing(), unknown_fields, UNIX_EPOCH)
+    };
+    assert!(decoded(UnknownFields::Ignored).is_ok());
+    let error = decoded(UnknownFields::Refused).expect_err("unknown").to_string();
+    assert!(error.contains("a: Protobuf message (type envoy.config.cluster.v3.Cluster"), "{error}");
 }

@@ -10,13 +10,8 @@ fn names(names: &[&str]) -> Interest {
     Interest::Names(names.iter().map(|name| Arc::from(*name)).collect())
 }
 
-fn answer(kind: ResourceKind, version_info: &str, nonce: &str) -> DiscoveryResponse {
-    DiscoveryResponse {
-        version_info: version_info.into(),
-        nonce: nonce.into(),
-        type_url: kind.type_url().into(),
-        ..Default::default()
-    }
+fn answer(version: &str, nonce: &str) -> AnswerId {
+    AnswerId { version: version.into(), nonce: nonce.into(), ..Default::default() }
 }
 
 #[test]
@@ -77,7 +72,7 @@ fn the_node_goes_with_every_request_where_asked_for() {
     stream.opened();
     stream.subscription_mut(ResourceKind::Cluster).set_interest(Interest::Wildcard);
     assert!(stream.next_request(now).expect("a request").node.is_some());
-    stream.answered(ResourceKind::Cluster, &answer(ResourceKind::Cluster, "v", "n"), Verdict::Accepted, now);
+    stream.answered(ResourceKind::Cluster, &answer("v", "n"), Verdict::Accepted, now);
     assert!(stream.next_request(now).expect("an acknowledgement").node.is_some());
 }
 
@@ -91,9 +86,9 @@ fn kinds_are_acknowledged_independently() {
     while stream.next_request(now).is_some() {}
 
     let (clusters, listeners) = (ResourceKind::Cluster, ResourceKind::Listener);
-    stream.answered(clusters, &answer(clusters, "c1", "cn1"), Verdict::Accepted, now);
+    stream.answered(clusters, &answer("c1", "cn1"), Verdict::Accepted, now);
     stream.subscription_mut(clusters).hold();
-    stream.answered(listeners, &answer(listeners, "l1", "ln1"), Verdict::Refused("bad".into()), now);
+    stream.answered(listeners, &answer("l1", "ln1"), Verdict::Refused("bad".into()), now);
     let refusal = stream.next_request(now).expect("the refusal is not held");
     assert_eq!(refusal.type_url, listeners.type_url());
     assert_eq!((refusal.version_info.as_str(), refusal.response_nonce.as_str()), ("", "ln1"));

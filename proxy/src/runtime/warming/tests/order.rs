@@ -1,6 +1,7 @@
 //! Whatever the order in which a control plane's answers arrive, a request finds a route, a cluster and a host.
 //!
-//! A control plane changes its configuration at random and pushes each change as answers of the four kinds. Each kind
+//! A control plane changes its configuration at random and pushes each change as answers of the four kinds, in either
+//! variant of the protocol. Each kind
 //! keeps its own order; between the kinds there is none. It also answers what it is asked for. A model of the data path
 //! carries out the actions one by one, and after each of them tries a request on every listener.
 
@@ -29,6 +30,7 @@ struct ControlPlane {
     wanted: Wanted,
     /// Answers under way, by kind.
     answers: BTreeMap<usize, VecDeque<Event>>,
+    is_delta: bool,
     listeners_asked: bool,
     endpoints_asked: BTreeSet<Arc<str>>,
     routes_asked: BTreeSet<Arc<str>>,
@@ -92,9 +94,14 @@ impl ControlPlane {
         let before = std::mem::replace(&mut self.wanted, wanted);
         let versions = |wanted: &Wanted| wanted.clusters.iter().map(|(name, (v, _))| (*name, *v)).collect::<Vec<_>>();
         if versions(&before) != versions(&self.wanted) {
-            let clusters = self.wanted.clusters.iter().map(|(name, (version, _))| cluster(name, *version));
-            let event = Event::Clusters { resources: clusters.collect(), refused: HashSet::new() };
-            self.queue(ResourceKind::Cluster, event);
+            let known =
+                |name: &str, version: u32| before.clusters.get(name).is_some_and(|(known, _)| *known == version);
+            let clusters = self.wanted.clusters.iter();
+            let clusters = clusters.filter(|(name, (version, _))| !self.is_delta || !known(name, *version));
+            let clusters = clusters.map(|(name, (version, _))| cluster(name, *version)).collect();
+            let gone = before.clusters.keys().filter(|name| !self.wanted.clusters.contains_key(*name));
+            let update = self.update(clusters, gone.copied().collect());
+            self.queue(ResourceKind::Cluster, Event::Clusters(update));
         }
         let changed: Vec<&str> = self
             .wanted
@@ -105,19 +112,31 @@ impl ControlPlane {
             .collect();
         self.send_endpoints(&changed, random);
         if self.listeners_asked && before.listeners != self.wanted.listeners {
-            self.send_listeners();
+            self.send_listeners(&before);
         }
         let changed = self.wanted.tables.iter().filter(|(name, clusters)| before.tables.get(*name) != Some(clusters));
         let tables: Vec<_> = changed.map(|(name, clusters)| table(name, clusters)).collect();
         if !tables.is_empty() {
-            self.queue(ResourceKind::Routes, Event::Routes(tables));
+            let update = self.update(tables, Vec::new());
+            self.queue(ResourceKind::Routes, Event::Routes(update));
         }
     }
 
-    fn send_listeners(&mut self) {
-        let listeners = self.wanted.listeners.iter().map(|(name, table)| listener(name, port_of(name), table));
-        let event = Event::Listeners { resources: listeners.collect(), refused: HashSet::new() };
-        self.queue(ResourceKind::Listener, event);
+    fn send_listeners(&mut self, before: &Wanted) {
+        let listeners = self.wanted.listeners.iter();
+        let listeners = listeners.filter(|(name, table)| !self.is_delta || before.listeners.get(*name) != Some(*table));
+        let listeners = listeners.map(|(name, table)| listener(name, port_of(name), table)).collect();
+        let gone = before.listeners.keys().filter(|name| !self.wanted.listeners.contains_key(*name));
+        let update = self.update(listeners, gone.copied().collect());
+        self.queue(ResourceKind::Listener, Event::Listeners(update));
+    }
+
+    fn update<T>(&self, resources: Vec<Received<T>>, gone: Vec<&str>) -> Update<T> {
+        let removed = match self.is_delta {
+            true => Removed::These(gone.into_iter().map(Arc::from).collect()),
+            false => Removed::Unnamed { but: HashSet::new() },
+        };
+        Update { origin: SourceOrigin::Ads, resources, removed }
     }
 
     fn send_endpoints(&mut self, names: &[&str], random: &mut fastrand::Rng) {
@@ -126,28 +145,32 @@ impl ControlPlane {
         // In one answer or one by one.
         let in_one = if random.bool() { sent.len().max(1) } else { 1 };
         for sent in sent.chunks(in_one) {
-            self.queue(ResourceKind::Endpoints, Event::Endpoints(sent.to_vec()));
+            let update = self.update(sent.to_vec(), Vec::new());
+            self.queue(ResourceKind::Endpoints, Event::Endpoints(update));
         }
     }
 
     fn asked(&mut self, action: &Action, random: &mut fastrand::Rng) {
         match action {
-            Action::Subscribe(ResourceKind::Listener, _) => {
+            Action::SubscribeAll(ResourceKind::Listener, _) => {
                 self.listeners_asked = true;
-                self.send_listeners();
+                self.send_listeners(&Wanted::default());
             }
-            Action::Subscribe(ResourceKind::Endpoints, Interest::Names(names)) => {
+            Action::Subscribe(ResourceKind::Endpoints, keys) => {
+                let names: BTreeSet<Arc<str>> = keys.iter().map(|key| key.name.clone()).collect();
                 let new: Vec<Arc<str>> = names.difference(&self.endpoints_asked).cloned().collect();
-                self.endpoints_asked = names.clone();
+                self.endpoints_asked = names;
                 self.send_endpoints(&new.iter().map(|name| &**name).collect::<Vec<_>>(), random);
             }
-            Action::Subscribe(ResourceKind::Routes, Interest::Names(names)) => {
+            Action::Subscribe(ResourceKind::Routes, keys) => {
+                let names: BTreeSet<Arc<str>> = keys.iter().map(|key| key.name.clone()).collect();
                 let new = names.difference(&self.routes_asked);
                 let tables: Vec<_> =
                     new.filter_map(|name| Some(table(name, self.wanted.tables.get(&**name)?))).collect();
-                self.routes_asked = names.clone();
+                self.routes_asked = names;
                 if !tables.is_empty() {
-                    self.queue(ResourceKind::Routes, Event::Routes(tables));
+                    let update = self.update(tables, Vec::new());
+                    self.queue(ResourceKind::Routes, Event::Routes(update));
                 }
             }
             _ => {}
@@ -184,14 +207,18 @@ impl DataPath {
                 let clusters = table.config.clusters().map(|(_, name)| name.clone()).collect();
                 self.tables.insert(table.name.clone(), clusters);
             }
-            Action::RemoveRoutes(name) => drop(self.tables.remove(name)),
+            Action::RemoveRoutes(key) | Action::ExpireRoutes(key) => drop(self.tables.remove(&key.name)),
             Action::ActivateListener { listener, .. } => {
                 let needs = crate::runtime::dependencies::ListenerNeeds::of(&listener.config);
-                self.listeners.insert(listener.name.clone(), needs.route_tables.into_iter().collect());
+                let tables = needs.route_tables.into_iter().map(|key| key.name).collect();
+                self.listeners.insert(listener.name.clone(), tables);
             }
             Action::RemoveListener(name) => drop(self.listeners.remove(name)),
-            Action::Subscribe(..)
-            | Action::RequestAgain(_)
+            Action::SubscribeAll(..)
+            | Action::Subscribe(..)
+            | Action::RequestAgain(..)
+            | Action::UpdateSecret { .. }
+            | Action::RemoveSecret(_)
             | Action::HoldClusterAck
             | Action::ReleaseClusterAck
             | Action::PrepareCluster { .. }
@@ -244,15 +271,20 @@ fn short_event(event: &Event) -> String {
         resources.iter().map(|resource| &*resource.name).collect::<Vec<_>>().join(" ")
     }
     match event {
-        Event::Clusters { resources, .. } => format!("clusters {}", names(resources)),
-        Event::Endpoints(resources) => format!("endpoints {}", names(resources)),
-        Event::Listeners { resources, .. } => format!("listeners {}", names(resources)),
-        Event::Routes(resources) => {
+        Event::Clusters(Update { resources, .. }) => format!("clusters {}", names(resources)),
+        Event::Endpoints(Update { resources, .. }) => format!("endpoints {}", names(resources)),
+        Event::Listeners(Update { resources, .. }) => format!("listeners {}", names(resources)),
+        Event::Secrets(Update { resources, .. }) => format!("secrets {}", names(resources)),
+        Event::Routes(Update { resources, .. }) => {
             let clusters = |table: &RouteTable| table.clusters().map(|(_, name)| name.to_string()).collect::<Vec<_>>();
             let tables = resources.iter().map(|table| format!("{} {:?}", table.name, clusters(&table.config)));
             format!("routes {}", tables.collect::<Vec<_>>().join(", "))
         }
-        Event::ClusterPrepared { .. } | Event::AnswerRefused(_) | Event::ListenerRefused(_) | Event::Time => {
+        Event::ClusterPrepared { .. }
+        | Event::AnswerRefused(_)
+        | Event::ListenerRefused(_)
+        | Event::Expired(..)
+        | Event::Time => {
             format!("{event:?}")
         }
     }
@@ -278,18 +310,25 @@ struct Play {
 
 impl Play {
     fn start(seed: u64) -> Play {
-        let source = DiscoverySource { initial_fetch_timeout: Some(FETCH_TIMEOUT) };
+        let mut random = fastrand::Rng::with_seed(seed);
+        let source = ads();
         let now = Instant::now();
-        let start = Start { clusters: vec![], listeners: vec![], cds: Some(source.clone()), lds: Some(source) };
+        let start = Start {
+            clusters: vec![],
+            listeners: vec![],
+            secrets: vec![],
+            cds: Some(source.clone()),
+            lds: Some(source),
+        };
         let (warming, _) = Warming::start(start, now);
         let control_plane = ControlPlane {
             wanted: Wanted::default(),
             answers: BTreeMap::new(),
+            is_delta: random.bool(),
             listeners_asked: false,
             endpoints_asked: BTreeSet::new(),
             routes_asked: BTreeSet::new(),
         };
-        let random = fastrand::Rng::with_seed(seed);
         Play {
             random,
             control_plane,

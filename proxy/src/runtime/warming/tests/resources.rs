@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::SystemTime};
 
 use prost::Name;
-use weft_xds::{any, json, pb::envoy::config as pb};
+use weft_xds::{
+    any, json,
+    pb::envoy::{config as pb, extensions::transport_sockets::tls::v3::Secret as ProtoSecret},
+};
 
 use crate::{
-    config::{cluster::ClusterConfig, endpoint::LoadAssignment, listener::Listener, route::RouteTable},
+    config::{cluster::ClusterConfig, endpoint::LoadAssignment, listener::Listener, route::RouteTable, tls::Secret},
     xds::resource::{Origin, Received},
 };
 
@@ -32,6 +35,24 @@ pub(super) fn static_cluster(name: &str) -> Received<ClusterConfig> {
 pub(super) fn dns_cluster(name: &str, fields: &str) -> Received<ClusterConfig> {
     let text = format!("name: {name}\ntype: STRICT_DNS\n{fields}\nload_assignment: {{cluster_name: {name}}}");
     received(name, &text, |message: pb::cluster::v3::Cluster| ClusterConfig::from_proto(message))
+}
+
+/// `secret` is what its own certificate is.
+pub(super) fn tls_cluster(name: &str, secret: &str) -> Received<ClusterConfig> {
+    let text = format!(
+        "{{name: {name}, type: STATIC, load_assignment: {{cluster_name: {name}}}, transport_socket: {{name: tls, \
+         typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, \
+         common_tls_context: {{tls_certificate_sds_secret_configs: [{secret}]}}}}}}}}"
+    );
+    received(name, &text, |message: pb::cluster::v3::Cluster| ClusterConfig::from_proto(message))
+}
+
+pub(super) fn secret(name: &str) -> Received<Secret> {
+    let text = format!(
+        "{{name: {name}, tls_certificate: {{certificate_chain: {{filename: tests/fixtures/tls/leaf.pem}}, private_key: \
+         {{filename: tests/fixtures/tls/leaf.key}}}}}}"
+    );
+    received(name, &text, |message: ProtoSecret| Secret::from_proto(message))
 }
 
 /// One endpoint, told apart by its port.
