@@ -28,7 +28,7 @@ fn remaining_name(breaker: &str) -> &str {
 
 impl Admin {
     pub(super) fn prometheus(&self) -> String {
-        let mut out = PromText::default();
+        let mut out = PromText::with_tags(&self.stats_tags);
         write_prometheus(&self.registry, &mut out);
         self.membership(&mut out);
         for sample in self.runtime.counters().samples() {

@@ -19,6 +19,7 @@ pub mod matcher;
 pub mod message_file;
 pub mod retry_policy;
 pub mod route;
+pub mod runtime_values;
 pub mod tcp_proxy;
 #[cfg(test)]
 mod testing;
