@@ -140,7 +140,7 @@ mod tests {
                     "a.b": {"final_value": "2.5", "layer_values": ["1", "2.5", ""]},
                     "a.c": {"final_value": "text", "layer_values": ["text", "", ""]},
                     "d": {"final_value": "true", "layer_values": ["true", "", ""]},
-                    "f": {"final_value": "{\"numerator\":1.0}", "layer_values": ["{\"numerator\":1.0}", "", ""]},
+                    "f": {"final_value": "{\"numerator\":1}", "layer_values": ["{\"numerator\":1}", "", ""]},
                 },
                 "layers": ["base", "over", "admin"],
             })

@@ -97,6 +97,7 @@ async fn a_control_plane_that_dies_ten_times_is_not_missed() {
         stream.answer(CLUSTER, "1", "1", &[cluster("a", "1s")]);
         stream.acknowledged(CLUSTER, "1", "1").await;
     }
+    mortal.dies(address).await;
     assert!(load.end().await > 100);
     let failures = proxy.counter("envoy_cluster_manager_cds_update_failure").await;
     assert!(failures.is_some_and(|failures| failures >= 10.0), "{failures:?}");
