@@ -139,6 +139,11 @@ impl Process<'_> {
         let mut reopen = signal(SignalKind::user_defined1()).map_err(ServerError::Signals)?;
         let admin_address = bootstrap.admin;
         let server_node = bootstrap.node.clone();
+        let runtime_values = bootstrap.runtime_values.clone();
+        let stats_tags = [&bootstrap.stats_tags[..], &self.args.stats_tags].concat();
+        for name in runtime_values.names() {
+            tracing::info!(name, "a runtime value that nothing here depends on");
+        }
         let (shutdown, shutdown_asked) = watch::channel(false);
         let mut runtime =
             runtime::start(bootstrap, publisher, self.registry.clone(), self.args.dynamic_fields, shutdown_asked)?;
@@ -151,6 +156,8 @@ impl Process<'_> {
             started: self.started,
             args: self.args.clone(),
             node: server_node,
+            stats_tags,
+            runtime_values,
             log: self.log.clone(),
             quit,
         };

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     access_log::AccessLogFiles,
     args::{self, Args},
-    config::bootstrap::Node,
+    config::{bootstrap::Node, runtime_values::RuntimeValues},
     logging::Log,
     runtime::{RuntimeQueries, publish::Shared},
     stats::Registry,
@@ -37,6 +37,9 @@ pub struct Admin {
     pub started: Instant,
     pub args: Args,
     pub node: Node,
+    /// Of every statistic: the bootstrap's, then the command line's.
+    pub stats_tags: Vec<(String, String)>,
+    pub runtime_values: RuntimeValues,
     pub log: Log,
     /// Ends the process.
     pub quit: mpsc::Sender<()>,
@@ -101,6 +104,7 @@ const PATHS: &[(&str, &str, bool)] = &[
     ("/quitquitquit", "exit the server", true),
     ("/ready", "print server state, 200 if it is LIVE, otherwise 503", false),
     ("/reopen_logs", "reopen access logs", true),
+    ("/runtime", "print runtime values", false),
     ("/server_info", "print server version/status information", false),
     ("/stats", "print server stats; ?usedonly", false),
     ("/stats/prometheus", "print server stats in Prometheus format", false),
@@ -130,6 +134,7 @@ impl Admin {
             "/listeners" => text(StatusCode::OK, listeners::to_text(&self.shared.snapshot.load())),
             "/server_info" => self.json(&self.server_info()),
             "/config_dump" => self.config_dump(names(query, "include_eds")).await,
+            "/runtime" => self.json(&self.runtime_values.to_json()),
             "/hot_restart_version" => text(StatusCode::OK, args::HOT_RESTART_VERSION),
             "/logging" => self.logging(query),
             "/reopen_logs" => {

@@ -23,7 +23,7 @@ const PRIORITIES: [(&str, RoutingPriority); 2] =
 
 impl Admin {
     pub(super) fn prometheus(&self) -> String {
-        let mut out = PromText::default();
+        let mut out = PromText::with_tags(&self.stats_tags);
         write_prometheus(&self.registry, &mut out);
         self.circuit_breakers(&mut out);
         for sample in self.runtime.counters().samples() {

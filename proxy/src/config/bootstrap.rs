@@ -2,18 +2,18 @@
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
+use prost::Message as _;
 use weft_xds::{
     FieldError, json,
     pb::envoy::{
         config::{
             bootstrap::v3::{
-                Admin, Bootstrap as ProtoBootstrap, ClusterManager, LayeredRuntime, RuntimeLayer,
+                Admin, Bootstrap as ProtoBootstrap, ClusterManager,
                 bootstrap::{DynamicResources, StaticResources},
-                runtime_layer::LayerSpecifier,
             },
             cluster::v3::Cluster,
             listener::v3::Listener as ProtoListener,
-            metrics::v3::StatsConfig,
+            metrics::v3::{StatsConfig, TagSpecifier, tag_specifier::TagValue},
         },
         extensions::transport_sockets::tls::v3::Secret as ProtoSecret,
     },
@@ -29,12 +29,13 @@ use crate::config::{
     cluster::{ClusterConfig, Discovery, UpstreamProtocol},
     field::{self, Result, Within as _, element, refuse, unsupported},
     listener::Listener,
+    runtime_values::RuntimeValues,
     tls::Secret,
 };
 
 pub struct Bootstrap {
-    /// As it was read, for `/config_dump`. Holds what secrets stand in it.
-    pub message: ProtoBootstrap,
+    /// For `/config_dump`. Holds what secrets stand in it.
+    pub message: BootstrapMessage,
     /// Sent with the first request of each xDS stream.
     pub node: Node,
     /// What TLS contexts name without a source.
@@ -49,6 +50,18 @@ pub struct Bootstrap {
     pub lds: Option<DiscoverySource>,
     /// Where clusters come from.
     pub cds: Option<DiscoverySource>,
+    /// Labels of every statistic.
+    pub stats_tags: Vec<(String, String)>,
+    pub runtime_values: RuntimeValues,
+}
+
+/// A bootstrap as it was read, encoded: somebody may ask for it, and as a message it would take ten times the memory.
+pub struct BootstrapMessage(Vec<u8>);
+
+impl BootstrapMessage {
+    pub fn decode(&self) -> ProtoBootstrap {
+        ProtoBootstrap::decode(self.0.as_slice()).expect("it was encoded from such a message")
+    }
 }
 
 /// Where the log of an admin server goes that is not to be logged.
@@ -62,7 +75,9 @@ impl Bootstrap {
 
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
-        let Parts { node, static_resources, dynamic_resources, admin } = Parts::from_proto(message.clone())?;
+        let encoded = BootstrapMessage(message.encode_to_vec());
+        let Parts { node, static_resources, dynamic_resources, admin, stats_tags, runtime_values } =
+            Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
         let clusters = static_clusters(clusters).within("static_resources")?;
@@ -74,7 +89,9 @@ impl Bootstrap {
                 .within("dynamic_resources.ads_config")?;
         }
         let admin = admin.map(admin_address).transpose().within("admin")?.flatten();
-        let bootstrap = Self { message, node, secrets, admin, listeners, clusters, ads, lds, cds };
+        let message = encoded;
+        let bootstrap =
+            Self { message, node, secrets, admin, listeners, clusters, ads, lds, cds, stats_tags, runtime_values };
         bootstrap.check_sources()?;
         Ok(bootstrap)
     }
@@ -134,7 +151,7 @@ impl Bootstrap {
 impl std::fmt::Debug for Bootstrap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The message and the secrets may hold private keys.
-        let Self { message: _, node, secrets: _, admin, listeners, clusters, ads, lds, cds } = self;
+        let Self { node, admin, listeners, clusters, ads, lds, cds, .. } = self;
         f.debug_struct("Bootstrap")
             .field("node", &node.id)
             .field("admin", admin)
@@ -153,6 +170,8 @@ struct Parts {
     static_resources: StaticResources,
     dynamic_resources: DynamicResources,
     admin: Option<Admin>,
+    stats_tags: Vec<(String, String)>,
+    runtime_values: RuntimeValues,
 }
 
 impl Parts {
@@ -208,13 +227,16 @@ impl Parts {
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
         refuse!(listener_manager, application_log_config, enable_worker_cpu_affinity, stats_eviction);
         refuse_cluster_manager(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
-        refuse_stats_config(stats_config.unwrap_or_default()).within("stats_config")?;
-        refuse_runtime(layered_runtime.unwrap_or_default()).within("layered_runtime")?;
+        let stats_tags = stats_tags(stats_config.unwrap_or_default()).within("stats_config")?;
+        let runtime_values =
+            RuntimeValues::from_proto(layered_runtime.unwrap_or_default()).within("layered_runtime")?;
         Ok(Self {
             node: node.unwrap_or_default(),
             static_resources: static_resources.unwrap_or_default(),
             dynamic_resources: dynamic_resources.unwrap_or_default(),
             admin,
+            stats_tags,
+            runtime_values,
         })
     }
 }
@@ -231,7 +253,8 @@ fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
     Ok(())
 }
 
-fn refuse_stats_config(message: StatsConfig) -> Result<()> {
+/// Those of a fixed value. Others would be cut out of names, which have their tags as labels here from the start.
+fn stats_tags(message: StatsConfig) -> Result<Vec<(String, String)>> {
     let StatsConfig {
         stats_tags,
         use_all_default_tags,
@@ -239,27 +262,14 @@ fn refuse_stats_config(message: StatsConfig) -> Result<()> {
         histogram_bucket_settings,
         allow_default_tag_overrides,
     } = message;
-    refuse!(stats_tags, stats_matcher, histogram_bucket_settings);
+    refuse!(stats_matcher, histogram_bucket_settings);
     field::only(use_all_default_tags, true, "use_all_default_tags")?;
-    field::only(allow_default_tag_overrides, false, "allow_default_tag_overrides")
-}
-
-/// Layers without a key change nothing. That of the admin server has none at the start, and cannot get one.
-fn refuse_runtime(message: LayeredRuntime) -> Result<()> {
-    let LayeredRuntime { layers } = message;
-    for (index, RuntimeLayer { name: _, layer_specifier }) in layers.into_iter().enumerate() {
-        let refusal = match layer_specifier {
-            None | Some(LayerSpecifier::AdminLayer(_)) => continue,
-            Some(LayerSpecifier::StaticLayer(layer)) => match layer.fields.keys().min() {
-                None => continue,
-                Some(key) => unsupported(format!("static_layer.{key}")),
-            },
-            Some(LayerSpecifier::DiskLayer(_)) => unsupported("disk_layer"),
-            Some(LayerSpecifier::RtdsLayer(_)) => unsupported("rtds_layer"),
-        };
-        return Err(refusal).at("layers", index);
-    }
-    Ok(())
+    field::only(allow_default_tag_overrides, false, "allow_default_tag_overrides")?;
+    field::each(stats_tags, "stats_tags", |TagSpecifier { tag_name, tag_value }| match tag_value {
+        Some(TagValue::FixedValue(value)) => Ok((tag_name, value)),
+        Some(TagValue::Regex(_)) => Err(unsupported("regex")),
+        None => Err(FieldError::new("tag_value", "value is required")),
+    })
 }
 
 fn static_clusters(messages: Vec<Cluster>) -> Result<Vec<Arc<ClusterConfig>>> {

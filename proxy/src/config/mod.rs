@@ -25,6 +25,7 @@ pub mod network_filter;
 pub mod proxy_protocol;
 pub mod retry_policy;
 pub mod route;
+pub mod runtime_values;
 pub mod socket_option;
 pub mod substitution;
 pub mod tcp_proxy;

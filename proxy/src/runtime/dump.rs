@@ -17,7 +17,7 @@ impl Runtime {
         let version = |kind| self.feeds.accepted_version(kind);
         let (clusters, listeners) = (|| self.cluster_entries(), || self.listener_entries());
         ConfigDump {
-            bootstrap: dump::bootstrap(&self.bootstrap.message, self.loaded_at),
+            bootstrap: dump::bootstrap(self.bootstrap.message.decode(), self.loaded_at),
             clusters: dump::clusters(version(ResourceKind::Cluster), clusters(), &self.failures),
             endpoints: match endpoints {
                 EndpointsInDump::Included => {

@@ -82,7 +82,7 @@ pub fn start(
 
 /// The bootstrap's own resources, with their messages for whoever asks what is there.
 fn start_of(bootstrap: &Bootstrap, loaded_at: SystemTime) -> Start {
-    let resources = bootstrap.message.static_resources.clone().unwrap_or_default();
+    let resources = bootstrap.message.decode().static_resources.unwrap_or_default();
     let origin = |message| Arc::new(Origin { version_info: String::new(), message, updated_at: loaded_at });
     let clusters = bootstrap.clusters.iter().zip(&resources.clusters).map(|(config, message)| Received {
         name: config.name.clone(),

@@ -11,9 +11,22 @@ use crate::stats::{
 #[derive(Default)]
 pub struct PromText {
     text: String,
+    /// Labels that every sample has, behind its own.
+    tags: String,
 }
 
 impl PromText {
+    /// Of two tags of one name the first holds.
+    pub fn with_tags(tags: &[(String, String)]) -> PromText {
+        let mut out = PromText::default();
+        for (at, (name, value)) in tags.iter().enumerate() {
+            if !tags[..at].iter().any(|(known, _)| known == name) {
+                let _ = write!(out.tags, ",{}=\"{}\"", label_name(name), escaped(value));
+            }
+        }
+        out
+    }
+
     pub fn type_line(&mut self, name: &str, kind: &str) {
         let _ = writeln!(self.text, "# TYPE {name} {kind}");
     }
@@ -25,7 +38,8 @@ impl PromText {
             let comma = if at > 0 { "," } else { "" };
             let _ = write!(self.text, "{comma}{label}=\"{}\"", escaped(text));
         }
-        let _ = writeln!(self.text, "}} {value}");
+        let tags = if labels.is_empty() { self.tags.trim_start_matches(',') } else { &self.tags };
+        let _ = writeln!(self.text, "{tags}}} {value}");
     }
 
     pub fn gauge(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
@@ -36,6 +50,11 @@ impl PromText {
     pub fn finish(self) -> String {
         self.text
     }
+}
+
+/// What may not stand in a label's name becomes an underscore.
+fn label_name(tag: &str) -> String {
+    tag.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
 /// Everything in the registry.
@@ -232,6 +251,15 @@ mod tests {
     use super::*;
     use crate::stats::{ClusterStat, WorkerIndex};
     use std::time::Duration;
+
+    #[test]
+    fn tags_stand_behind_the_labels_of_every_sample() {
+        let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut out = PromText::with_tags(&[tag("a.b", "x"), tag("c", "y"), tag("c", "z")]);
+        out.sample("plain", &[], 1);
+        out.sample("labelled", &[("l", "m")], 2);
+        assert_eq!(out.finish(), "plain{a_b=\"x\",c=\"y\"} 1\nlabelled{l=\"m\",a_b=\"x\",c=\"y\"} 2\n");
+    }
 
     #[test]
     fn text_has_one_type_line_a_metric_and_escaped_labels() {

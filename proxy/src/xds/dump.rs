@@ -101,8 +101,8 @@ impl ConfigDump {
     }
 }
 
-pub fn bootstrap(message: &BootstrapMessage, loaded_at: SystemTime) -> BootstrapConfigDump {
-    BootstrapConfigDump { bootstrap: Some(message.clone()), last_updated: Some(timestamp(loaded_at)) }
+pub fn bootstrap(message: BootstrapMessage, loaded_at: SystemTime) -> BootstrapConfigDump {
+    BootstrapConfigDump { bootstrap: Some(message), last_updated: Some(timestamp(loaded_at)) }
 }
 
 pub fn clusters<'a>(

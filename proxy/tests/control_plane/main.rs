@@ -1,6 +1,7 @@
 //! The proxy and a control plane: what is asked, acknowledged and refused, in which order, and what traffic sees of it.
 
 mod ads_server;
+mod churn;
 mod delta;
 mod lifetimes;
 mod proxy;
@@ -79,7 +80,10 @@ struct Serving {
 }
 
 async fn serving(application: SocketAddr) -> Serving {
-    let mut server = AdsServer::start().await;
+    serving_from(AdsServer::start().await, application).await
+}
+
+async fn serving_from(mut server: AdsServer, application: SocketAddr) -> Serving {
     let proxy = Proxy::start(server.address).await;
     let listening = free_address().await;
     let mut stream = server.stream().await;

@@ -23,7 +23,7 @@ fn a_static_bootstrap_is_read() {
     assert_eq!((&*bootstrap.node.id, bootstrap.admin), ("fixture", Some("127.0.0.1:0".parse().unwrap())));
     assert_eq!((bootstrap.listeners.len(), bootstrap.clusters.len()), (1, 1));
     assert!(bootstrap.ads.is_none() && bootstrap.lds.is_none() && bootstrap.cds.is_none());
-    assert_eq!(bootstrap.message.static_resources.unwrap().listeners[0].name, "in");
+    assert_eq!(bootstrap.message.decode().static_resources.unwrap().listeners[0].name, "in");
 }
 
 #[test]
@@ -194,14 +194,17 @@ fn what_is_not_supported_is_refused() {
                 "static_resources: unknown static secret 'q'",
             ),
             ("cluster_manager: {local_cluster_name: x}", "cluster_manager.local_cluster_name: not supported"),
-            ("stats_config: {stats_tags: [{tag_name: x}]}", "stats_config.stats_tags: not supported"),
+            (
+                "stats_config: {stats_tags: [{tag_name: x, regex: y}]}",
+                "stats_config.stats_tags[0].regex: not supported",
+            ),
             (
                 "stats_config: {use_all_default_tags: false}",
                 "stats_config.use_all_default_tags: false is not supported",
             ),
             (
-                "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: s, static_layer: {b: 1, a: 2}}]}",
-                "layered_runtime.layers[1].static_layer.a: not supported",
+                "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: s, rtds_layer: {name: r}}]}",
+                "layered_runtime.layers[1].rtds_layer: not supported",
             ),
             (
                 "layered_runtime: {layers: [{name: a, disk_layer: {symlink_root: x}}]}",

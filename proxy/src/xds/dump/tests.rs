@@ -100,7 +100,7 @@ fn a_dump_prints_without_secrets_in_envoys_order() {
     );
     let failures = Failures::default();
     let dump = ConfigDump {
-        bootstrap: bootstrap(&bootstrap_message, UNIX_EPOCH),
+        bootstrap: bootstrap(bootstrap_message, UNIX_EPOCH),
         clusters: clusters("", std::iter::empty(), &failures),
         endpoints: Some(endpoints(std::iter::empty(), std::iter::empty(), &failures)),
         listeners: listeners("", std::iter::empty(), &failures),
