@@ -28,7 +28,7 @@ use crate::config::{
 mod forward_action;
 mod hash_policy;
 
-pub use self::hash_policy::{HashCookie, HashPolicy, HashSource};
+pub use self::hash_policy::{HashCookie, HashPolicy, HashSource, HashedHeader};
 
 #[derive(Debug)]
 pub struct RouteTable {

@@ -1,7 +1,7 @@
 //! What of a request bears on the choice of its host: computed once for all of its tries, between the route and the load
 //! balancer. Pure.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use http::{HeaderMap, HeaderValue, Uri, header, request};
 use xxhash_rust::xxh64::{Xxh64, xxh64};
@@ -10,8 +10,9 @@ use crate::{
     config::{
         cluster::LbPolicy,
         metadata::Fields,
-        route::{ForwardAction, HashCookie, HashPolicy, HashSource},
+        route::{ForwardAction, HashCookie, HashPolicy, HashSource, HashedHeader},
     },
+    http::request_headers::authority,
     stats::ClusterStat,
     upstream::{load_balancer::Wish, pool::ClusterPools},
 };
@@ -84,7 +85,7 @@ impl<'a> HostSelection<'a> {
 
     fn evaluate(&mut self, source: &HashSource, head: &request::Parts, ends: Ends) -> Option<u64> {
         match source {
-            HashSource::Header { name, rewrite } => hash_header(&head.headers, name, rewrite.as_ref()),
+            HashSource::Header { name, rewrite } => hash_header(head, name, rewrite.as_ref()),
             HashSource::Cookie(cookie) => {
                 if let Some(value) = cookie_value(&head.headers, &cookie.name).filter(|value| !value.is_empty()) {
                     return Some(xxh64(value.as_bytes(), 0));
@@ -102,16 +103,20 @@ impl<'a> HostSelection<'a> {
 }
 
 /// Several values count in the order of their bytes, so that the order of the headers does not matter.
-fn hash_header(headers: &HeaderMap, name: &http::HeaderName, rewrite: Option<&(regex::Regex, String)>) -> Option<u64> {
-    // The authority stands in `host`, by whichever name it is asked for.
-    let mut values: Vec<_> = headers
-        .get_all(name)
-        .iter()
+fn hash_header(head: &request::Parts, name: &HashedHeader, rewrite: Option<&(regex::Regex, String)>) -> Option<u64> {
+    let found: Vec<&[u8]> = match name {
+        HashedHeader::Named(name) => head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect(),
+        HashedHeader::Authority => vec![authority(head)],
+        HashedHeader::Path => vec![head.uri.path_and_query()?.as_str().as_bytes()],
+        HashedHeader::Method => vec![head.method.as_str().as_bytes()],
+    };
+    let mut values: Vec<Cow<'_, [u8]>> = found
+        .into_iter()
         .map(|value| match rewrite {
-            None => value.as_bytes().to_vec(),
+            None => Cow::Borrowed(value),
             Some((found, replacement)) => {
-                let text = String::from_utf8_lossy(value.as_bytes());
-                found.replace_all(&text, replacement.as_str()).into_owned().into_bytes()
+                let text = String::from_utf8_lossy(value);
+                Cow::Owned(found.replace_all(&text, replacement.as_str()).into_owned().into_bytes())
             }
         })
         .collect();

@@ -19,6 +19,7 @@ mod raw_origin;
 mod scene;
 mod tcp;
 mod tools;
+mod upstream;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +44,10 @@ fn compare(cases: &[Case]) -> Result<()> {
 
 /// Runs every case against both and reports all differences together.
 fn compare_on(cases: &[Case], bootstrap: &Bootstrap<'_>) -> Result<()> {
-    let pair = Pair::start(bootstrap)?;
+    compare_with(cases, &Pair::start(bootstrap)?)
+}
+
+fn compare_with(cases: &[Case], pair: &Pair) -> Result<()> {
     // Much of a case is waiting for a connection to close, so several run at a time.
     let next = AtomicUsize::new(0);
     let complaints = Mutex::new(Vec::new());
@@ -52,7 +56,7 @@ fn compare_on(cases: &[Case], bootstrap: &Bootstrap<'_>) -> Result<()> {
         for _ in 0..CASES_AT_A_TIME {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (compared, differences) = case.compare(&pair);
+                    let (compared, differences) = case.compare(pair);
                     facts_compared.fetch_add(compared, Ordering::Relaxed);
                     complaints.lock().expect("no other case panics").extend(differences);
                 }
@@ -129,4 +133,9 @@ fn well_known_clients_see_the_same() -> Result<()> {
 #[test]
 fn filters_do_as_envoys() -> Result<()> {
     scene::compare_scenes(&filters::scenes(), filters::EXCHANGES)
+}
+
+#[test]
+fn hosts_are_chosen_as_envoys() -> Result<()> {
+    compare_with(&upstream::cases(), &Pair::start_with(&upstream::bootstrap, upstream::start_peers)?)
 }

@@ -39,10 +39,19 @@ pub(crate) struct Target {
 
 impl Pair {
     pub(crate) fn start(bootstrap: &Bootstrap<'_>) -> Result<Self> {
+        Self::start_with(bootstrap, |_| Ok(()))
+    }
+
+    /// `prepare` is given the namespace before either starts.
+    pub(crate) fn start_with(
+        bootstrap: &Bootstrap<'_>,
+        prepare: impl FnOnce(&Namespace) -> Result<()>,
+    ) -> Result<Self> {
         let slot = Slot::acquire("weft-pair")?;
         let namespace = Namespace::create(&format!("{}-both", slot.prefix()))?;
         // Who calls this address calls from it.
         namespace.ip(&[&format!("address add {}/32 dev lo", config::INTERNAL)])?;
+        prepare(&namespace)?;
         let origin = Launch::new(peers::weft("weft-origin")?)
             .args(["--http", &config::ORIGIN_HTTP.to_string()])
             .args(["--tcp", &config::ORIGIN_TCP.to_string()])

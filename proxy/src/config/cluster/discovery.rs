@@ -119,7 +119,15 @@ impl Discovery {
             Self::Static(_) | Self::Eds(_) | Self::Dns(_) if provided => {
                 Err(FieldError::new("lb_policy", "CLUSTER_PROVIDED is only for a cluster of type ORIGINAL_DST"))
             }
+            Self::Static(_) | Self::Eds { .. } if balancing.hashes_hostnames() => {
+                Err(FieldError::new("common_lb_config.consistent_hashing_lb_config", HOSTNAMES))
+            }
+            Self::Dns(dns) if balancing.hashes_hostnames() && dns.hosts == DnsHosts::Logical => {
+                Err(FieldError::new("common_lb_config.consistent_hashing_lb_config", HOSTNAMES))
+            }
             _ => Ok(()),
         }
     }
 }
+
+const HOSTNAMES: &str = "Cannot use hostname for consistent hashing loadbalancing for cluster of this type";

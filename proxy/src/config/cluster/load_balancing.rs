@@ -141,6 +141,15 @@ impl LoadBalancing {
         Ok(balancing)
     }
 
+    /// By the older fields, which only names from DNS may follow.
+    pub(super) fn hashes_hostnames(&self) -> bool {
+        match &self.policy {
+            LbPolicy::RingHash(config) => config.hashing.use_hostname,
+            LbPolicy::Maglev(config) => config.hashing.use_hostname,
+            _ => false,
+        }
+    }
+
     fn new(policy: LbPolicy) -> Self {
         Self {
             policy,

@@ -26,7 +26,7 @@ pub struct HashPolicy {
 #[derive(Debug)]
 pub enum HashSource {
     Header {
-        name: HeaderName,
+        name: HashedHeader,
         /// Applied to each value: what is found, and what stands in its place.
         rewrite: Option<(regex::Regex, String)>,
     },
@@ -35,6 +35,14 @@ pub enum HashSource {
     QueryParameter(String),
     /// Asks for nothing, and so gives nothing.
     Nothing,
+}
+
+#[derive(Debug)]
+pub enum HashedHeader {
+    Named(HeaderName),
+    Authority,
+    Path,
+    Method,
 }
 
 #[derive(Debug)]
@@ -64,8 +72,14 @@ impl HashPolicy {
 
 fn header(message: Header) -> Result<HashSource> {
     let Header { header_name, regex_rewrite } = message;
-    let name =
-        HeaderName::try_from(header_name).map_err(|_| FieldError::new("header_name", "not a valid header name"))?;
+    let name = match &*header_name {
+        ":authority" | "host" => HashedHeader::Authority,
+        ":path" => HashedHeader::Path,
+        ":method" => HashedHeader::Method,
+        name => HashedHeader::Named(
+            HeaderName::try_from(name).map_err(|_| FieldError::new("header_name", "not a valid header name"))?,
+        ),
+    };
     let rewrite = regex_rewrite.map(rewrite).transpose().within("regex_rewrite")?;
     Ok(HashSource::Header { name, rewrite })
 }

@@ -159,7 +159,7 @@ fn a_cluster_of_names_is_looked_up_before_it_goes_live() {
     let clusters = vec![dns_cluster("d", ""), dns_cluster("now", "wait_for_warm_on_init: false")];
     let hash = clusters[0].config.hash;
     let listeners = vec![listener_with_inline_table("l", 80, &["d"], "")];
-    let mut bench = Bench::of(Start { clusters, listeners, cds: None, lds: None });
+    let mut bench = Bench::of(Start { clusters, listeners, secrets: Vec::new(), cds: None, lds: None });
     assert_eq!(bench.said, ["subscribe eds []", "prepare d", "cluster now 5s"]);
     assert_eq!(bench.on(Event::ClusterPrepared { name: "d".into(), hash: hash + 1 }), Vec::<String>::new());
     let prepared = bench.on(Event::ClusterPrepared { name: "d".into(), hash });

@@ -120,7 +120,10 @@ impl ClusterPools {
             // Of pools that nobody uses one can go.
             if let Some(unused) = hosts.iter().find(|pool| pool.holds_place() && pool.is_unused()) {
                 unused.give_up_place();
-                chosen.take_place();
+            }
+            if !chosen.take_place() {
+                self.count(ClusterStat::CxPoolOverflow);
+                return None;
             }
         }
         Some(chosen)
@@ -231,7 +234,6 @@ impl HostPool {
 
     /// A connection of the cluster's protocol, from the pool or new.
     pub async fn lease(self: &Rc<Self>, priority: RoutingPriority) -> Result<Lease, PoolError> {
-        self.check_place()?;
         match &self.cluster.config.protocol {
             UpstreamProtocol::Http1 => http1::lease(self, priority).await.map(Lease::Http1),
             UpstreamProtocol::Http2(options) => http2::lease(self, priority, options).await.map(Lease::Http2),
@@ -240,7 +242,6 @@ impl HostPool {
 
     /// A connection for TCP, never pooled. The guards count as long as it is open.
     pub async fn connect_tcp(self: &Rc<Self>) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
-        self.check_place()?;
         let breakers = &self.cluster.circuit_breakers;
         let permit = breakers.try_acquire(RoutingPriority::Default, Resource::Connections);
         let Some(permit) = permit.filter(|_| !self.host_is_full(RoutingPriority::Default)) else {
@@ -308,14 +309,6 @@ impl HostPool {
 
     fn give_up_place(&self) {
         self.place.take();
-    }
-
-    fn check_place(&self) -> Result<(), PoolError> {
-        if self.cluster.circuit_breakers.limits_pools() && !self.holds_place() {
-            self.count(ClusterStat::CxPoolOverflow);
-            return Err(PoolError::Overflow);
-        }
-        Ok(())
     }
 
     /// Whether a connection may carry another request.
