@@ -136,7 +136,7 @@ impl Worker {
             return Some(pools.clone());
         }
         let cluster = view.snapshot.clusters.get(name)?.clone();
-        let pools = ClusterPools::new(cluster, self.index, &mut self.random.borrow_mut());
+        let pools = ClusterPools::new(cluster, self.index);
         view.clusters.insert(name.clone(), pools.clone());
         Some(pools)
     }
@@ -172,7 +172,7 @@ impl Worker {
         let mut view = self.view.borrow_mut();
         view.refresh(&self.shared);
         for pools in view.clusters.values() {
-            pools.refresh(&mut self.random.borrow_mut());
+            pools.refresh();
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     config::{endpoint::HealthStatus, route::RoutingPriority},
     runtime::snapshot::Snapshot,
     stats::{HostStat, StatGroup},
-    upstream::{circuit_breaker::Resource, cluster::Cluster, endpoint_set::Member},
+    upstream::{circuit_breaker::Resource, cluster::Cluster, endpoint_set::Member, host::HealthFlag},
 };
 use std::sync::Arc;
 
@@ -45,10 +45,10 @@ fn host_text(out: &mut String, cluster: &str, member: &Member) {
         let _ = writeln!(out, "{cluster}::{address}::{name}::{}", member.host.stats.sum(stat));
     }
     let locality = &member.locality;
-    let health = health_flags(member.health_status);
+    let health = health_flags(member);
     for (name, value) in [
         ("hostname", &*member.host.hostname),
-        ("health_flags", health),
+        ("health_flags", &health),
         ("weight", &member.weight.to_string()),
         ("region", &locality.region),
         ("zone", &locality.zone),
@@ -59,12 +59,21 @@ fn host_text(out: &mut String, cluster: &str, member: &Member) {
     }
 }
 
-fn health_flags(status: HealthStatus) -> &'static str {
-    match status {
-        HealthStatus::Healthy => "healthy",
-        HealthStatus::Unhealthy => "/failed_eds_health",
-        HealthStatus::Degraded => "/degraded_eds_health",
-    }
+/// Each reason stands behind a slash, as in Envoy.
+fn health_flags(member: &Member) -> String {
+    let host = &member.host;
+    let reasons = [
+        (host.has(HealthFlag::FailedActiveCheck), "/failed_active_hc"),
+        (host.has(HealthFlag::Ejected), "/failed_outlier_check"),
+        (member.health_status == HealthStatus::Unhealthy, "/failed_eds_health"),
+        (host.has(HealthFlag::DegradedByActiveCheck), "/degraded_active_hc"),
+        (member.health_status == HealthStatus::Degraded, "/degraded_eds_health"),
+        (host.has(HealthFlag::PendingActiveCheck), "/pending_active_hc"),
+        (host.has(HealthFlag::ExcludedAtOnce), "/excluded_via_immediate_hc_fail"),
+        (host.has(HealthFlag::ActiveCheckTimeout), "/active_hc_timeout"),
+    ];
+    let flags: String = reasons.iter().filter(|(holds, _)| *holds).map(|(_, reason)| *reason).collect();
+    if flags.is_empty() { "healthy".to_owned() } else { flags }
 }
 
 /// `envoy.admin.v3.Clusters`.

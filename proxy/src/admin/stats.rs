@@ -6,31 +6,26 @@ use crate::{
     admin::Admin,
     config::route::RoutingPriority,
     stats::{PromText, write_prometheus},
-    upstream::{circuit_breaker::Resource, cluster::Cluster},
+    upstream::circuit_breaker::{CircuitBreakers, Resource},
     xds::counters::SampleKind,
 };
 
-const BREAKERS: [(&str, Resource); 4] = [
-    ("cx", Resource::Connections),
-    ("rq_pending", Resource::PendingRequests),
-    ("rq", Resource::Requests),
-    ("rq_retry", Resource::Retries),
+/// What is open and what remains has names of its own in Envoy.
+const BREAKERS: [(&str, &str, Resource); 5] = [
+    ("cx", "cx", Resource::Connections),
+    ("cx_pool", "cx_pools", Resource::ConnectionPools),
+    ("rq_pending", "pending", Resource::PendingRequests),
+    ("rq", "rq", Resource::Requests),
+    ("rq_retry", "retries", Resource::Retries),
 ];
-
-/// Envoy names what remains of retries in the plural and leaves `rq` out of what is pending.
-fn remaining_name(breaker: &str) -> &str {
-    match breaker {
-        "rq_retry" => "retries",
-        "rq_pending" => "pending",
-        other => other,
-    }
-}
+const PRIORITIES: [(&str, RoutingPriority); 2] =
+    [("default", RoutingPriority::Default), ("high", RoutingPriority::High)];
 
 impl Admin {
     pub(super) fn prometheus(&self) -> String {
         let mut out = PromText::default();
         write_prometheus(&self.registry, &mut out);
-        self.membership(&mut out);
+        self.circuit_breakers(&mut out);
         for sample in self.runtime.counters().samples() {
             let name = format!("envoy_{}", sample.name);
             out.type_line(&name, if sample.kind == SampleKind::Counter { "counter" } else { "gauge" });
@@ -47,32 +42,27 @@ impl Admin {
     }
 
     /// What clusters are now, rather than what happened to them.
-    fn membership(&self, out: &mut PromText) {
+    fn circuit_breakers(&self, out: &mut PromText) {
         let snapshot = self.shared.snapshot.load();
         let mut clusters: Vec<_> = snapshot.clusters.values().collect();
         clusters.sort_by(|a, b| a.config.stat_name.cmp(&b.config.stat_name));
-        let mut gauge = |name: &str, value: &dyn Fn(&Cluster) -> Option<usize>| {
+        let mut gauge = |name: &str, value: &dyn Fn(&CircuitBreakers) -> u32| {
             out.type_line(name, "gauge");
             for cluster in &clusters {
-                if let Some(value) = value(cluster) {
-                    out.sample(name, &[("envoy_cluster_name", &cluster.config.stat_name)], value);
-                }
+                let label = ("envoy_cluster_name", &*cluster.config.stat_name);
+                out.sample(name, &[label], value(&cluster.circuit_breakers));
             }
         };
-        gauge("envoy_cluster_membership_total", &|cluster| Some(cluster.endpoints.load().members.len()));
-        gauge("envoy_cluster_membership_healthy", &|cluster| {
-            Some(cluster.endpoints.load().priorities.iter().map(|priority| priority.healthy.len()).sum())
-        });
-        for (name, resource) in BREAKERS {
-            let in_use = |cluster: &Cluster| cluster.circuit_breakers.in_use(RoutingPriority::Default, resource);
-            let limit = |cluster: &Cluster| cluster.circuit_breakers.limit(RoutingPriority::Default, resource);
-            gauge(&format!("envoy_cluster_circuit_breakers_default_{name}_open"), &|cluster| {
-                Some(usize::from(in_use(cluster) >= limit(cluster)))
-            });
-            gauge(&format!("envoy_cluster_circuit_breakers_default_remaining_{}", remaining_name(name)), &|cluster| {
-                let tracked = cluster.config.circuit_breakers.track_remaining;
-                tracked.then(|| limit(cluster).saturating_sub(in_use(cluster)) as usize)
-            });
+        for (label, priority) in PRIORITIES {
+            for (open, remaining, resource) in BREAKERS {
+                gauge(&format!("envoy_cluster_circuit_breakers_{label}_{open}_open"), &|breakers| {
+                    u32::from(breakers.is_open(priority, resource))
+                });
+                gauge(&format!("envoy_cluster_circuit_breakers_{label}_remaining_{remaining}"), &|breakers| {
+                    let left = breakers.limit(priority, resource).saturating_sub(breakers.in_use(priority, resource));
+                    if breakers.tracks_remaining(priority) { left } else { 0 }
+                });
+            }
         }
     }
 

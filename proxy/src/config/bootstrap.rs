@@ -267,9 +267,11 @@ fn check_ads_cluster(name: &str, clusters: &[Arc<ClusterConfig>]) -> Result<()> 
     };
     match (&cluster.discovery, &cluster.protocol) {
         (Discovery::Eds { .. }, _) => refusal(format!("cluster '{name}' gets its endpoints by the stream it is for")),
-        (Discovery::OriginalDst, _) => refusal(format!("cluster '{name}' has no endpoints")),
-        (Discovery::Static(_), UpstreamProtocol::Http1) => refusal(format!("cluster '{name}' does not speak HTTP/2")),
-        (Discovery::Static(_), UpstreamProtocol::Http2(_)) => Ok(()),
+        (Discovery::OriginalDst | Discovery::Aggregate(_), _) => refusal(format!("cluster '{name}' has no endpoints")),
+        (Discovery::Static(_) | Discovery::Dns(_), UpstreamProtocol::Http1) => {
+            refusal(format!("cluster '{name}' does not speak HTTP/2"))
+        }
+        (Discovery::Static(_) | Discovery::Dns(_), UpstreamProtocol::Http2(_)) => Ok(()),
     }
 }
 

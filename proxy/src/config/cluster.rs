@@ -3,19 +3,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use weft_xds::{
-    FieldError, canonical,
+    canonical,
     pb::envoy::{
         config::{
-            cluster::v3::{
-                CircuitBreakers, Cluster, UpstreamConnectionOptions,
-                circuit_breakers::Thresholds,
-                cluster::{
-                    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig,
-                    common_lb_config::LocalityConfigSpecifier,
-                },
-            },
+            cluster::v3::Cluster,
             core::v3::{TransportSocket, transport_socket},
-            endpoint::v3::ClusterLoadAssignment,
         },
         extensions::transport_sockets::{raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext},
     },
@@ -23,22 +15,40 @@ use weft_xds::{
 
 use self::{
     bind::BindAddresses,
+    discovery::HostFields,
+    dns::LegacyDns,
     http_options::{HttpOptions, LegacyHttpOptions},
+    load_balancing::LoadBalancingFields,
 };
 use crate::config::{
-    config_source::DiscoverySource,
-    endpoint::LoadAssignment,
-    field::{
-        self, Extension, Result, Within as _, positive_duration, refuse, required, unsupported, without_typed_config,
-    },
+    field::{self, Extension, Result, Within as _, positive_duration, refuse, without_typed_config},
     http_connection_manager::Http2Options,
-    route::RoutingPriority,
     tls::UpstreamTls,
 };
 
 mod bind;
+mod circuit_breakers;
+mod connection;
+mod discovery;
+mod dns;
+mod hashing;
 mod http_options;
 mod load_balancing;
+mod localities;
+mod original_dst;
+mod subsets;
+
+pub use self::{
+    circuit_breakers::{CircuitBreakerConfig, CircuitBreakerThresholds, PerHostLimits, RetryBudget},
+    connection::{ConnectionOptions, FirstAddresses, FirstFamily, Keepalive},
+    discovery::Discovery,
+    dns::{DnsDiscovery, DnsHosts, LookupFamily, ResolverConfig},
+    hashing::{ConsistentHashing, HashFunction, MaglevConfig, RingHashConfig},
+    load_balancing::{LbPolicy, LeastRequestConfig, LoadBalancing, SlowStart},
+    localities::{LocalityPolicy, ZoneAware},
+    original_dst::OriginalDst,
+    subsets::{Fallback, Selector, SelectorFallback, SubsetConfig},
+};
 
 #[derive(Debug)]
 pub struct ClusterConfig {
@@ -49,9 +59,10 @@ pub struct ClusterConfig {
     pub discovery: Discovery,
     /// Default 5 s.
     pub connect_timeout: Duration,
-    pub lb_policy: LbPolicy,
-    pub circuit_breakers: CircuitBreakerThresholds,
-    pub high_priority_circuit_breakers: CircuitBreakerThresholds,
+    pub load_balancing: LoadBalancing,
+    pub circuit_breakers: CircuitBreakerConfig,
+    /// Goes live only once its hosts were looked up.
+    pub wait_for_warm_on_init: bool,
     pub protocol: UpstreamProtocol,
     /// Pooled connections without a request for this long are closed. Default one hour; None: never.
     pub idle_timeout: Option<Duration>,
@@ -61,47 +72,7 @@ pub struct ClusterConfig {
     pub bind_v4: Option<SocketAddr>,
     pub bind_v6: Option<SocketAddr>,
     pub transport_socket: Option<Arc<UpstreamTls>>,
-}
-
-#[derive(Debug)]
-pub enum Discovery {
-    Static(LoadAssignment),
-    Eds { service_name: Arc<str>, initial_fetch_timeout: Option<Duration> },
-    OriginalDst,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LbPolicy {
-    RoundRobin,
-    /// The better of `choice_count` (at least 2) hosts drawn at random.
-    LeastRequest {
-        choice_count: u32,
-    },
-    Random,
-    /// Of `Discovery::OriginalDst`.
-    ClusterProvided,
-}
-
-/// Defaults are Envoy's: 1024 each, 3 retries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CircuitBreakerThresholds {
-    pub max_connections: u32,
-    pub max_pending_requests: u32,
-    pub max_requests: u32,
-    pub max_retries: u32,
-    pub track_remaining: bool,
-}
-
-impl Default for CircuitBreakerThresholds {
-    fn default() -> Self {
-        CircuitBreakerThresholds {
-            max_connections: 1024,
-            max_pending_requests: 1024,
-            max_requests: 1024,
-            max_retries: 3,
-            track_remaining: false,
-        }
-    }
+    pub connection: ConnectionOptions,
 }
 
 #[derive(Clone, Debug)]
@@ -141,14 +112,14 @@ impl ClusterConfig {
             dns_jitter,
             dns_failure_refresh_rate,
             respect_dns_ttl,
-            dns_lookup_family: _, // no name is looked up: clusters that would are refused
+            dns_lookup_family,
             dns_resolvers,
             use_tcp_for_dns_lookups,
             dns_resolution_config,
             typed_dns_resolver_config,
             wait_for_warm_on_init,
             outlier_detection,
-            cleanup_interval,
+            cleanup_interval: _, // hosts that are no members go as soon as they have no connection
             upstream_bind_config,
             lb_subset_config,
             common_lb_config,
@@ -172,20 +143,38 @@ impl ClusterConfig {
             lb_config,
         } = message;
         refuse!(transport_socket_matches, transport_socket_matcher, stats_matcher, health_checks);
-        refuse!(per_connection_buffer_high_watermark_timeout, upstream_http_protocol_options, dns_refresh_rate);
-        refuse!(dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_resolvers, use_tcp_for_dns_lookups);
-        refuse!(dns_resolution_config, typed_dns_resolver_config, outlier_detection, cleanup_interval);
-        refuse!(lb_subset_config, protocol_selection, close_connections_on_host_health_failure, filters, lrs_server);
+        refuse!(per_connection_buffer_high_watermark_timeout, upstream_http_protocol_options);
+        refuse!(outlier_detection);
+        refuse!(protocol_selection, close_connections_on_host_health_failure, filters, lrs_server);
         refuse!(lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config, track_cluster_stats);
         refuse!(preconnect_policy, connection_pool_per_downstream_connection, queuing_policies);
-        field::only(wait_for_warm_on_init, true, "wait_for_warm_on_init")?;
-        refuse_common_lb_config(common_lb_config.unwrap_or_default()).within("common_lb_config")?;
-        refuse_connection_options(upstream_connection_options.unwrap_or_default())
-            .within("upstream_connection_options")?;
+        let common_lb_config = common_lb_config.unwrap_or_default();
+        field::unset(
+            &common_lb_config.close_connections_on_host_set_change,
+            "common_lb_config.close_connections_on_host_set_change",
+        )?;
 
-        let discovery = Discovery::from_proto(cluster_discovery_type, load_assignment, eds_cluster_config, &name)?;
-        let lb_policy = LbPolicy::from_proto(lb_policy, lb_config, load_balancing_policy)?;
-        lb_policy.check(&discovery)?;
+        let dns = LegacyDns {
+            refresh_rate: dns_refresh_rate,
+            failure_refresh_rate: dns_failure_refresh_rate,
+            respect_ttl: respect_dns_ttl,
+            jitter: dns_jitter,
+            lookup_family: dns_lookup_family,
+            resolvers: dns_resolvers,
+            use_tcp: use_tcp_for_dns_lookups,
+            resolution: dns_resolution_config,
+            typed_resolver: typed_dns_resolver_config,
+        };
+        let hosts = HostFields { discovery_type: cluster_discovery_type, load_assignment, eds_cluster_config, dns };
+        let discovery = Discovery::from_proto(hosts, &name)?;
+        let load_balancing = LoadBalancing::from_proto(LoadBalancingFields {
+            lb_policy,
+            lb_config,
+            load_balancing_policy,
+            common: common_lb_config,
+            subsets: lb_subset_config,
+        })?;
+        discovery.check(&load_balancing)?;
         let http = HttpOptions::from_proto(
             typed_extension_protocol_options,
             LegacyHttpOptions {
@@ -197,16 +186,16 @@ impl ClusterConfig {
         )?;
         let bind =
             BindAddresses::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")?;
-        let breakers = Breakers::from_proto(circuit_breakers.unwrap_or_default()).within("circuit_breakers")?;
         Ok(Self {
             stat_name: if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.into() },
             name: name.into(),
             hash,
             discovery,
             connect_timeout: positive_duration(connect_timeout, "connect_timeout")?.unwrap_or(CONNECT_TIMEOUT),
-            lb_policy,
-            circuit_breakers: breakers.default,
-            high_priority_circuit_breakers: breakers.high,
+            load_balancing,
+            circuit_breakers: CircuitBreakerConfig::from_proto(circuit_breakers.unwrap_or_default())
+                .within("circuit_breakers")?,
+            wait_for_warm_on_init: field::bool_or(wait_for_warm_on_init, true),
             protocol: http.protocol,
             idle_timeout: http.idle_timeout,
             max_requests_per_connection: http.max_requests_per_connection,
@@ -216,127 +205,18 @@ impl ClusterConfig {
             ),
             bind_v4: bind.v4,
             bind_v6: bind.v6,
+            connection: ConnectionOptions::from_proto(upstream_connection_options.unwrap_or_default())
+                .within("upstream_connection_options")?,
             transport_socket: upstream_tls(transport_socket).within("transport_socket")?.map(Arc::new),
         })
     }
 }
 
-impl Discovery {
-    fn from_proto(
-        discovery_type: Option<ClusterDiscoveryType>,
-        load_assignment: Option<ClusterLoadAssignment>,
-        eds_cluster_config: Option<EdsClusterConfig>,
-        cluster_name: &str,
-    ) -> Result<Self> {
-        let discovery_type = match discovery_type {
-            None => DiscoveryType::Static,
-            Some(ClusterDiscoveryType::Type(value)) => field::enumeration(value, "type")?,
-            Some(ClusterDiscoveryType::ClusterType(_)) => return Err(unsupported("cluster_type")),
-        };
-        if discovery_type != DiscoveryType::Eds && eds_cluster_config.is_some() {
-            return Err(FieldError::new("eds_cluster_config", "only for a cluster of type EDS"));
-        }
-        if discovery_type != DiscoveryType::Static && load_assignment.is_some() {
-            return Err(FieldError::new("load_assignment", "only for a cluster of type STATIC"));
-        }
-        match discovery_type {
-            DiscoveryType::Static => Ok(Self::Static(
-                LoadAssignment::from_proto(load_assignment.unwrap_or_default()).within("load_assignment")?,
-            )),
-            DiscoveryType::Eds => {
-                let message = required(eds_cluster_config, "eds_cluster_config")?;
-                Self::eds(message, cluster_name).within("eds_cluster_config")
-            }
-            DiscoveryType::OriginalDst => Ok(Self::OriginalDst),
-            DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
-                Err(FieldError::new("type", format!("{} is not supported", discovery_type.as_str_name())))
-            }
-        }
+impl ClusterConfig {
+    /// Whether it is to look its hosts up before it goes live.
+    pub fn prepares_itself(&self) -> bool {
+        self.wait_for_warm_on_init && matches!(self.discovery, Discovery::Dns(_))
     }
-
-    fn eds(message: EdsClusterConfig, cluster_name: &str) -> Result<Self> {
-        let EdsClusterConfig { eds_config, service_name } = message;
-        let DiscoverySource { initial_fetch_timeout } =
-            DiscoverySource::from_proto(required(eds_config, "eds_config")?).within("eds_config")?;
-        let service_name = if service_name.is_empty() { cluster_name.into() } else { service_name.into() };
-        Ok(Self::Eds { service_name, initial_fetch_timeout })
-    }
-}
-
-/// The thresholds of both priorities.
-struct Breakers {
-    default: CircuitBreakerThresholds,
-    high: CircuitBreakerThresholds,
-}
-
-impl Breakers {
-    /// Of several thresholds for one priority the first holds, as in Envoy.
-    fn from_proto(message: CircuitBreakers) -> Result<Self> {
-        let CircuitBreakers { thresholds, per_host_thresholds } = message;
-        refuse!(per_host_thresholds);
-        let (mut default, mut high) = (None, None);
-        for (index, message) in thresholds.into_iter().enumerate() {
-            let (priority, thresholds) = priority_thresholds(message).at("thresholds", index)?;
-            let slot = match priority {
-                RoutingPriority::Default => &mut default,
-                RoutingPriority::High => &mut high,
-            };
-            slot.get_or_insert(thresholds);
-        }
-        Ok(Self { default: default.unwrap_or_default(), high: high.unwrap_or_default() })
-    }
-}
-
-fn priority_thresholds(message: Thresholds) -> Result<(RoutingPriority, CircuitBreakerThresholds)> {
-    let Thresholds {
-        priority,
-        max_connections,
-        max_pending_requests,
-        max_requests,
-        max_retries,
-        retry_budget,
-        track_remaining,
-        max_connection_pools,
-    } = message;
-    refuse!(retry_budget, max_connection_pools);
-    let default = CircuitBreakerThresholds::default();
-    let thresholds = CircuitBreakerThresholds {
-        max_connections: field::u32_or(max_connections, default.max_connections),
-        max_pending_requests: field::u32_or(max_pending_requests, default.max_pending_requests),
-        max_requests: field::u32_or(max_requests, default.max_requests),
-        max_retries: field::u32_or(max_retries, default.max_retries),
-        track_remaining,
-    };
-    Ok((RoutingPriority::from_proto(priority, "priority")?, thresholds))
-}
-
-fn refuse_common_lb_config(message: CommonLbConfig) -> Result<()> {
-    let CommonLbConfig {
-        healthy_panic_threshold,
-        update_merge_window: _, // how long Envoy gathers changes of weights and health; here each is taken at once
-        ignore_new_hosts_until_first_hc: _, // of active health checks, which are refused
-        close_connections_on_host_set_change,
-        consistent_hashing_lb_config,
-        override_host_status,
-        locality_config_specifier,
-    } = message;
-    refuse!(healthy_panic_threshold, close_connections_on_host_set_change, consistent_hashing_lb_config);
-    refuse!(override_host_status);
-    match locality_config_specifier {
-        None => Ok(()),
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => Err(unsupported("zone_aware_lb_config")),
-        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => Err(unsupported("locality_weighted_lb_config")),
-    }
-}
-
-fn refuse_connection_options(message: UpstreamConnectionOptions) -> Result<()> {
-    let UpstreamConnectionOptions {
-        tcp_keepalive,
-        set_local_interface_name_on_upstream_connections,
-        happy_eyeballs_config: _, // orders an endpoint's additional addresses, which are refused
-    } = message;
-    refuse!(tcp_keepalive, set_local_interface_name_on_upstream_connections);
-    Ok(())
 }
 
 fn upstream_tls(message: Option<TransportSocket>) -> Result<Option<UpstreamTls>> {

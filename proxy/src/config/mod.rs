@@ -16,11 +16,12 @@ pub mod http_connection_manager;
 pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
+pub mod metadata;
 pub mod retry_policy;
 pub mod route;
 pub mod tcp_proxy;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tls;
 
 pub use weft_xds::FieldError;

@@ -20,9 +20,13 @@ use crate::config::{
     data_source,
     field::{self, Result, Within as _, element, refuse, required, unsupported},
     matcher::{self, HeaderMatcher, StringMatcher},
+    metadata::Fields,
 };
 
 mod forward_action;
+mod hash_policy;
+
+pub use self::hash_policy::{HashCookie, HashPolicy, HashSource, HashedHeader};
 
 #[derive(Debug)]
 pub struct RouteTable {
@@ -106,6 +110,9 @@ pub struct ForwardAction {
     pub priority: RoutingPriority,
     pub prefix_rewrite: Option<String>,
     pub host_rewrite_literal: Option<http::HeaderValue>,
+    pub hash_policy: Vec<HashPolicy>,
+    /// What a host's metadata must have for load balancing: which subset of the cluster is meant.
+    pub metadata_match: Option<Arc<Fields>>,
 }
 
 #[derive(Debug)]

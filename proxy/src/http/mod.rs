@@ -6,6 +6,7 @@ pub mod date;
 pub mod exchange;
 mod h1;
 mod h2;
+pub mod host_selection;
 pub mod informational;
 pub mod local_reply;
 mod replay;

@@ -19,6 +19,7 @@ use crate::{
     http::{
         body::Body,
         exchange::{Deadline, Deadlines, Exchange, ResponseBody},
+        host_selection::{Ends, HostSelection},
         local_reply::LocalReply,
         replay::ReplaySource,
         request_headers::{authority, remove_hop_by_hop},
@@ -28,6 +29,7 @@ use crate::{
     },
     stats::{ClusterStat, HostStat, HttpStat},
     upstream::{
+        aggregate,
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
         pool::{ClusterPools, HostPool},
@@ -109,11 +111,14 @@ async fn forward(
     let config = &exchange.connection.active.config;
     capture(exchange, &head);
     let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
+    let downstream = &exchange.connection.downstream;
+    let ends = Ends { local: downstream.local_address, remote: downstream.remote_address };
     let mut tries = Tries {
         filter,
         exchange,
         action,
         pools: &pools,
+        selection: HostSelection::new(action, &pools, &head, ends),
         include_attempt_count: found.include_request_attempt_count,
         deadlines: Deadlines::new(config.request_timeout, action.timeout, idle_timeout),
         tried: Vec::new(),
@@ -122,8 +127,12 @@ async fn forward(
     };
     let (head, body, stream) = tries.run(head, body).await?;
     let deadlines = std::mem::take(&mut tries.deadlines);
+    let set_cookie = tries.selection.take_set_cookie();
     let attempts = exchange.attempts.get();
     let mut response = respond(filter, exchange, &pools, (head, body, stream), deadlines);
+    if let Some(cookie) = set_cookie {
+        response.headers_mut().append(http::header::SET_COOKIE, cookie);
+    }
     if found.include_attempt_count_in_response {
         response.headers_mut().insert(X_ENVOY_ATTEMPT_COUNT, attempts.into());
     }
@@ -202,6 +211,7 @@ struct Tries<'a> {
     exchange: &'a Rc<Exchange>,
     action: &'a ForwardAction,
     pools: &'a Rc<ClusterPools>,
+    selection: HostSelection<'a>,
     include_attempt_count: bool,
     deadlines: Deadlines,
     /// Hosts by id.
@@ -290,10 +300,9 @@ impl Tries<'_> {
             _ => (false, 0),
         };
         let downstream = &self.exchange.connection.downstream;
-        let refused = |host: &crate::upstream::endpoint_set::Host| avoid_tried && self.tried.contains(&host.id);
-        let chosen = downstream
-            .worker
-            .with_random(|random| self.pools.choose(random, downstream.local_address, refused, reselections));
+        let wish = self.selection.wish(reselections);
+        let refused = |host: &crate::upstream::host::Host| avoid_tried && self.tried.contains(&host.id);
+        let chosen = aggregate::choose_host(&downstream.worker, self.pools, wish, refused);
         if chosen.is_none() {
             self.count(ClusterStat::CxNoneHealthy);
         }

@@ -19,13 +19,16 @@ use crate::{
         snapshot::Snapshot,
     },
     stats::{ClusterStat, Registry, ServerStat},
-    upstream::cluster::Cluster,
+    upstream::{background::ClusterEvents, cluster::Cluster},
 };
 
 pub struct DataPath {
     publisher: Publisher,
     stats: Arc<Registry>,
     clusters: HashMap<Arc<str>, Arc<Cluster>>,
+    /// Not published yet: they look their hosts up.
+    preparing: HashMap<Arc<str>, Arc<Cluster>>,
+    cluster_events: ClusterEvents,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<Arc<str>, RouteSlot>,
     pending: Pending,
@@ -46,11 +49,14 @@ enum Pending {
 }
 
 impl DataPath {
-    pub fn new(publisher: Publisher, stats: Arc<Registry>) -> DataPath {
+    /// What clusters find out by themselves is told to `cluster_events`.
+    pub fn new(publisher: Publisher, stats: Arc<Registry>, cluster_events: ClusterEvents) -> DataPath {
         DataPath {
             publisher,
             stats,
             clusters: HashMap::new(),
+            preparing: HashMap::new(),
+            cluster_events,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             pending: Pending::Nothing,
@@ -59,15 +65,47 @@ impl DataPath {
         }
     }
 
+    pub fn prepare_cluster(&mut self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) {
+        let cluster = self.new_cluster(config, assignment);
+        self.preparing.insert(cluster.config.name.clone(), cluster);
+    }
+
+    pub fn abandon_cluster(&mut self, name: &str) {
+        if let Some(cluster) = self.preparing.remove(name) {
+            cluster.stop();
+        }
+    }
+
     pub fn activate_cluster(&mut self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) {
         let name = config.name.clone();
-        let previous = self.clusters.get(&name);
+        let cluster = match self.preparing.remove(&name) {
+            Some(prepared) if prepared.config.hash == config.hash => {
+                if let Some(assignment) = assignment {
+                    prepared.update_endpoints(assignment); // what came meanwhile
+                }
+                prepared
+            }
+            _ => self.new_cluster(config, assignment),
+        };
+        if let Some(replaced) = self.clusters.insert(name, cluster) {
+            replaced.stop();
+        }
+        self.pending = Pending::Snapshot;
+    }
+
+    fn new_cluster(&self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) -> Arc<Cluster> {
+        let previous = self.clusters.get(&config.name);
         let cluster = Cluster::new(config, &self.stats, previous.map(Arc::as_ref));
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }
-        self.clusters.insert(name, cluster);
-        self.pending = Pending::Snapshot;
+        cluster.start(self.cluster_events.clone());
+        cluster
+    }
+
+    /// Clusters changed their hosts by themselves.
+    pub fn hosts_changed(&mut self) {
+        self.pending = self.pending.max(Pending::Endpoints);
     }
 
     pub fn update_endpoints(&mut self, cluster: &str, assignment: &LoadAssignment) {
@@ -79,7 +117,9 @@ impl DataPath {
     }
 
     pub fn remove_cluster(&mut self, name: &str) {
-        self.clusters.remove(name);
+        if let Some(removed) = self.clusters.remove(name) {
+            removed.stop();
+        }
         self.pending = Pending::Snapshot;
     }
 

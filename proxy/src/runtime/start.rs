@@ -5,7 +5,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use weft_xds::any;
 
 use crate::{
@@ -53,12 +53,13 @@ pub fn start(
     let loaded_at = SystemTime::now();
     let (warming, actions) = Warming::start(start_of(&bootstrap, loaded_at), Instant::now());
     let first_only = bootstrap.ads.as_ref().is_some_and(|ads| ads.set_node_on_first_message_only);
+    let (cluster_events, cluster_events_received) = mpsc::unbounded_channel();
     let mut runtime = Runtime {
         stream: SotwStream::new(bootstrap.node.clone(), first_only),
         bootstrap,
         loaded_at,
         warming,
-        data_path: DataPath::new(publisher, stats),
+        data_path: DataPath::new(publisher, stats, cluster_events),
         requests: None,
         failures: Failures::default(),
         counters,
@@ -75,7 +76,7 @@ pub fn start(
         tokio::spawn(client::run(control_plane, sender, fastrand::f64));
         events
     });
-    let task = tokio::spawn(runtime.run(events, queries, shutdown));
+    let task = tokio::spawn(runtime.run(events, cluster_events_received, queries, shutdown));
     Ok(RuntimeHandle::new(asking, task))
 }
 

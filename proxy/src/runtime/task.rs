@@ -22,6 +22,7 @@ use crate::{
         publish::BindError,
         warming::{Action, Event, Source, WarmedBy, Warming},
     },
+    upstream::background::ClusterEvent,
     xds::{
         client::StreamEvent,
         counters::DiscoveryCounters,
@@ -65,6 +66,7 @@ impl Runtime {
     pub(super) async fn run(
         mut self,
         mut events: Option<mpsc::Receiver<StreamEvent>>,
+        mut cluster_events: mpsc::UnboundedReceiver<ClusterEvent>,
         mut queries: mpsc::Receiver<Query>,
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<(), RuntimeError> {
@@ -84,6 +86,7 @@ impl Runtime {
                     // The stream is ending; its last event says so.
                     None => self.requests = None,
                 },
+                Some(event) = cluster_events.recv() => self.on_cluster(event),
                 Some(event) = next_event(&mut events) => self.on_stream(event),
                 () = sleep_until(self.next_deadline()) => {}
             }
@@ -107,6 +110,18 @@ impl Runtime {
         let now = Instant::now();
         if self.warming.deadline(now).is_some_and(|deadline| deadline <= now) {
             self.on_event(Event::Time, now);
+        }
+    }
+
+    fn on_cluster(&mut self, event: ClusterEvent) {
+        match event {
+            ClusterEvent::Prepared { name, hash } => {
+                self.on_event(Event::ClusterPrepared { name, hash }, Instant::now());
+            }
+            ClusterEvent::HostsChanged => {
+                self.data_path.hosts_changed();
+                self.data_path.publish_if_serving();
+            }
         }
     }
 
@@ -272,6 +287,10 @@ impl Runtime {
                 }
                 self.data_path.activate_cluster(cluster.config, assignment.as_deref());
             }
+            Action::PrepareCluster { cluster, assignment } => {
+                self.data_path.prepare_cluster(cluster.config, assignment.as_deref());
+            }
+            Action::AbandonCluster(name) => self.data_path.abandon_cluster(&name),
             Action::UpdateEndpoints { cluster, assignment } => self.data_path.update_endpoints(&cluster, &assignment),
             Action::RemoveCluster(name) => self.data_path.remove_cluster(&name),
             Action::ActivateRoutes { table, warmed_by } => {

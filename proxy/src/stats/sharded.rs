@@ -50,6 +50,12 @@ impl<S: StatGroup> Sharded<S> {
         bump(&shard[stat.index() / 8].0[stat.index() % 8], amount);
     }
 
+    /// Of a gauge that one thread alone keeps.
+    pub fn set(&self, worker: WorkerIndex, stat: S, value: u64) {
+        let shard = self.shards[worker.0].get_or_init(new_lines::<S>);
+        shard[stat.index() / 8].0[stat.index() % 8].store(value, Relaxed);
+    }
+
     pub fn sum(&self, stat: S) -> u64 {
         let at = stat.index();
         self.shards

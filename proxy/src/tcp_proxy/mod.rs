@@ -18,6 +18,8 @@ use crate::{
     net::stream::Stream,
     stats::TcpStat,
     upstream::{
+        aggregate,
+        load_balancer::Wish,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
         weighted_cluster,
     },
@@ -85,7 +87,8 @@ impl TcpSession {
         for _ in 0..self.active.config.max_connect_attempts {
             self.attempts.set(self.attempts.get() + 1);
             let worker = &self.downstream.worker;
-            let chosen = worker.with_random(|random| pools.choose(random, self.downstream.local_address, |_| false, 0));
+            let wish = Wish { original_destination: Some(self.downstream.local_address), ..Wish::default() };
+            let chosen = aggregate::choose_host(worker, &pools, wish, |_| false);
             let Some(pool) = chosen else {
                 self.flags.set(self.flags.get().with(ResponseFlags::NO_HEALTHY_UPSTREAM));
                 return None;

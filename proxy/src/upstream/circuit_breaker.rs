@@ -6,7 +6,10 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use crate::config::{cluster::CircuitBreakerThresholds, route::RoutingPriority};
+use crate::config::{
+    cluster::{CircuitBreakerConfig, CircuitBreakerThresholds, RetryBudget},
+    route::RoutingPriority,
+};
 
 #[derive(Debug, Default)]
 pub struct CircuitBreakers {
@@ -17,7 +20,7 @@ pub struct CircuitBreakers {
 #[derive(Debug, Default)]
 struct Resources {
     thresholds: CircuitBreakerThresholds,
-    in_use: [AtomicU32; 4],
+    in_use: [AtomicU32; 5],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,7 @@ pub enum Resource {
     PendingRequests,
     Requests,
     Retries,
+    ConnectionPools,
 }
 
 /// One unit of a resource; given back when dropped.
@@ -37,19 +41,21 @@ pub struct Permit {
 }
 
 impl CircuitBreakers {
-    pub fn new(default: CircuitBreakerThresholds, high: CircuitBreakerThresholds) -> Self {
-        CircuitBreakers {
-            default: Resources { thresholds: default, in_use: Default::default() },
-            high: Resources { thresholds: high, in_use: Default::default() },
-        }
+    pub fn new(config: &CircuitBreakerConfig) -> Self {
+        let resources = |thresholds: &CircuitBreakerThresholds| Resources {
+            thresholds: thresholds.clone(),
+            in_use: Default::default(),
+        };
+        CircuitBreakers { default: resources(&config.default), high: resources(&config.high) }
     }
 
     /// None: the limit is reached.
     pub fn try_acquire(self: &Arc<Self>, priority: RoutingPriority, resource: Resource) -> Option<Permit> {
-        let (in_use, limit) = self.cell(priority, resource);
+        let resources = self.of(priority);
+        let limit = resources.limit(resource);
         // Taken first and given back when over: never more than the limit hold a permit, and no compare loop.
-        if in_use.fetch_add(1, Relaxed) >= limit {
-            in_use.fetch_sub(1, Relaxed);
+        if resources.cell(resource).fetch_add(1, Relaxed) >= limit {
+            resources.cell(resource).fetch_sub(1, Relaxed);
             return None;
         }
         Some(Permit { breakers: self.clone(), priority, resource })
@@ -57,36 +63,70 @@ impl CircuitBreakers {
 
     /// Even over the limit: a pool without any connection always gets one, or its requests would wait for nothing.
     pub fn acquire(self: &Arc<Self>, priority: RoutingPriority, resource: Resource) -> Permit {
-        self.cell(priority, resource).0.fetch_add(1, Relaxed);
+        self.of(priority).cell(resource).fetch_add(1, Relaxed);
         Permit { breakers: self.clone(), priority, resource }
     }
 
     pub fn in_use(&self, priority: RoutingPriority, resource: Resource) -> u32 {
-        self.cell(priority, resource).0.load(Relaxed)
+        self.of(priority).cell(resource).load(Relaxed)
     }
 
     pub fn limit(&self, priority: RoutingPriority, resource: Resource) -> u32 {
-        self.cell(priority, resource).1
+        self.of(priority).limit(resource)
     }
 
-    fn cell(&self, priority: RoutingPriority, resource: Resource) -> (&AtomicU32, u32) {
-        let resources = match priority {
+    pub fn is_open(&self, priority: RoutingPriority, resource: Resource) -> bool {
+        self.in_use(priority, resource) >= self.limit(priority, resource)
+    }
+
+    /// Pools have no priority of their own: those of the default one hold.
+    pub fn limits_pools(&self) -> bool {
+        self.default.thresholds.max_connection_pools != u32::MAX
+    }
+
+    pub fn tracks_remaining(&self, priority: RoutingPriority) -> bool {
+        self.of(priority).thresholds.track_remaining
+    }
+
+    fn of(&self, priority: RoutingPriority) -> &Resources {
+        match priority {
             RoutingPriority::Default => &self.default,
             RoutingPriority::High => &self.high,
-        };
-        let limits = &resources.thresholds;
-        match resource {
-            Resource::Connections => (&resources.in_use[0], limits.max_connections),
-            Resource::PendingRequests => (&resources.in_use[1], limits.max_pending_requests),
-            Resource::Requests => (&resources.in_use[2], limits.max_requests),
-            Resource::Retries => (&resources.in_use[3], limits.max_retries),
         }
+    }
+}
+
+impl Resources {
+    fn cell(&self, resource: Resource) -> &AtomicU32 {
+        &self.in_use[resource as usize]
+    }
+
+    fn limit(&self, resource: Resource) -> u32 {
+        let limits = &self.thresholds;
+        match resource {
+            Resource::Connections => limits.max_connections,
+            Resource::PendingRequests => limits.max_pending_requests,
+            Resource::Requests => limits.max_requests,
+            Resource::Retries => match &limits.retry_budget {
+                Some(budget) => self.retry_limit(budget),
+                None => limits.max_retries,
+            },
+            Resource::ConnectionPools => limits.max_connection_pools,
+        }
+    }
+
+    /// A part of what is under way or waits.
+    fn retry_limit(&self, budget: &RetryBudget) -> u32 {
+        let under_way =
+            self.cell(Resource::Requests).load(Relaxed) + self.cell(Resource::PendingRequests).load(Relaxed);
+        let part = f64::from(under_way) * budget.budget_percent / 100.0;
+        (part as u32).max(budget.min_retry_concurrency)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.breakers.cell(self.priority, self.resource).0.fetch_sub(1, Relaxed);
+        self.breakers.of(self.priority).cell(self.resource).fetch_sub(1, Relaxed);
     }
 }
 
@@ -94,15 +134,33 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    fn breakers(default: CircuitBreakerThresholds) -> Arc<CircuitBreakers> {
+        Arc::new(CircuitBreakers::new(&CircuitBreakerConfig { default, ..Default::default() }))
+    }
+
     #[test]
     fn permits_are_bounded_and_come_back() {
-        let limits = CircuitBreakerThresholds { max_requests: 1, ..Default::default() };
-        let breakers = Arc::new(CircuitBreakers::new(limits, CircuitBreakerThresholds::default()));
+        let breakers = breakers(CircuitBreakerThresholds { max_requests: 1, ..Default::default() });
         let held = breakers.try_acquire(RoutingPriority::Default, Resource::Requests).expect("free");
+        assert!(breakers.is_open(RoutingPriority::Default, Resource::Requests));
         assert!(breakers.try_acquire(RoutingPriority::Default, Resource::Requests).is_none());
         assert!(breakers.try_acquire(RoutingPriority::High, Resource::Requests).is_some());
         drop(held);
         assert_eq!(breakers.in_use(RoutingPriority::Default, Resource::Requests), 0);
         assert!(breakers.try_acquire(RoutingPriority::Default, Resource::Requests).is_some());
+    }
+
+    #[test]
+    fn a_retry_budget_follows_the_requests_under_way() {
+        let budget = RetryBudget { budget_percent: 50.0, min_retry_concurrency: 1 };
+        let breakers = breakers(CircuitBreakerThresholds { retry_budget: Some(budget), ..Default::default() });
+        let retry = || breakers.try_acquire(RoutingPriority::Default, Resource::Retries);
+        let first = retry().expect("one is always allowed");
+        assert!(retry().is_none());
+        let requests: Vec<_> =
+            (0..4).filter_map(|_| breakers.try_acquire(RoutingPriority::Default, Resource::Requests)).collect();
+        let second = retry().expect("half of four");
+        assert!(retry().is_none());
+        drop((first, second, requests));
     }
 }

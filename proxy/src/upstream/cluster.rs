@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -13,12 +13,15 @@ use arc_swap::ArcSwap;
 use crate::{
     config::{
         cluster::{ClusterConfig, Discovery},
-        endpoint::LoadAssignment,
+        endpoint::{Endpoint, HealthStatus, LoadAssignment},
     },
     stats::{ClusterStat, ClusterStats, Registry, WorkerIndex},
     upstream::{
+        background::{ClusterEvent, ClusterEvents, Tasks},
         circuit_breaker::CircuitBreakers,
-        endpoint_set::{EndpointSet, Host},
+        dns,
+        endpoint_set::EndpointSet,
+        host::Host,
     },
 };
 
@@ -31,39 +34,120 @@ pub struct Cluster {
     endpoints_version: AtomicU64,
     shards: usize,
     main_thread: WorkerIndex,
+    /// There once it was started.
+    events: OnceLock<ClusterEvents>,
+    tasks: Tasks,
 }
 
 impl Cluster {
     /// `previous`: the cluster of the same name that this one replaces; hosts that stay keep their state, and until
-    /// endpoints arrive (EDS) its hosts are this one's.
+    /// endpoints arrive (EDS, DNS) its hosts are this one's.
     pub fn new(config: Arc<ClusterConfig>, registry: &Registry, previous: Option<&Cluster>) -> Arc<Cluster> {
         let shards = registry.shards();
-        let known = previous.map(|previous| previous.endpoints.load_full()).unwrap_or_default();
+        let balancing = &config.load_balancing;
+        let known = previous.map(|previous| previous.endpoints.load());
+        let known = known.as_deref().map(Arc::as_ref);
         let endpoints = match &config.discovery {
-            Discovery::Static(assignment) => Arc::new(EndpointSet::new(assignment, &known, shards)),
-            Discovery::Eds { .. } => known,
-            Discovery::OriginalDst => Arc::default(),
+            Discovery::Static(assignment) => {
+                EndpointSet::new(assignment, balancing, known, |endpoint| Host::new(endpoint, shards))
+            }
+            Discovery::Eds { .. } | Discovery::Dns(_) => match known {
+                Some(known) => known.reassessed(balancing),
+                None => EndpointSet::empty(balancing),
+            },
+            Discovery::OriginalDst | Discovery::Aggregate(_) => EndpointSet::empty(balancing),
         };
-        Arc::new(Cluster {
-            endpoints: ArcSwap::new(endpoints),
-            circuit_breakers: Arc::new(CircuitBreakers::new(
-                config.circuit_breakers,
-                config.high_priority_circuit_breakers,
-            )),
+        let cluster = Cluster {
+            endpoints: ArcSwap::from_pointee(endpoints),
+            circuit_breakers: Arc::new(CircuitBreakers::new(&config.circuit_breakers)),
             stats: registry.cluster(&config.stat_name),
             endpoints_version: AtomicU64::new(0),
             shards,
             main_thread: registry.main_thread(),
+            events: OnceLock::new(),
+            tasks: Tasks::default(),
             config,
-        })
+        };
+        cluster.set_membership_gauges(&cluster.endpoints.load());
+        Arc::new(cluster)
+    }
+
+    /// Begins what goes on for it in the background; says when its hosts were looked up and checked for the first time.
+    /// To be called once, on the main thread's runtime.
+    pub fn start(self: &Arc<Self>, events: ClusterEvents) {
+        let prepared = ClusterEvent::Prepared { name: self.config.name.clone(), hash: self.config.hash };
+        let say = events.clone();
+        let _ = self.events.set(events); // Err: it was started before, and goes on
+        match &self.config.discovery {
+            Discovery::Dns(discovery) => {
+                dns::start(self, discovery, &self.tasks, move || {
+                    let _ = say.send(prepared); // Err: the process is ending
+                });
+            }
+            Discovery::Static(_) | Discovery::Eds { .. } | Discovery::OriginalDst | Discovery::Aggregate(_) => {}
+        }
+    }
+
+    /// It is gone: requests under way end by themselves.
+    pub fn stop(&self) {
+        self.tasks.end();
     }
 
     /// Hosts that stay keep their state. Main thread only.
     pub fn update_endpoints(&self, assignment: &LoadAssignment) {
-        let set = EndpointSet::new(assignment, &self.endpoints.load(), self.shards);
+        let known = self.endpoints.load_full();
+        let new_host = |endpoint: &Endpoint| Host::new(endpoint, self.shards);
+        let set = EndpointSet::new(assignment, &self.config.load_balancing, Some(&known), new_host);
+        if set.has_other_hosts(&known) {
+            self.stats.cells.inc(self.main_thread, ClusterStat::MembershipChange);
+        }
+        self.publish(set);
+    }
+
+    /// What is known of the hosts' health changed. Main thread only.
+    pub fn reassess(&self) {
+        self.publish(self.endpoints.load().reassessed(&self.config.load_balancing));
+    }
+
+    fn publish(&self, set: EndpointSet) {
+        self.set_membership_gauges(&set);
         self.endpoints.store(Arc::new(set));
         self.endpoints_version.fetch_add(1, Relaxed);
-        self.stats.cells.inc(self.main_thread, ClusterStat::MembershipChange);
+    }
+
+    /// After a change that the configuration's task does not know of.
+    pub fn announce_hosts(&self) {
+        if let Some(events) = self.events.get() {
+            let _ = events.send(ClusterEvent::HostsChanged); // Err: the process is ending
+        }
+    }
+
+    /// The one host of a logical cluster stands for other addresses now; false: there is none yet, or none any more.
+    pub fn move_logical_host(&self, addresses: &[SocketAddr]) -> bool {
+        match &self.endpoints.load().members[..] {
+            [only] if !addresses.is_empty() => {
+                only.host.move_to(addresses);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub fn count_on_main_thread(&self, stat: ClusterStat) {
+        self.stats.cells.inc(self.main_thread, stat);
+    }
+
+    fn set_membership_gauges(&self, set: &EndpointSet) {
+        let gauges = [
+            (ClusterStat::MembershipTotal, set.members.len()),
+            (ClusterStat::MembershipHealthy, set.count(HealthStatus::Healthy)),
+            (ClusterStat::MembershipDegraded, set.count(HealthStatus::Degraded)),
+            (ClusterStat::MembershipExcluded, set.excluded_count()),
+            (ClusterStat::LbSubsetsActive, set.subsets.as_ref().map_or(0, |subsets| subsets.active())),
+        ];
+        for (gauge, value) in gauges {
+            self.stats.cells.set(self.main_thread, gauge, value as u64);
+        }
     }
 
     pub fn endpoints_version(&self) -> u64 {
@@ -72,6 +156,6 @@ impl Cluster {
 
     /// A host that is no member: the original destination of a connection.
     pub fn ad_hoc_host(&self, address: SocketAddr) -> Arc<Host> {
-        Host::new(address, "".into(), self.shards)
+        Host::new(&Endpoint::at(address), self.shards)
     }
 }

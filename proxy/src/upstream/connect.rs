@@ -1,16 +1,24 @@
 //! Opening a connection to a host: source address, TCP, TLS, all within the cluster's connect timeout.
 
-use std::{io, net::SocketAddr, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
-    config::{cluster::ClusterConfig, tls::UpstreamTls},
+    config::{
+        cluster::{ClusterConfig, FirstAddresses, FirstFamily},
+        tls::UpstreamTls,
+    },
     net::stream::Stream,
     stats::{ClusterStat, HostStat, WorkerIndex},
-    upstream::{cluster::Cluster, endpoint_set::Host},
+    upstream::{cluster::Cluster, host::Host},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +38,7 @@ pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Res
     cells.inc(worker, ClusterStat::CxTotal);
     host.stats.inc(worker, HostStat::CxTotal);
     let begun = Instant::now();
-    let connecting = open(&cluster.config, host.address);
+    let connecting = open(&cluster.config, host);
     let connected = match tokio::time::timeout(cluster.config.connect_timeout, connecting).await {
         Ok(connected) => connected,
         Err(_elapsed) => {
@@ -51,16 +59,71 @@ pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Res
     }
 }
 
-async fn open(config: &ClusterConfig, address: SocketAddr) -> Result<Stream, ConnectError> {
-    let stream = open_tcp(config, address).await.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
+async fn open(config: &ClusterConfig, host: &Host) -> Result<Stream, ConnectError> {
+    let addresses = host.addresses();
+    let opened = match &addresses[..] {
+        [only] => open_tcp(config, *only).await,
+        several => open_first(config, in_turns_of_families(several, &config.connection.first_addresses)).await,
+    };
+    let stream = opened.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
     let Some(tls) = &config.transport_socket else { return Ok(Stream::plain(stream)) };
     let UpstreamTls { config, sni, .. } = &**tls;
-    let name = sni.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+    let name = sni.clone().unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
     let connected = tokio_rustls::TlsConnector::from(config.clone()).connect(name, stream).await;
     connected.map(|stream| Stream::tls(stream.into())).map_err(|error| ConnectError::Tls(error.to_string()))
 }
 
+/// RFC 8305, section 4: the next address is tried when one fails or does not answer soon, and the first connection wins.
+async fn open_first(config: &ClusterConfig, addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut waiting = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = io::Error::other("no address");
+    loop {
+        match waiting.next() {
+            Some(address) => attempts.push(open_tcp(config, address)),
+            None if attempts.is_empty() => return Err(failure),
+            None => {}
+        }
+        let soon = async {
+            match waiting.len() {
+                0 => std::future::pending().await,
+                _ => tokio::time::sleep(NEXT_ADDRESS_DELAY).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(ended) = attempts.next() => match ended {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            },
+            () = soon => {}
+        }
+    }
+}
+
+/// RFC 8305, section 4: families alternate, beginning with the one of the first address, unless the cluster says.
+fn in_turns_of_families(addresses: &[SocketAddr], first: &FirstAddresses) -> Vec<SocketAddr> {
+    let is_v6_first = match first.family {
+        FirstFamily::OfFirstAddress => addresses.first().is_some_and(SocketAddr::is_ipv6),
+        FirstFamily::V4 => false,
+        FirstFamily::V6 => true,
+    };
+    let (preferred, others): (Vec<_>, Vec<_>) =
+        addresses.iter().copied().partition(|address| address.is_ipv6() == is_v6_first);
+    let (mut preferred, mut others) = (preferred.into_iter(), others.into_iter());
+    let mut ordered = Vec::with_capacity(addresses.len());
+    while ordered.len() < addresses.len() {
+        ordered.extend(preferred.by_ref().take(first.count.max(1) as usize));
+        ordered.extend(others.next());
+    }
+    ordered
+}
+
+/// RFC 8305, section 8, recommends 250 ms; Envoy has taken 300.
+const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(300);
+
 async fn open_tcp(config: &ClusterConfig, address: SocketAddr) -> io::Result<TcpStream> {
+    let connection = &config.connection;
     let (socket, source) = match address {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, config.bind_v4),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, config.bind_v6),
@@ -71,6 +134,9 @@ async fn open_tcp(config: &ClusterConfig, address: SocketAddr) -> io::Result<Tcp
             setsockopt(&socket, IpBindAddressNoPort, &true)?;
         }
         socket.bind(source)?;
+    }
+    if let Some(keepalive) = &connection.tcp_keepalive {
+        socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive.into())?;
     }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
@@ -85,5 +151,23 @@ fn kernel_text(error: &io::Error) -> String {
             text.split(" (os error").next().unwrap_or(&text).to_owned()
         }
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let addresses = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "2.2.2.2:1"].map(address);
+        let order = |family, count| {
+            let ordered = in_turns_of_families(&addresses, &FirstAddresses { family, count });
+            ordered.iter().map(|at| if at.is_ipv6() { '6' } else { '4' }).collect::<String>()
+        };
+        assert_eq!(order(FirstFamily::OfFirstAddress, 1), "64646");
+        assert_eq!(order(FirstFamily::V4, 1), "46466");
+        assert_eq!(order(FirstFamily::V6, 2), "66464");
     }
 }

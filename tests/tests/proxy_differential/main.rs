@@ -11,6 +11,7 @@ mod http2;
 mod pair;
 mod tcp;
 mod tools;
+mod upstream;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,9 +30,12 @@ pub(crate) struct Case {
 
 pub(crate) type Observe = Box<dyn Fn(&Target) -> Result<Facts> + Send + Sync>;
 
-/// Runs every case against both and reports all differences together.
 fn compare(cases: &[Case]) -> Result<()> {
-    let pair = Pair::start()?;
+    compare_on(&Pair::start(config::bootstrap, |_| Ok(()))?, cases)
+}
+
+/// Runs every case against both and reports all differences together.
+fn compare_on(pair: &Pair, cases: &[Case]) -> Result<()> {
     // Much of a case is waiting for a connection to close, so several run at a time.
     let next = AtomicUsize::new(0);
     let complaints = Mutex::new(Vec::new());
@@ -40,7 +44,7 @@ fn compare(cases: &[Case]) -> Result<()> {
         for _ in 0..CASES_AT_A_TIME {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (compared, differences) = case.compare(&pair);
+                    let (compared, differences) = case.compare(pair);
                     facts_compared.fetch_add(compared, Ordering::Relaxed);
                     complaints.lock().expect("no other case panics").extend(differences);
                 }
@@ -92,4 +96,9 @@ fn tcp_connections_go_as_envoys() -> Result<()> {
 #[test]
 fn well_known_clients_see_the_same() -> Result<()> {
     compare(&tools::cases())
+}
+
+#[test]
+fn hosts_are_chosen_as_envoys() -> Result<()> {
+    compare_on(&Pair::start(upstream::bootstrap, upstream::start_peers)?, &upstream::cases())
 }

@@ -24,6 +24,9 @@ pub(crate) struct Pair {
     _slot: Slot,
 }
 
+/// The text of a bootstrap, for a proxy with these ports and this file to log to.
+pub(crate) type Bootstrap = fn(Ports, &Path) -> String;
+
 /// One of the two.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -34,11 +37,13 @@ pub(crate) struct Target {
 }
 
 impl Pair {
-    pub(crate) fn start() -> Result<Self> {
+    /// `prepare` is given the namespace before either starts.
+    pub(crate) fn start(bootstrap: Bootstrap, prepare: impl FnOnce(&Namespace) -> Result<()>) -> Result<Self> {
         let slot = Slot::acquire("weft-pair")?;
         let namespace = Namespace::create(&format!("{}-both", slot.prefix()))?;
         // Who calls this address calls from it.
         namespace.ip(&[&format!("address add {}/32 dev lo", config::INTERNAL)])?;
+        prepare(&namespace)?;
         let origin = Launch::new(peers::weft("weft-origin")?)
             .args(["--http", &config::ORIGIN_HTTP.to_string()])
             .args(["--tcp", &config::ORIGIN_TCP.to_string()])
@@ -46,9 +51,9 @@ impl Pair {
             .inside(&namespace);
         let origin = Process::spawn("origin", &origin, &slot.work().join("origin.log"))?;
         let envoy = Launch::new(peers::envoy()?).args(["--disable-hot-restart", "--file-flush-interval-msec", "20"]);
-        let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, &namespace, slot.work())?;
+        let envoy = Target::start("Envoy", envoy, Ports { first: 10000 }, bootstrap, &namespace, slot.work())?;
         let weft = Launch::new(peers::weft("weft-proxy")?);
-        let weft = Target::start("weft-proxy", weft, Ports { first: 11000 }, &namespace, slot.work())?;
+        let weft = Target::start("weft-proxy", weft, Ports { first: 11000 }, bootstrap, &namespace, slot.work())?;
         let mut pair = Self { envoy, weft, _origin: origin, namespace, _slot: slot };
         pair.wait_ready()?;
         Ok(pair)
@@ -85,10 +90,17 @@ impl Pair {
 }
 
 impl Target {
-    fn start(name: &'static str, launch: Launch, ports: Ports, namespace: &Namespace, work: &Path) -> Result<Self> {
+    fn start(
+        name: &'static str,
+        launch: Launch,
+        ports: Ports,
+        text: Bootstrap,
+        namespace: &Namespace,
+        work: &Path,
+    ) -> Result<Self> {
         let access_log = work.join(format!("{name}.access.log"));
         let bootstrap = work.join(format!("{name}.yaml"));
-        fs::write(&bootstrap, config::bootstrap(ports, &access_log))?;
+        fs::write(&bootstrap, text(ports, &access_log))?;
         let launch = launch
             .args(["-c".as_ref(), bootstrap.as_os_str()])
             .args(["--concurrency", "1", "-l", "warning"])

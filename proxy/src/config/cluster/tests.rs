@@ -34,15 +34,18 @@ fn defaults_are_envoys() {
     assert_eq!((&*cluster.name, &*cluster.stat_name), ("c", "c"));
     assert!(matches!(&cluster.discovery, Discovery::Static(assignment) if assignment.priorities.is_empty()));
     assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
-    assert_eq!(cluster.lb_policy, LbPolicy::RoundRobin);
+    assert_eq!(cluster.load_balancing.policy, LbPolicy::RoundRobin);
+    assert_eq!(cluster.load_balancing.panic_threshold_percent, 50);
     let thresholds = CircuitBreakerThresholds {
         max_connections: 1024,
         max_pending_requests: 1024,
         max_requests: 1024,
         max_retries: 3,
+        max_connection_pools: u32::MAX,
+        retry_budget: None,
         track_remaining: false,
     };
-    assert_eq!((cluster.circuit_breakers, cluster.high_priority_circuit_breakers), (thresholds, thresholds));
+    assert_eq!((&cluster.circuit_breakers.default, &cluster.circuit_breakers.high), (&thresholds, &thresholds));
     assert!(matches!(cluster.protocol, UpstreamProtocol::Http1));
     assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!((cluster.max_requests_per_connection, cluster.per_connection_buffer_limit_bytes), (None, 1 << 20));
@@ -64,7 +67,7 @@ fn endpoints_may_come_by_the_stream() {
             "eds_cluster_config.eds_config.self: not supported",
         ),
         ("eds_cluster_config: {}", "eds_cluster_config: only for a cluster of type EDS"),
-        ("type: EDS\nload_assignment: {}", "load_assignment: only for a cluster of type STATIC"),
+        ("type: EDS\nload_assignment: {}", "load_assignment: only for a cluster of type STATIC or DNS"),
     ]);
 }
 
@@ -86,22 +89,23 @@ circuit_breakers:
 alt_stat_name: s",
     );
     assert!(matches!(cluster.discovery, Discovery::OriginalDst));
-    assert_eq!((cluster.lb_policy, &*cluster.stat_name), (LbPolicy::ClusterProvided, "s"));
+    assert_eq!((&cluster.load_balancing.policy, &*cluster.stat_name), (&LbPolicy::ClusterProvided, "s"));
     assert_eq!(cluster.connect_timeout, Duration::from_secs(10));
     assert_eq!(cluster.bind_v4, Some("127.0.0.6:0".parse().unwrap()));
     assert_eq!(cluster.bind_v6, Some("[::6]:0".parse().unwrap()));
     assert_eq!(
-        cluster.circuit_breakers,
+        cluster.circuit_breakers.default,
         CircuitBreakerThresholds {
             max_connections: 1,
             max_pending_requests: 2,
             max_requests: 3,
             max_retries: 4,
-            track_remaining: true
+            track_remaining: true,
+            ..Default::default()
         },
         "the first of several holds"
     );
-    assert_eq!(cluster.high_priority_circuit_breakers.max_retries, 8);
+    assert_eq!(cluster.circuit_breakers.high.max_retries, 8);
 }
 
 #[test]
@@ -128,11 +132,12 @@ fn protocols_are_chosen_by_the_extension_or_by_older_fields() {
 
 #[test]
 fn load_balancers_are_chosen_by_the_list_or_by_the_enumeration() {
-    let choose = |fields: &str| cluster(fields).lb_policy;
+    let choose = |fields: &str| cluster(fields).load_balancing.policy;
+    let least_of = |choice_count| LbPolicy::LeastRequest(LeastRequestConfig { choice_count, ..Default::default() });
     assert_eq!(choose("lb_policy: RANDOM"), LbPolicy::Random);
-    assert_eq!(choose("lb_policy: LEAST_REQUEST"), LbPolicy::LeastRequest { choice_count: 2 });
+    assert_eq!(choose("lb_policy: LEAST_REQUEST"), least_of(2));
     let configured = "lb_policy: LEAST_REQUEST\nleast_request_lb_config: {choice_count: 5}";
-    assert_eq!(choose(configured), LbPolicy::LeastRequest { choice_count: 5 });
+    assert_eq!(choose(configured), least_of(5));
     assert_eq!(choose("least_request_lb_config: {choice_count: 5}"), LbPolicy::RoundRobin, "belongs to another policy");
 
     let round_robin = format!("{POLICIES}.round_robin.v3.RoundRobin");
@@ -140,7 +145,7 @@ fn load_balancers_are_chosen_by_the_list_or_by_the_enumeration() {
     let random = format!("{POLICIES}.random.v3.Random");
     let unknown = "type.googleapis.com/google.protobuf.Empty, value: {}";
     assert_eq!(choose(&policy(&[&round_robin])), LbPolicy::RoundRobin);
-    assert_eq!(choose(&policy(&[unknown, &least_request, &random])), LbPolicy::LeastRequest { choice_count: 3 });
+    assert_eq!(choose(&policy(&[unknown, &least_request, &random])), least_of(3));
     assert_eq!(choose(&format!("lb_policy: MAGLEV\n{}", policy(&[&random]))), LbPolicy::Random);
     let provided = policy(&[&format!("{POLICIES}.cluster_provided.v3.ClusterProvided")]);
     assert_eq!(choose(&format!("type: ORIGINAL_DST\n{provided}")), LbPolicy::ClusterProvided);
@@ -148,39 +153,90 @@ fn load_balancers_are_chosen_by_the_list_or_by_the_enumeration() {
 
 #[test]
 fn load_balancers_that_do_not_fit_are_refused() {
-    let path = "load_balancing_policy.policies[0].typed_extension_config.typed_config";
     let original_dst_only = "lb_policy: CLUSTER_PROVIDED is only for a cluster of type ORIGINAL_DST";
     assert_each_refused(&[
-        ("lb_policy: RING_HASH", "lb_policy: RING_HASH is not supported"),
-        ("lb_policy: MAGLEV", "lb_policy: MAGLEV is not supported"),
         ("lb_policy: LOAD_BALANCING_POLICY_CONFIG", "load_balancing_policy: value is required"),
         ("lb_policy: CLUSTER_PROVIDED", original_dst_only),
         ("type: ORIGINAL_DST", "lb_policy: a cluster of type ORIGINAL_DST takes CLUSTER_PROVIDED only"),
         (
-            "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\noriginal_dst_lb_config: {use_http_header: true}",
-            "original_dst_lb_config.use_http_header: not supported",
+            "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\noriginal_dst_lb_config: {http_header_name: x}",
+            "original_dst_lb_config.http_header_name: ORIGINAL_DST cluster: invalid config http_header_name and use_http_header is false",
         ),
-        ("round_robin_lb_config: {slow_start_config: {}}", "round_robin_lb_config.slow_start_config: not supported"),
         (
-            "lb_policy: LEAST_REQUEST\nleast_request_lb_config: {active_request_bias: {default_value: 2, runtime_key: x}}",
-            "least_request_lb_config.active_request_bias: not supported",
+            "round_robin_lb_config: {slow_start_config: {aggression: {default_value: 0, runtime_key: x}}}",
+            "round_robin_lb_config.slow_start_config.aggression: value must be greater than 0",
+        ),
+        (
+            "lb_policy: MAGLEV\nmaglev_lb_config: {table_size: 9}",
+            "maglev_lb_config.table_size: the table size of maglev must be prime number",
+        ),
+        (
+            "lb_policy: RING_HASH\nring_hash_lb_config: {minimum_ring_size: 9, maximum_ring_size: 8}",
+            "ring_hash_lb_config.minimum_ring_size: minimum_ring_size (9) > maximum_ring_size (8)",
+        ),
+        (
+            "lb_subset_config: {subset_selectors: [{keys: [a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a]}]}",
+            "lb_subset_config.subset_selectors[0].fallback_keys_subset: cannot be equal to keys",
+        ),
+        (
+            &format!("lb_subset_config: {{}}\n{}", policy(&[&format!("{POLICIES}.random.v3.Random")])),
+            "lb_subset_config: load_balancing_policy cannot be combined with lb_subset_config",
         ),
         ("load_balancing_policy: {}", "load_balancing_policy.policies: none of the policies is supported"),
         (
             &policy(&["type.googleapis.com/google.protobuf.Empty, value: {}"]),
             "load_balancing_policy.policies: none of the policies is supported",
         ),
+    ]);
+}
+
+#[test]
+fn names_are_looked_up_as_configured() {
+    let hosts = "load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: a.test, port_value: 80}}}}]}]}";
+    let dns = |fields: &str| match cluster(&format!("{hosts}\n{fields}")).discovery {
+        Discovery::Dns(dns) => Arc::unwrap_or_clone(dns),
+        other => panic!("{other:?}"),
+    };
+    let plain = dns("type: STRICT_DNS");
+    assert_eq!((plain.hosts, plain.refresh_rate, plain.respect_ttl), (DnsHosts::Each, Duration::from_secs(5), false));
+    assert_eq!((plain.lookup_family, plain.resolver), (LookupFamily::Auto, ResolverConfig::default()));
+    let logical = dns(
+        "type: LOGICAL_DNS\ndns_lookup_family: V4_ONLY\nrespect_dns_ttl: true\ndns_refresh_rate: 7s\ndns_failure_refresh_rate: {base_interval: 2s}\nuse_tcp_for_dns_lookups: true\ndns_resolvers: [{socket_address: {address: 127.0.0.1, port_value: 53}}]",
+    );
+    assert_eq!((logical.hosts, logical.lookup_family), (DnsHosts::Logical, LookupFamily::V4Only));
+    assert_eq!(logical.failure_refresh_rate, Some((Duration::from_secs(2), Duration::from_secs(20))));
+    assert_eq!(
+        (&logical.resolver.servers[..], logical.resolver.use_tcp),
+        (&["127.0.0.1:53".parse().unwrap()][..], true)
+    );
+    let extension = dns(
+        "cluster_type: {name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, all_addresses_in_single_endpoint: true, dns_lookup_family: ALL}}",
+    );
+    assert_eq!((extension.hosts, extension.lookup_family), (DnsHosts::Together, LookupFamily::All));
+    assert_each_refused(&[
         (
-            &policy(&[&format!(
-                "{POLICIES}.round_robin.v3.RoundRobin, locality_lb_config: {{locality_weighted_lb_config: {{}}}}"
-            )]),
-            &format!("{path}.locality_lb_config: not supported"),
+            "type: LOGICAL_DNS",
+            "load_assignment: LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint",
         ),
         (
-            &policy(&[&format!("{POLICIES}.least_request.v3.LeastRequest, selection_method: FULL_SCAN")]),
-            &format!("{path}.selection_method: FULL_SCAN is not supported"),
+            &format!("type: STRICT_DNS\ndns_refresh_rate: 0.001s\n{hosts}"),
+            "dns_refresh_rate: value must be greater than 0.001s",
+        ),
+        (
+            &format!("type: STRICT_DNS\ndns_failure_refresh_rate: {{base_interval: 2s, max_interval: 1s}}\n{hosts}"),
+            "dns_failure_refresh_rate.max_interval: must be greater than or equal to base_interval",
         ),
     ]);
+}
+
+#[test]
+fn connections_are_kept_alive_as_configured() {
+    let of = |fields: &str| cluster(&format!("upstream_connection_options: {{{fields}}}")).connection;
+    let keepalive = of("tcp_keepalive: {keepalive_time: 7}").tcp_keepalive;
+    assert_eq!(keepalive, Some(Keepalive { time: Some(Duration::from_secs(7)), ..Keepalive::default() }));
+    assert_eq!(of("tcp_keepalive: {keepalive_probes: 0}").tcp_keepalive, None);
+    let first = of("happy_eyeballs_config: {first_address_family_version: V4, first_address_family_count: 2}");
+    assert_eq!(first.first_addresses, FirstAddresses { family: FirstFamily::V4, count: 2 });
 }
 
 #[test]
@@ -279,17 +335,7 @@ fn what_is_not_supported_is_refused() {
             "per_connection_buffer_high_watermark_timeout: 1s",
             "health_checks: [{}]",
             "upstream_http_protocol_options: {}",
-            "dns_refresh_rate: 1s",
-            "dns_jitter: 1s",
-            "dns_failure_refresh_rate: {}",
-            "respect_dns_ttl: true",
-            "dns_resolvers: [{}]",
-            "use_tcp_for_dns_lookups: true",
-            "dns_resolution_config: {}",
-            "typed_dns_resolver_config: {}",
             "outlier_detection: {}",
-            "cleanup_interval: 1s",
-            "lb_subset_config: {}",
             "protocol_selection: USE_DOWNSTREAM_PROTOCOL",
             "close_connections_on_host_health_failure: true",
             "filters: [{}]",
@@ -301,31 +347,19 @@ fn what_is_not_supported_is_refused() {
             "preconnect_policy: {}",
             "connection_pool_per_downstream_connection: true",
             "queuing_policies: {}",
-            "cluster_type: {name: x}",
         ],
     );
     assert_each_refused(&[
-        ("type: STRICT_DNS", "type: STRICT_DNS is not supported"),
-        ("type: LOGICAL_DNS", "type: LOGICAL_DNS is not supported"),
         ("connect_timeout: 0s", "connect_timeout: value must be greater than 0s"),
-        ("wait_for_warm_on_init: false", "wait_for_warm_on_init: false is not supported"),
         (
-            "common_lb_config: {healthy_panic_threshold: {value: 1}}",
-            "common_lb_config.healthy_panic_threshold: not supported",
+            "upstream_connection_options: {set_local_interface_name_on_upstream_connections: true}",
+            "upstream_connection_options.set_local_interface_name_on_upstream_connections: not supported",
         ),
         (
-            "common_lb_config: {locality_weighted_lb_config: {}}",
-            "common_lb_config.locality_weighted_lb_config: not supported",
+            "circuit_breakers: {per_host_thresholds: [{max_retries: 1}]}",
+            "circuit_breakers.per_host_thresholds[0]: Unsupported field in per_host_thresholds",
         ),
-        (
-            "upstream_connection_options: {tcp_keepalive: {}}",
-            "upstream_connection_options.tcp_keepalive: not supported",
-        ),
-        ("circuit_breakers: {per_host_thresholds: [{}]}", "circuit_breakers.per_host_thresholds: not supported"),
-        (
-            "circuit_breakers: {thresholds: [{}, {retry_budget: {}}]}",
-            "circuit_breakers.thresholds[1].retry_budget: not supported",
-        ),
+        ("cluster_type: {name: x}", "cluster_type.typed_config: value is required"),
         ("transport_socket: {name: x}", "transport_socket.typed_config: value is required"),
         ("load_assignment: {endpoints: [{proximity: 1}]}", "load_assignment.endpoints[0].proximity: not supported"),
     ]);

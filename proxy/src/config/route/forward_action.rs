@@ -1,6 +1,6 @@
 //! `envoy.config.route.v3.RouteAction`: where a request goes, how long it may take, and how often it is tried.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use weft_xds::{
     FieldError,
@@ -14,8 +14,11 @@ use weft_xds::{
     },
 };
 
-use super::{ClusterSpecifier, ForwardAction, RetryPolicy, RoutingPriority, WeightedCluster};
-use crate::config::field::{self, Result, Within as _, refuse, required, timeout_or, unset, unsupported};
+use super::{ClusterSpecifier, ForwardAction, HashPolicy, RetryPolicy, RoutingPriority, WeightedCluster};
+use crate::config::{
+    field::{self, Result, Within as _, refuse, required, timeout_or, unset, unsupported},
+    metadata::Metadata,
+};
 
 /// How long a request may take where the route says nothing.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -54,9 +57,9 @@ impl ForwardAction {
             cluster_specifier,
             host_rewrite_specifier,
         } = message;
-        refuse!(metadata_match, regex_rewrite, path_rewrite_policy, path_rewrite, append_x_forwarded_host);
+        refuse!(regex_rewrite, path_rewrite_policy, path_rewrite, append_x_forwarded_host);
         refuse!(flush_timeout, early_data_policy, retry_policy_typed_config, request_mirror_policies, rate_limits);
-        refuse!(include_vh_rate_limits, hash_policy, cors, max_grpc_timeout, grpc_timeout_offset, upgrade_configs);
+        refuse!(include_vh_rate_limits, cors, max_grpc_timeout, grpc_timeout_offset, upgrade_configs);
         refuse!(internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy);
         refuse_max_stream_duration(max_stream_duration).within("max_stream_duration")?;
         let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
@@ -72,6 +75,8 @@ impl ForwardAction {
             priority: RoutingPriority::from_proto(priority, "priority")?,
             prefix_rewrite: Some(prefix_rewrite).filter(|prefix| !prefix.is_empty()),
             host_rewrite_literal: host_rewrite(host_rewrite_specifier)?,
+            hash_policy: field::each(hash_policy, "hash_policy", HashPolicy::from_proto)?,
+            metadata_match: metadata_match.and_then(Metadata::load_balancing_criteria).map(Arc::new),
         })
     }
 }

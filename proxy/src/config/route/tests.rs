@@ -261,7 +261,6 @@ fn a_routes_unsupported_fields_are_refused() {
 #[test]
 fn an_actions_unsupported_fields_are_refused() {
     for line in [
-        "metadata_match: {}",
         "regex_rewrite: {}",
         "path_rewrite_policy: {}",
         "path_rewrite: x",
@@ -272,7 +271,6 @@ fn an_actions_unsupported_fields_are_refused() {
         "request_mirror_policies: [{}]",
         "rate_limits: [{}]",
         "include_vh_rate_limits: true",
-        "hash_policy: [{}]",
         "cors: {}",
         "max_grpc_timeout: 1s",
         "grpc_timeout_offset: 1s",

@@ -23,6 +23,8 @@ use crate::{
 pub struct ClusterSet {
     active: HashMap<Arc<str>, ActiveCluster>,
     warming: HashMap<Arc<str>, WarmingCluster>,
+    /// Those of `warming` that have to prepare themselves and were not told yet: looked at with each event.
+    preparations_due: BTreeSet<Arc<str>>,
     leaving: HashMap<Arc<str>, LeavingCluster>,
     /// By the name that their endpoints are asked for with; exactly the names that `active` and `warming` use.
     assignments: BTreeMap<Arc<str>, Assignment>,
@@ -43,6 +45,16 @@ struct WarmingCluster {
     endpoints_arrived: bool,
     /// Goes live without them then. None: waits for ever.
     until: Option<Instant>,
+    preparation: Preparation,
+}
+
+/// What a cluster does by itself before it may take requests: looking names up, checking hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preparation {
+    None,
+    Due,
+    UnderWay,
+    Done,
 }
 
 #[derive(Debug)]
@@ -59,6 +71,12 @@ struct LeavingCluster {
 struct Assignment {
     clusters: BTreeSet<Arc<str>>,
     received: Option<Received<LoadAssignment>>,
+}
+
+impl WarmingCluster {
+    fn has_endpoints(&self, now: Instant) -> bool {
+        self.endpoints_arrived || is_past(self.until, now)
+    }
 }
 
 /// What a change of clusters means for the subscription to endpoints.
@@ -82,6 +100,7 @@ impl ClusterSet {
         ClusterSet {
             active: HashMap::new(),
             warming: HashMap::new(),
+            preparations_due: BTreeSet::new(),
             leaving: HashMap::new(),
             assignments: BTreeMap::new(),
             early: EarlyArrivals::new(),
@@ -129,7 +148,7 @@ impl ClusterSet {
                 begun.push(name);
             }
         }
-        self.drop_unnamed(&named, now);
+        self.drop_unnamed(&named, now, actions);
 
         let names_changed = self.index_assignments();
         for assignment in restored {
@@ -182,10 +201,12 @@ impl ClusterSet {
     /// Activates what is ready. True if the names of endpoints to ask for changed by it.
     pub(super) fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
         self.early.forget_old(now);
+        self.prepare_due(now, actions);
         let mut ready: Vec<Arc<str>> = self
             .warming
             .iter()
-            .filter(|(_, warming)| warming.endpoints_arrived || is_past(warming.until, now))
+            .filter(|(_, warming)| warming.has_endpoints(now))
+            .filter(|(_, warming)| matches!(warming.preparation, Preparation::None | Preparation::Done))
             .map(|(name, _)| name.clone())
             .collect();
         if ready.is_empty() {
@@ -197,10 +218,7 @@ impl ClusterSet {
             let Some(WarmingCluster { received, source, endpoints_arrived, .. }) = self.warming.remove(&name) else {
                 continue;
             };
-            let assignment = endpoints_name(&received).map(|endpoints| {
-                let known = self.assignments.get(endpoints).and_then(|entry| entry.received.as_ref());
-                known.map_or_else(Arc::default, |known| known.config.clone())
-            });
+            let assignment = self.assignment_of(&received);
             actions.push(Action::ActivateCluster {
                 cluster: received.clone(),
                 assignment,
@@ -211,6 +229,37 @@ impl ClusterSet {
             names_given_up |= before.is_some_and(|before| endpoints_name(&before.received) != endpoints.as_ref());
         }
         names_given_up && self.index_assignments()
+    }
+
+    /// Has those prepare themselves that have to, and have their endpoints.
+    fn prepare_due(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let is_due = |name: &Arc<str>| self.warming.get(name).is_none_or(|warming| warming.has_endpoints(now));
+        let names: Vec<Arc<str>> = self.preparations_due.extract_if(.., is_due).collect();
+        for name in names {
+            let due = |warming: &&mut WarmingCluster| warming.preparation == Preparation::Due;
+            let Some(warming) = self.warming.get_mut(&name).filter(due) else { continue };
+            warming.preparation = Preparation::UnderWay;
+            let cluster = warming.received.clone();
+            let assignment = self.assignment_of(&cluster);
+            actions.push(Action::PrepareCluster { cluster, assignment });
+        }
+    }
+
+    /// Of EDS, as far as it is known.
+    fn assignment_of(&self, received: &Received<ClusterConfig>) -> Option<Arc<LoadAssignment>> {
+        endpoints_name(received).map(|endpoints| {
+            let known = self.assignments.get(endpoints).and_then(|entry| entry.received.as_ref());
+            known.map_or_else(Arc::default, |known| known.config.clone())
+        })
+    }
+
+    /// A cluster said that it is prepared; a version of it that is no longer wanted does not count.
+    pub(super) fn prepared(&mut self, name: &str, hash: u64) {
+        if let Some(warming) = self.warming.get_mut(name)
+            && warming.received.config.hash == hash
+        {
+            warming.preparation = Preparation::Done;
+        }
     }
 
     /// Lets go of dropped clusters that nothing needs any more. `is_held` says whether something live that names the
@@ -273,7 +322,9 @@ impl ClusterSet {
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
-        let warming = self.warming.values().filter_map(|warming| warming.until);
+        // Once it prepares itself there is nothing to be late for.
+        let warming = self.warming.values().filter(|warming| warming.preparation != Preparation::UnderWay);
+        let warming = warming.filter_map(|warming| warming.until);
         let leaving = self.leaving.values().filter(|leaving| !leaving.held).map(|leaving| leaving.since + ORDER_GRACE);
         warming.chain(leaving).chain(self.early.deadline())
     }
@@ -317,13 +368,26 @@ impl ClusterSet {
     fn warm(&mut self, received: Received<ClusterConfig>, source: Source, now: Instant) {
         let (endpoints_arrived, until) = match &received.config.discovery {
             Discovery::Eds { initial_fetch_timeout, .. } => (false, initial_fetch_timeout.map(|timeout| now + timeout)),
-            Discovery::Static(_) | Discovery::OriginalDst => (true, None),
+            Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => (true, None),
         };
-        self.warming.insert(received.name.clone(), WarmingCluster { received, source, endpoints_arrived, until });
+        let preparation = if received.config.prepares_itself() {
+            self.preparations_due.insert(received.name.clone());
+            Preparation::Due
+        } else {
+            Preparation::None
+        };
+        let warming = WarmingCluster { received, source, endpoints_arrived, until, preparation };
+        self.warming.insert(warming.received.name.clone(), warming);
     }
 
-    fn drop_unnamed(&mut self, named: &HashSet<Arc<str>>, now: Instant) {
-        self.warming.retain(|name, warming| warming.source == Source::Static || named.contains(name));
+    fn drop_unnamed(&mut self, named: &HashSet<Arc<str>>, now: Instant, actions: &mut Vec<Action>) {
+        self.warming.retain(|name, warming| {
+            let keep = warming.source == Source::Static || named.contains(name);
+            if !keep && warming.preparation != Preparation::None {
+                actions.push(Action::AbandonCluster(name.clone()));
+            }
+            keep
+        });
         let dropped: Vec<Arc<str>> = self
             .active
             .iter()
@@ -378,7 +442,7 @@ impl ClusterSet {
 fn endpoints_name(received: &Received<ClusterConfig>) -> Option<&Arc<str>> {
     match &received.config.discovery {
         Discovery::Eds { service_name, .. } => Some(service_name),
-        Discovery::Static(_) | Discovery::OriginalDst => None,
+        Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => None,
     }
 }
 

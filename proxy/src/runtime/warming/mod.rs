@@ -55,6 +55,11 @@ pub enum Event {
     Routes(Vec<Received<RouteTable>>),
     /// An answer that is refused as a whole: nothing changes, but whoever waited for it to start goes on.
     AnswerRefused(ResourceKind),
+    /// A cluster that was told to prepare itself has done so.
+    ClusterPrepared {
+        name: Arc<str>,
+        hash: u64,
+    },
     /// An `ActivateListener` of the event before could not be carried out.
     ListenerRefused(Arc<str>),
     /// The deadline came.
@@ -76,6 +81,13 @@ pub enum Action {
         assignment: Option<Arc<LoadAssignment>>,
         warmed_by: WarmedBy,
     },
+    /// Have it look its hosts up and check them, and say when it has. It is not published yet.
+    PrepareCluster {
+        cluster: Received<ClusterConfig>,
+        assignment: Option<Arc<LoadAssignment>>,
+    },
+    /// What prepares itself is not wanted any more.
+    AbandonCluster(Arc<str>),
     UpdateEndpoints {
         cluster: Arc<str>,
         assignment: Arc<LoadAssignment>,
@@ -245,6 +257,7 @@ impl Warming {
             }
             Event::AnswerRefused(kind) => self.first_answer_settled(kind),
             Event::ListenerRefused(name) => self.listeners.refuse(&name),
+            Event::ClusterPrepared { name, hash } => self.clusters.prepared(&name, hash),
             Event::Time => {}
         }
         self.settle(now, &mut actions);

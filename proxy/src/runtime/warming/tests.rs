@@ -1,7 +1,7 @@
 use super::*;
 use resources::{
-    cluster, cluster_with_endpoints, endpoints, listener, listener_with_inline_table, static_cluster, strict_table,
-    table,
+    cluster, cluster_with_endpoints, dns_cluster, endpoints, listener, listener_with_inline_table, static_cluster,
+    strict_table, table,
 };
 
 mod order;
@@ -104,6 +104,8 @@ fn short(action: &Action) -> String {
             let ports = assignment.as_ref().map(|assignment| format!(" [{}]", ports(assignment))).unwrap_or_default();
             format!("cluster {} {:?}{ports}{}", cluster.name, cluster.config.connect_timeout, by(warmed_by))
         }
+        Action::PrepareCluster { cluster, .. } => format!("prepare {}", cluster.name),
+        Action::AbandonCluster(name) => format!("abandon {name}"),
         Action::UpdateEndpoints { cluster, assignment } => format!("endpoints {cluster} [{}]", ports(assignment)),
         Action::RemoveCluster(name) => format!("remove cluster {name}"),
         Action::ActivateRoutes { table, warmed_by } => {
@@ -119,6 +121,18 @@ fn short(action: &Action) -> String {
         Action::FetchTimedOut(kind) => format!("{} timed out", kind.service()),
         Action::Initialized => "initialized".to_owned(),
     }
+}
+
+#[test]
+fn a_cluster_of_names_is_looked_up_before_it_goes_live() {
+    let clusters = vec![dns_cluster("d", ""), dns_cluster("now", "wait_for_warm_on_init: false")];
+    let hash = clusters[0].config.hash;
+    let listeners = vec![listener_with_inline_table("l", 80, &["d"], "")];
+    let mut bench = Bench::of(Start { clusters, listeners, cds: None, lds: None });
+    assert_eq!(bench.said, ["subscribe eds []", "prepare d", "cluster now 5s"]);
+    assert_eq!(bench.on(Event::ClusterPrepared { name: "d".into(), hash: hash + 1 }), Vec::<String>::new());
+    let prepared = bench.on(Event::ClusterPrepared { name: "d".into(), hash });
+    assert_eq!(prepared, ["cluster d 5s", "listener l 80", "initialized"]);
 }
 
 #[test]

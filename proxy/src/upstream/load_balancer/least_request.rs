@@ -1,18 +1,22 @@
-//! LEAST_REQUEST: of a few hosts drawn at random, the one with the fewest requests under way. With unequal weights the
-//! draw favours heavy hosts, and load is compared relative to weight.
+//! LEAST_REQUEST among hosts that weigh the same: of a few drawn at random, the one with the fewest requests under way;
+//! or of all, where the configuration says so. Hosts of different weights take turns instead, the sooner the fewer
+//! requests they have.
+
+use crate::config::cluster::LeastRequestConfig;
 
 pub(super) fn choose(
-    candidates: &[usize],
-    choice_count: u32,
-    weight: impl Fn(usize) -> u32,
-    active: impl Fn(usize) -> u32,
+    candidates: &[u32],
+    config: &LeastRequestConfig,
+    active: impl Fn(u32) -> u32,
     random: &mut fastrand::Rng,
-) -> Option<usize> {
-    let heaviest = candidates.iter().map(|&member| weight(member)).max()?;
-    let mut best: Option<(f64, usize)> = None;
-    for _ in 0..choice_count {
-        let member = draw(candidates, heaviest, &weight, random)?;
-        let load = f64::from(active(member) + 1) / f64::from(weight(member));
+) -> Option<u32> {
+    if config.full_scan {
+        return scan(candidates, active, random);
+    }
+    let mut best: Option<(u32, u32)> = None;
+    for _ in 0..config.choice_count {
+        let member = *random.choice(candidates.iter())?;
+        let load = active(member);
         if best.is_none_or(|(least, _)| load < least) {
             best = Some((load, member));
         }
@@ -20,21 +24,29 @@ pub(super) fn choose(
     best.map(|(_, member)| member)
 }
 
-/// By rejection: needs no table, and with equal weights accepts at once. Bounded, so that one heavy host among many light
-/// ones costs no more than a few draws.
-fn draw(
-    candidates: &[usize],
-    heaviest: u32,
-    weight: &impl Fn(usize) -> u32,
-    random: &mut fastrand::Rng,
-) -> Option<usize> {
-    const DRAWS_MAX: usize = 16;
-    let mut drawn = *random.choice(candidates.iter())?;
-    for _ in 0..DRAWS_MAX {
-        if weight(drawn) == heaviest || random.u32(0..heaviest) < weight(drawn) {
-            break;
+/// Among equals each has the same chance.
+fn scan(candidates: &[u32], active: impl Fn(u32) -> u32, random: &mut fastrand::Rng) -> Option<u32> {
+    let mut best: Option<(u32, u32)> = None;
+    let mut equals = 0;
+    for &member in candidates {
+        let load = active(member);
+        match best {
+            Some((least, _)) if load > least => continue,
+            Some((least, _)) if load == least => equals += 1,
+            _ => equals = 1,
         }
-        drawn = *random.choice(candidates.iter())?;
+        if random.u32(0..equals) == 0 {
+            best = Some((load, member));
+        }
     }
-    Some(drawn)
+    best.map(|(_, member)| member)
+}
+
+/// By what the weight of a host with so many requests is divided.
+pub(super) fn penalty(busy: f64, bias: f64) -> f64 {
+    match bias {
+        0.0 => 1.0,
+        1.0 => busy,
+        bias => busy.powf(bias),
+    }
 }

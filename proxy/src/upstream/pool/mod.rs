@@ -5,7 +5,7 @@ mod http2;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -26,8 +26,9 @@ use crate::{
         circuit_breaker::{Permit, Resource},
         cluster::Cluster,
         connect::{self, ConnectError},
-        endpoint_set::{EndpointSet, Host},
-        load_balancer::LoadBalancer,
+        endpoint_set::EndpointSet,
+        host::Host,
+        load_balancer::{Chooser, LoadBalancer, Wish},
     },
 };
 
@@ -57,6 +58,8 @@ pub struct HostPool {
     active: Cell<u32>,
     /// The host or the cluster is gone: nothing is kept for reuse.
     closed: Cell<bool>,
+    /// Where the number of pools is limited.
+    place: RefCell<Option<Permit>>,
     http1: http1::Http1Pool,
     http2: http2::Http2Pool,
 }
@@ -77,8 +80,8 @@ pub enum Lease {
 }
 
 impl ClusterPools {
-    pub fn new(cluster: Arc<Cluster>, worker: WorkerIndex, random: &mut fastrand::Rng) -> Rc<ClusterPools> {
-        let view = View::of(&cluster, worker, &[], random);
+    pub fn new(cluster: Arc<Cluster>, worker: WorkerIndex) -> Rc<ClusterPools> {
+        let view = View::of(&cluster, worker, &[]);
         Rc::new(ClusterPools { cluster, worker, view: RefCell::new(view), ad_hoc: RefCell::default() })
     }
 
@@ -86,42 +89,51 @@ impl ClusterPools {
         &self.cluster
     }
 
-    /// A host for a request or connection. `refused` says which hosts were tried and are not wanted again; after
-    /// `reselections` vain choices the last one is taken all the same.
+    pub fn count(&self, stat: ClusterStat) {
+        self.cluster.stats.cells.inc(self.worker, stat);
+    }
+
+    /// A host for a request or connection. `refused` says which hosts were tried and are not wanted again.
     pub fn choose(
         &self,
         random: &mut fastrand::Rng,
-        original_destination: SocketAddr,
+        wish: Wish<'_>,
         refused: impl Fn(&Host) -> bool,
-        reselections: u32,
     ) -> Option<Rc<HostPool>> {
+        let balancing = &self.cluster.config.load_balancing;
         if let Discovery::OriginalDst = self.cluster.config.discovery {
-            return Some(self.ad_hoc_pool(original_destination));
+            let mut destination = wish.original_destination?;
+            if let Some(port) = balancing.original_dst.port_override {
+                destination.set_port(port);
+            }
+            return Some(self.ad_hoc_pool(destination));
         }
         let mut view = self.view.borrow_mut();
         if view.version != self.cluster.endpoints_version() {
-            self.renew(&mut view, random);
+            self.renew(&mut view);
         }
         let View { set, hosts, balancer, .. } = &mut *view;
-        if set.priorities.iter().any(|priority| priority.in_panic) {
-            self.cluster.stats.cells.inc(self.worker, ClusterStat::LbHealthyPanic);
-        }
-        let mut left = reselections;
-        loop {
-            let policy = self.cluster.config.lb_policy;
-            let member = balancer.choose(policy, set, random, |member| hosts[member].active.get())?;
-            if left == 0 || !refused(&hosts[member].host) {
-                return Some(hosts[member].clone());
+        let chooser = PoolChooser { pools: self, hosts, refused };
+        let member = balancer.choose(balancing, set, wish, random, &chooser)?;
+        let chosen = hosts[member as usize].clone();
+        if self.cluster.circuit_breakers.limits_pools() && !chosen.take_place() {
+            // Of pools that nobody uses one can go.
+            if let Some(unused) = hosts.iter().find(|pool| pool.holds_place() && pool.is_unused()) {
+                unused.give_up_place();
             }
-            left -= 1;
+            if !chosen.take_place() {
+                self.count(ClusterStat::CxPoolOverflow);
+                return None;
+            }
         }
+        Some(chosen)
     }
 
     /// Follows a change of the endpoints, so that connections to hosts that are gone close.
-    pub fn refresh(&self, random: &mut fastrand::Rng) {
+    pub fn refresh(&self) {
         let mut view = self.view.borrow_mut();
         if view.version != self.cluster.endpoints_version() {
-            self.renew(&mut view, random);
+            self.renew(&mut view);
         }
     }
 
@@ -145,12 +157,15 @@ impl ClusterPools {
         });
     }
 
-    fn renew(&self, view: &mut View, random: &mut fastrand::Rng) {
-        let next = View::of(&self.cluster, self.worker, &view.hosts, random);
-        for gone in view.hosts.iter().filter(|old| !next.hosts.iter().any(|new| Rc::ptr_eq(old, new))) {
+    fn renew(&self, view: &mut View) {
+        let next = View::of(&self.cluster, self.worker, &view.hosts);
+        let kept: HashSet<u64> = next.hosts.iter().map(|pool| pool.host.id).collect();
+        for gone in view.hosts.iter().filter(|old| !kept.contains(&old.host.id)) {
             gone.close();
         }
-        *view = next;
+        let mut balancer = std::mem::take(&mut view.balancer);
+        balancer.follow();
+        *view = View { balancer, ..next };
     }
 
     fn ad_hoc_pool(&self, address: SocketAddr) -> Rc<HostPool> {
@@ -160,8 +175,37 @@ impl ClusterPools {
     }
 }
 
+/// What a load balancer is told of a worker's side of the cluster.
+struct PoolChooser<'a, R> {
+    pools: &'a ClusterPools,
+    hosts: &'a [Rc<HostPool>],
+    refused: R,
+}
+
+impl<R: Fn(&Host) -> bool> Chooser for PoolChooser<'_, R> {
+    fn active(&self, member: u32) -> u32 {
+        self.hosts[member as usize].active.get()
+    }
+
+    fn refuses(&self, member: u32) -> bool {
+        (self.refused)(&self.hosts[member as usize].host)
+    }
+
+    fn count(&self, stat: ClusterStat) {
+        self.pools.cluster.stats.cells.inc(self.pools.worker, stat);
+    }
+
+    fn active_everywhere(&self, member: u32) -> u64 {
+        self.hosts[member as usize].host.stats.sum(HostStat::RqActive)
+    }
+
+    fn cluster_active_everywhere(&self) -> u64 {
+        self.pools.cluster.stats.cells.sum(ClusterStat::RqActive)
+    }
+}
+
 impl View {
-    fn of(cluster: &Arc<Cluster>, worker: WorkerIndex, known: &[Rc<HostPool>], random: &mut fastrand::Rng) -> View {
+    fn of(cluster: &Arc<Cluster>, worker: WorkerIndex, known: &[Rc<HostPool>]) -> View {
         let known: HashMap<u64, &Rc<HostPool>> = known.iter().map(|pool| (pool.host.id, pool)).collect();
         // The version first: a set that is newer than it only means one renewal more.
         let version = cluster.endpoints_version();
@@ -170,7 +214,7 @@ impl View {
             Some(pool) => Rc::clone(pool),
             None => HostPool::new(member.host.clone(), cluster.clone(), worker),
         });
-        View { version, hosts: hosts.collect(), balancer: LoadBalancer::new(&set, random), set }
+        View { version, hosts: hosts.collect(), balancer: LoadBalancer::default(), set }
     }
 }
 
@@ -182,6 +226,7 @@ impl HostPool {
             worker,
             active: Cell::new(0),
             closed: Cell::new(false),
+            place: RefCell::default(),
             http1: Default::default(),
             http2: Default::default(),
         })
@@ -198,7 +243,8 @@ impl HostPool {
     /// A connection for TCP, never pooled. The guards count as long as it is open.
     pub async fn connect_tcp(self: &Rc<Self>) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
         let breakers = &self.cluster.circuit_breakers;
-        let Some(permit) = breakers.try_acquire(RoutingPriority::Default, Resource::Connections) else {
+        let permit = breakers.try_acquire(RoutingPriority::Default, Resource::Connections);
+        let Some(permit) = permit.filter(|_| !self.host_is_full(RoutingPriority::Default)) else {
             self.count(ClusterStat::CxOverflow);
             return Err(PoolError::Overflow);
         };
@@ -237,6 +283,34 @@ impl HostPool {
         self.active.get() == 0 && self.http1.is_unused() && self.http2.is_unused()
     }
 
+    /// Whether the host has as many connections as it may have by itself.
+    fn host_is_full(&self, priority: RoutingPriority) -> bool {
+        let limits = &self.cluster.config.circuit_breakers.per_host_max_connections;
+        let limit = match priority {
+            RoutingPriority::Default => limits.default,
+            RoutingPriority::High => limits.high,
+        };
+        limit.is_some_and(|limit| self.host.stats.sum(HostStat::CxActive) >= u64::from(limit))
+    }
+
+    /// A place among the pools that there may be; false: all are taken.
+    fn take_place(&self) -> bool {
+        let mut place = self.place.borrow_mut();
+        if place.is_none() {
+            let breakers = &self.cluster.circuit_breakers;
+            *place = breakers.try_acquire(RoutingPriority::Default, Resource::ConnectionPools);
+        }
+        place.is_some()
+    }
+
+    fn holds_place(&self) -> bool {
+        self.place.borrow().is_some()
+    }
+
+    fn give_up_place(&self) {
+        self.place.take();
+    }
+
     /// Whether a connection may carry another request.
     fn may_reuse(&self, requests: u32) -> bool {
         !self.closed.get() && self.cluster.config.max_requests_per_connection.is_none_or(|max| requests < max)
@@ -245,7 +319,7 @@ impl HostPool {
     /// Whether a connection may be opened; a pool that has none always may.
     fn connection_permit(&self, has_any: bool, priority: RoutingPriority) -> Option<Permit> {
         let breakers = &self.cluster.circuit_breakers;
-        let permit = breakers.try_acquire(priority, Resource::Connections);
+        let permit = breakers.try_acquire(priority, Resource::Connections).filter(|_| !self.host_is_full(priority));
         if permit.is_none() {
             self.count(ClusterStat::CxOverflow);
             if !has_any {

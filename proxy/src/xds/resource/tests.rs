@@ -81,13 +81,15 @@ fn one_name_twice_refuses_the_whole_answer() {
 
 #[test]
 fn what_is_not_supported_refuses_itself_only() {
-    let decoded =
-        decode_clusters(vec![resource("{name: a, type: STRICT_DNS}"), resource(&format!("{{name: b, {STATIC}}}"))])
-            .expect("an answer");
+    let decoded = decode_clusters(vec![
+        resource("{name: a, track_timeout_budgets: true}"),
+        resource(&format!("{{name: b, {STATIC}}}")),
+    ])
+    .expect("an answer");
     assert_eq!(names(&decoded), ["b"]);
     assert_eq!(&*decoded.refused[0].name, "a");
     let message = refusal_message(ResourceKind::Cluster, &decoded.refused).expect("a message");
-    assert!(message.starts_with("Error adding/updating cluster(s) a: type: "), "{message}");
+    assert!(message.starts_with("Error adding/updating cluster(s) a: track_timeout_budgets: "), "{message}");
 }
 
 #[test]

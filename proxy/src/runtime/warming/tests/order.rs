@@ -194,6 +194,8 @@ impl DataPath {
             | Action::RequestAgain(_)
             | Action::HoldClusterAck
             | Action::ReleaseClusterAck
+            | Action::PrepareCluster { .. }
+            | Action::AbandonCluster(_)
             | Action::FetchTimedOut(_)
             | Action::Initialized => {}
         }
@@ -250,7 +252,9 @@ fn short_event(event: &Event) -> String {
             let tables = resources.iter().map(|table| format!("{} {:?}", table.name, clusters(&table.config)));
             format!("routes {}", tables.collect::<Vec<_>>().join(", "))
         }
-        Event::AnswerRefused(_) | Event::ListenerRefused(_) | Event::Time => format!("{event:?}"),
+        Event::ClusterPrepared { .. } | Event::AnswerRefused(_) | Event::ListenerRefused(_) | Event::Time => {
+            format!("{event:?}")
+        }
     }
 }
 

@@ -29,6 +29,11 @@ pub(super) fn static_cluster(name: &str) -> Received<ClusterConfig> {
     received(name, &text, |message: pb::cluster::v3::Cluster| ClusterConfig::from_proto(message))
 }
 
+pub(super) fn dns_cluster(name: &str, fields: &str) -> Received<ClusterConfig> {
+    let text = format!("name: {name}\ntype: STRICT_DNS\n{fields}\nload_assignment: {{cluster_name: {name}}}");
+    received(name, &text, |message: pb::cluster::v3::Cluster| ClusterConfig::from_proto(message))
+}
+
 /// One endpoint, told apart by its port.
 pub(super) fn endpoints(name: &str, port: u32) -> Received<LoadAssignment> {
     let text = format!(

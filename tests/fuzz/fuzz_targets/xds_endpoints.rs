@@ -1,8 +1,0 @@
-//! An endpoint assignment as a control plane sends it, from its bytes to typed configuration.
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-use weft_fuzz::decode;
-use weft_proxy::config::endpoint::LoadAssignment;
-
-fuzz_target!(|bytes: &[u8]| decode::<LoadAssignment>(bytes));

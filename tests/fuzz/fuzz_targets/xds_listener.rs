@@ -1,8 +1,0 @@
-//! A listener as a control plane sends it, from its bytes to typed configuration.
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-use weft_fuzz::decode;
-use weft_proxy::config::listener::Listener;
-
-fuzz_target!(|bytes: &[u8]| decode::<Listener>(bytes));
