@@ -27,6 +27,8 @@ pub struct Downstream {
     pub local_address: SocketAddr,
     pub remote_address: SocketAddr,
     pub is_tls: bool,
+    /// The client has shown one, and it was verified as far as the chain asks for that.
+    pub has_peer_certificate: bool,
     pub requested_server_name: Option<String>,
     pub control: Rc<Control>,
     /// None until a chain has it.
@@ -97,6 +99,7 @@ async fn accepted(
         local_address: destination,
         remote_address: peer,
         is_tls: false,
+        has_peer_certificate: false,
         requested_server_name: None,
         control: worker.connections.add(Instant::now()),
         chain: None,
@@ -133,6 +136,7 @@ async fn accepted(
     if stream.is_tls() {
         cells.inc(index, ListenerStat::TlsHandshake);
         downstream.is_tls = true;
+        downstream.has_peer_certificate = stream.has_peer_certificate();
     }
     run_filter(&chain, Rc::new(downstream), stream).await;
     Ok(())

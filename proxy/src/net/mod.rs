@@ -2,6 +2,7 @@
 
 pub mod http2_keepalive;
 pub mod linger;
+pub mod local_address;
 pub mod peek;
 pub mod socket;
 pub mod stream;
