@@ -507,8 +507,8 @@ impl QueryParameterMatcher {
 impl CookieMatcher {
     fn from_proto(message: ProtoCookieMatcher) -> Result<Self> {
         let ProtoCookieMatcher { name, string_match, invert_match } = message;
-        let value = required(string_match, "string_match").and_then(StringMatcher::from_proto);
-        Ok(Self { name, value: value.within("string_match")?, invert_match })
+        let value = StringMatcher::from_proto(required(string_match, "string_match")?).within("string_match")?;
+        Ok(Self { name, value, invert_match })
     }
 }
 

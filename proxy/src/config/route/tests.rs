@@ -280,7 +280,7 @@ fn an_actions_unsupported_fields_are_refused() {
         ("cluster: c, host_rewrite_header: ' '", "host_rewrite_header: not a header name"),
         ("cluster: c, regex_rewrite: {}", "regex_rewrite.pattern: value is required"),
         (
-            "cluster: c, regex_rewrite: {pattern: {regex: a}, substitution: '\\\\1'}",
+            "cluster: c, regex_rewrite: {pattern: {regex: a}, substitution: '\\1'}",
             "regex_rewrite.substitution: names a group that the pattern does not have",
         ),
         (
