@@ -87,8 +87,8 @@ impl HeaderMutation {
             Action::Append(message) => Self::Append(AppendHeader::from_proto(message).within("append")?),
             Action::Remove(name) => Self::Remove(removable(&name).within("remove")?),
             Action::RemoveOnMatch(RemoveOnMatch { key_matcher }) => {
-                let matcher = required(key_matcher, "key_matcher").and_then(StringMatcher::from_proto);
-                Self::RemoveOnMatch(matcher.within("remove_on_match.key_matcher")?)
+                let key_matcher = required(key_matcher, "remove_on_match.key_matcher")?;
+                Self::RemoveOnMatch(StringMatcher::from_proto(key_matcher).within("remove_on_match.key_matcher")?)
             }
         })
     }

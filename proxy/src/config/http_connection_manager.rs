@@ -9,24 +9,33 @@ use weft_xds::{
         extensions::filters::network::http_connection_manager::v3::{
             HttpConnectionManager as ProtoHttpConnectionManager, Rds,
             http_connection_manager::{
-                CodecType as ProtoCodecType, PathWithEscapedSlashesAction, RouteSpecifier,
-                ServerHeaderTransformation as ProtoServerHeaderTransformation, StripPortMode,
+                CodecType as ProtoCodecType, RouteSpecifier,
+                ServerHeaderTransformation as ProtoServerHeaderTransformation,
             },
         },
     },
 };
 
+pub use self::{
+    local_reply::{LocalReplyConfig, ResponseMapper},
+    request_options::{
+        CallerOptions, EscapedSlashes, ForwardClientCert, HostOptions, InternalAddresses, IpDetection, PathOptions,
+        RequestIdOptions, SchemeOptions, StripPort, TrustedProxies, UnderscoresAction,
+    },
+};
 pub use crate::config::http_protocol::{Http1Options, Http2Options};
 use crate::config::{
     access_log::{AccessLog, Condition},
     config_source::{Discovered, DiscoverySource},
-    field::{
-        self, Result, Within as _, duration_or, positive_duration, refuse, required, timeout_or, unset, unsupported,
-    },
+    field::{self, Result, Within as _, duration_or, positive_duration, refuse, required, timeout_or, unsupported},
+    header_mutation::HeaderMutation,
     http_filter::HttpFilters,
     route::RouteTable,
     substitution::Command,
 };
+
+mod local_reply;
+mod request_options;
 
 #[derive(Debug)]
 pub struct HttpConnectionManager {
@@ -57,11 +66,18 @@ pub struct HttpConnectionManager {
     pub max_headers_count: u32,
     pub http1: Http1Options,
     pub http2: Http2Options,
-    pub use_remote_address: bool,
-    pub skip_xff_append: bool,
-    pub generate_request_id: bool,
-    pub preserve_external_request_id: bool,
-    pub always_set_request_id_in_response: bool,
+    pub path: PathOptions,
+    pub host: HostOptions,
+    pub scheme: SchemeOptions,
+    pub underscores: UnderscoresAction,
+    pub caller: CallerOptions,
+    pub request_id: RequestIdOptions,
+    pub client_cert: ForwardClientCert,
+    /// Before anything else looks at a request.
+    pub early_mutations: Vec<HeaderMutation>,
+    pub local_reply: LocalReplyConfig,
+    /// `common_http_protocol_options.max_stream_duration`, where the route has none. None: no bound.
+    pub max_stream_duration: Option<Duration>,
     pub via: Option<http::HeaderValue>,
     /// `100-continue` is for the upstream to answer; its interim responses pass.
     pub proxy_100_continue: bool,
@@ -144,7 +160,7 @@ impl HttpConnectionManager {
             generate_request_id,
             preserve_external_request_id,
             always_set_request_id_in_response,
-            forward_client_cert_details, // 0 is SANITIZE: the header is never forwarded
+            forward_client_cert_details,
             set_current_client_cert_details,
             forward_client_cert_matcher,
             proxy_100_continue,
@@ -162,32 +178,48 @@ impl HttpConnectionManager {
             proxy_status_config,
             typed_header_validation_config,
             append_x_forwarded_port,
-            append_local_overload,
+            append_local_overload: _, // no request is shed by an overload manager, so none is marked
             add_proxy_protocol_connection_state,
             forward_proto_config,
             route_specifier,
             strip_port_mode,
         } = message;
-        refuse!(tracing, http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation);
+        refuse!(tracing, http1_safe_max_connection_duration, http3_protocol_options);
         refuse!(stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request);
-        refuse!(access_log_options, original_ip_detection_extensions, early_header_mutation_extensions);
-        refuse!(internal_address_config, forward_client_cert_details, set_current_client_cert_details);
-        refuse!(forward_client_cert_matcher, represent_ipv4_remote_address_as_ipv4_mapped_ipv6);
-        refuse!(upgrade_configs, request_id_extension, local_reply_config, strip_matching_host_port);
-        refuse!(path_normalization_options, strip_trailing_host_dot, proxy_status_config);
-        refuse!(typed_header_validation_config, append_x_forwarded_port, append_local_overload);
-        refuse!(add_proxy_protocol_connection_state, forward_proto_config, merge_slashes, xff_num_trusted_hops);
-        field::only(normalize_path, false, "normalize_path")?;
+        refuse!(set_current_client_cert_details, access_log_options, forward_client_cert_matcher);
+        refuse!(upgrade_configs, path_normalization_options, proxy_status_config, typed_header_validation_config);
+        refuse!(add_proxy_protocol_connection_state, forward_proto_config);
         field::only(add_user_agent, false, "add_user_agent")?;
         field::only(stream_error_on_invalid_http_message, false, "stream_error_on_invalid_http_message")?;
-        refuse_path_with_escaped_slashes_action(path_with_escaped_slashes_action)?;
-        refuse_strip_port_mode(strip_port_mode)?;
+        let caller = CallerOptions {
+            use_remote_address: field::bool_or(use_remote_address, false),
+            xff_trusted_hops: xff_num_trusted_hops,
+            skip_xff_append,
+            internal: InternalAddresses::from_proto(internal_address_config).within("internal_address_config")?,
+            detection: field::each(
+                original_ip_detection_extensions,
+                "original_ip_detection_extensions",
+                IpDetection::from_proto,
+            )?,
+            append_x_forwarded_port,
+            ipv4_mapped: represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        };
+        refuse_mixed_detection(&caller)?;
+        request_options::check_request_id(request_id_extension.and_then(|extension| extension.typed_config))
+            .within("request_id_extension")?;
+        let early_mutations = field::each(
+            early_header_mutation_extensions,
+            "early_header_mutation_extensions",
+            request_options::early_mutation,
+        )?;
+        let local_reply =
+            LocalReplyConfig::from_proto(local_reply_config.unwrap_or_default()).within("local_reply_config")?;
         let connection = ConnectionOptions::from_proto(common_http_protocol_options.unwrap_or_default())
             .within("common_http_protocol_options")?;
         let http_filters = HttpFilters::from_proto(http_filters)?;
         let access_log = field::each(access_log, "access_log", AccessLog::from_proto)?;
         Ok(Self {
-            kept: KeptMessages::of(&access_log, &http_filters),
+            kept: KeptMessages::of(&access_log, &http_filters, &local_reply),
             stat_prefix: stat_prefix.into(),
             codec_type: CodecType::from_proto(codec_type)?,
             routes: RouteSource::from_proto(required(route_specifier, "route_specifier")?)?,
@@ -208,12 +240,21 @@ impl HttpConnectionManager {
                 .within("http_protocol_options")?,
             http2: Http2Options::from_proto(http2_protocol_options.unwrap_or_default())
                 .within("http2_protocol_options")?,
-            use_remote_address: field::bool_or(use_remote_address, false),
-            skip_xff_append,
-            generate_request_id: field::bool_or(generate_request_id, true),
-            preserve_external_request_id,
-            always_set_request_id_in_response,
             proxy_100_continue,
+            path: PathOptions::from_proto(normalize_path, merge_slashes, path_with_escaped_slashes_action)?,
+            host: HostOptions::from_proto(strip_matching_host_port, strip_port_mode, strip_trailing_host_dot)?,
+            scheme: SchemeOptions::from_proto(scheme_header_transformation).within("scheme_header_transformation")?,
+            underscores: connection.underscores,
+            caller,
+            request_id: RequestIdOptions {
+                generate: field::bool_or(generate_request_id, true),
+                preserve_external: preserve_external_request_id,
+                always_set_in_response: always_set_request_id_in_response,
+            },
+            client_cert: ForwardClientCert::from_proto(forward_client_cert_details)?,
+            early_mutations: early_mutations.into_iter().flatten().collect(),
+            local_reply,
+            max_stream_duration: connection.max_stream_duration,
             via: if via.is_empty() { None } else { Some(field::header_value(&via, "via")?) },
             access_log,
         })
@@ -221,12 +262,15 @@ impl HttpConnectionManager {
 }
 
 impl KeptMessages {
-    fn of(access_log: &[AccessLog], filters: &HttpFilters) -> Self {
+    fn of(access_log: &[AccessLog], filters: &HttpFilters, local_reply: &LocalReplyConfig) -> Self {
         let condition =
             |is_such: fn(&Condition) -> bool| access_log.iter().filter_map(|log| log.condition.as_ref()).any(is_such);
         let format = |is_such: fn(&Command) -> bool| access_log.iter().any(|log| log.format.any(is_such));
         Self {
-            request: format(Command::reads_request) || condition(Condition::reads_request) || filters.reads_request(),
+            request: format(Command::reads_request)
+                || condition(Condition::reads_request)
+                || filters.reads_request()
+                || !local_reply.is_plain(),
             response: format(Command::reads_response_headers) || condition(Condition::reads_response),
             trailers: format(Command::reads_trailers) || condition(Condition::reads_response),
         }
@@ -239,6 +283,8 @@ struct ConnectionOptions {
     max_connection_duration: Option<Duration>,
     max_headers_count: u32,
     max_requests_per_connection: Option<u32>,
+    max_stream_duration: Option<Duration>,
+    underscores: UnderscoresAction,
 }
 
 impl ConnectionOptions {
@@ -253,14 +299,29 @@ impl ConnectionOptions {
             headers_with_underscores_action,
             max_requests_per_connection,
         } = message;
-        refuse!(max_connection_duration_jitter, max_response_headers_kb, headers_with_underscores_action);
-        unset(&max_stream_duration.unwrap_or_default(), "max_stream_duration")?;
+        refuse!(max_connection_duration_jitter, max_response_headers_kb);
         Ok(Self {
             idle_timeout: timeout_or(idle_timeout, Some(IDLE_TIMEOUT), "idle_timeout")?,
             max_connection_duration: positive_duration(max_connection_duration, "max_connection_duration")?,
             max_headers_count: field::u32_or(max_headers_count, MAX_HEADERS_COUNT),
             max_requests_per_connection: field::limit(max_requests_per_connection),
+            max_stream_duration: timeout_or(max_stream_duration, None, "max_stream_duration")?,
+            underscores: UnderscoresAction::from_proto(headers_with_underscores_action)?,
         })
+    }
+}
+
+/// As Envoy: one way of finding out whose request it is excludes the others.
+fn refuse_mixed_detection(caller: &CallerOptions) -> Result<()> {
+    let refused = |with: &str| {
+        let reason = format!("original IP detection extensions and {with} may not be mixed");
+        Err(FieldError::new("original_ip_detection_extensions", reason))
+    };
+    match caller {
+        CallerOptions { detection, .. } if detection.is_empty() => Ok(()),
+        CallerOptions { use_remote_address: true, .. } => refused("use_remote_address"),
+        CallerOptions { xff_trusted_hops: 1.., .. } => refused("xff_num_trusted_hops"),
+        _ => Ok(()),
     }
 }
 
@@ -270,25 +331,6 @@ fn header_bytes(kilobytes: u32) -> Result<u32> {
 
 fn header_value_or(text: &str, default: &'static str, path: &str) -> Result<http::HeaderValue> {
     if text.is_empty() { Ok(http::HeaderValue::from_static(default)) } else { field::header_value(text, path) }
-}
-
-fn refuse_path_with_escaped_slashes_action(action: i32) -> Result<()> {
-    match field::enumeration(action, "path_with_escaped_slashes_action")? {
-        // Envoy's own choice is to leave them alone.
-        PathWithEscapedSlashesAction::ImplementationSpecificDefault | PathWithEscapedSlashesAction::KeepUnchanged => {
-            Ok(())
-        }
-        PathWithEscapedSlashesAction::RejectRequest
-        | PathWithEscapedSlashesAction::UnescapeAndRedirect
-        | PathWithEscapedSlashesAction::UnescapeAndForward => Err(unsupported("path_with_escaped_slashes_action")),
-    }
-}
-
-fn refuse_strip_port_mode(mode: Option<StripPortMode>) -> Result<()> {
-    match mode {
-        None | Some(StripPortMode::StripAnyHostPort(false)) => Ok(()),
-        Some(StripPortMode::StripAnyHostPort(true)) => Err(unsupported("strip_any_host_port")),
-    }
 }
 
 impl CodecType {

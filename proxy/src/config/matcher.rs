@@ -6,7 +6,7 @@ use weft_xds::{
         config::route::v3::{HeaderMatcher as ProtoHeaderMatcher, header_matcher::HeaderMatchSpecifier},
         r#type::{
             matcher::v3::{
-                RegexMatcher, StringMatcher as ProtoStringMatcher, regex_matcher::EngineType,
+                RegexMatchAndSubstitute, RegexMatcher, StringMatcher as ProtoStringMatcher, regex_matcher::EngineType,
                 string_matcher::MatchPattern,
             },
             v3::Int64Range,
@@ -52,6 +52,8 @@ pub enum HeaderMatcherName {
     Authority,
     Path,
     Scheme,
+    /// Of a response.
+    Status,
 }
 
 #[derive(Debug)]
@@ -142,6 +144,7 @@ impl HeaderMatcherName {
             ":authority" | "host" => Self::Authority,
             ":path" => Self::Path,
             ":scheme" => Self::Scheme,
+            ":status" => Self::Status,
             name => Self::Header(http::HeaderName::from_bytes(name.as_bytes()).ok()?),
         })
     }
@@ -150,17 +153,101 @@ impl HeaderMatcherName {
 /// An expression in RE2's syntax, anchored at both ends: it matches the whole text or not at all.
 pub fn regex(message: RegexMatcher) -> Result<regex::Regex> {
     let RegexMatcher { regex, engine_type } = message;
-    // RE2 is what both spellings stand for; a bound on its program size is not known here.
-    #[expect(deprecated, reason = "control planes still send the engine that is the only one")]
-    if let Some(EngineType::GoogleRe2(engine)) = engine_type {
-        unset(&engine.max_program_size, "google_re2.max_program_size")?;
-    }
+    check_engine(engine_type)?;
     // Compiled alone first, so that an unbalanced parenthesis cannot pair with those added.
     regex::Regex::new(&regex).map_err(|error| invalid_regex(&error))?;
     regex::RegexBuilder::new(&format!("^(?:{regex})$"))
         .size_limit(REGEX_SIZE_BYTES_MAX)
         .build()
         .map_err(|error| invalid_regex(&error))
+}
+
+/// `envoy.type.matcher.v3.RegexMatchAndSubstitute`: each match in a text, replaced.
+#[derive(Debug)]
+pub struct RegexRewrite {
+    pattern: regex::Regex,
+    /// What it is replaced with: text and the groups of the match by turns.
+    replacement: Vec<Replacement>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Replacement {
+    Text(String),
+    Group(usize),
+}
+
+impl RegexRewrite {
+    pub fn from_proto(message: RegexMatchAndSubstitute) -> Result<Self> {
+        let RegexMatchAndSubstitute { pattern, substitution } = message;
+        let pattern = searching_regex(required(pattern, "pattern")?).within("pattern")?;
+        let replacement = replacement(&substitution)?;
+        let group_max = replacement.iter().map(|part| match part {
+            Replacement::Group(group) => *group,
+            Replacement::Text(_) => 0,
+        });
+        if group_max.max().unwrap_or_default() >= pattern.captures_len() {
+            return Err(FieldError::new("substitution", "names a group that the pattern does not have"));
+        }
+        Ok(Self { pattern, replacement })
+    }
+
+    pub fn apply(&self, text: &str) -> String {
+        let replaced = self.pattern.replace_all(text, |captures: &regex::Captures<'_>| {
+            let mut out = String::new();
+            for part in &self.replacement {
+                match part {
+                    Replacement::Text(text) => out.push_str(text),
+                    Replacement::Group(group) => out.push_str(captures.get(*group).map_or("", |found| found.as_str())),
+                }
+            }
+            out
+        });
+        replaced.into_owned()
+    }
+}
+
+/// RE2's syntax: `\\0` to `\\9` are groups, `\\\\` is a backslash.
+fn replacement(text: &str) -> Result<Vec<Replacement>> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            literal.push(character);
+            continue;
+        }
+        match characters.next() {
+            Some('\\') => literal.push('\\'),
+            Some(digit) if digit.is_ascii_digit() => {
+                if !literal.is_empty() {
+                    parts.push(Replacement::Text(std::mem::take(&mut literal)));
+                }
+                parts.push(Replacement::Group(digit as usize - '0' as usize));
+            }
+            _ => return Err(FieldError::new("substitution", "a backslash is followed by a digit or a backslash")),
+        }
+    }
+    if !literal.is_empty() {
+        parts.push(Replacement::Text(literal));
+    }
+    Ok(parts)
+}
+
+/// An expression that is looked for within a text.
+fn searching_regex(message: RegexMatcher) -> Result<regex::Regex> {
+    let RegexMatcher { regex, engine_type } = message;
+    check_engine(engine_type)?;
+    let built = regex::RegexBuilder::new(&regex).size_limit(REGEX_SIZE_BYTES_MAX).build();
+    built.map_err(|error| invalid_regex(&error))
+}
+
+/// RE2 is what both spellings stand for; a bound on its program size is not known here.
+fn check_engine(engine_type: Option<EngineType>) -> Result<()> {
+    #[expect(deprecated, reason = "control planes still send the engine that is the only one")]
+    if let Some(EngineType::GoogleRe2(engine)) = engine_type {
+        unset(&engine.max_program_size, "google_re2.max_program_size")?;
+    }
+    Ok(())
 }
 
 fn invalid_regex(error: &regex::Error) -> FieldError {

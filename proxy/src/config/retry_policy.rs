@@ -1,19 +1,25 @@
 //! `envoy.config.route.v3.RetryPolicy`: when a request is tried again, how often, how soon and where.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use weft_xds::{
     FieldError,
     pb::envoy::{
         config::route::v3::{
             RetryPolicy as ProtoRetryPolicy,
-            retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate::ConfigType},
+            retry_policy::{
+                RateLimitedRetryBackOff, ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
+                retry_host_predicate::ConfigType,
+            },
         },
         extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
     },
 };
 
-use crate::config::field::{self, Extension, Result, Within as _, refuse, required, timeout_or, without_typed_config};
+use crate::config::{
+    field::{self, Extension, Result, Within as _, refuse, required, timeout_or, without_typed_config},
+    matcher::HeaderMatcher,
+};
 
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
@@ -21,6 +27,11 @@ pub struct RetryPolicy {
     pub num_retries: u32,
     pub per_try_timeout: Option<Duration>,
     pub retriable_status_codes: Vec<http::StatusCode>,
+    /// Of responses, with `retriable-headers`: any of them.
+    pub retriable_headers: Vec<Arc<HeaderMatcher>>,
+    /// Only requests that match any are retried. Empty: all.
+    pub retriable_request_headers: Vec<Arc<HeaderMatcher>>,
+    pub rate_limited_back_off: Option<RateLimitedBackOff>,
     /// `envoy.retry_host_predicates.previous_hosts`.
     pub previous_hosts: bool,
     /// How often another host is asked for when a predicate refuses one. Default 1.
@@ -36,6 +47,21 @@ pub struct BackOff {
     pub max_interval: Duration,
 }
 
+/// A response may say when to come again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimitedBackOff {
+    /// The first that is there, and not too far away, counts.
+    pub reset_headers: Vec<(http::HeaderName, ResetFormat)>,
+    /// Default 300 s.
+    pub max_interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetFormat {
+    Seconds,
+    UnixTimestamp,
+}
+
 /// `retry_on` and `retry_grpc_on`, each a comma list; one field a name that Envoy knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryOn {
@@ -47,6 +73,8 @@ pub struct RetryOn {
     pub retriable_4xx: bool,
     pub refused_stream: bool,
     pub retriable_status_codes: bool,
+    pub retriable_headers: bool,
+    pub envoy_rate_limited: bool,
     pub grpc_cancelled: bool,
     pub grpc_deadline_exceeded: bool,
     pub grpc_internal: bool,
@@ -58,6 +86,7 @@ const BASE_INTERVAL: Duration = Duration::from_millis(25);
 /// Envoy counts whole milliseconds, and never fewer than one.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
 const MAX_INTERVAL_FACTOR: u32 = 10;
+const RATE_LIMITED_MAX_INTERVAL: Duration = Duration::from_secs(300);
 
 impl RetryPolicy {
     pub(crate) fn from_proto(message: ProtoRetryPolicy) -> Result<Self> {
@@ -77,17 +106,59 @@ impl RetryPolicy {
             retriable_request_headers,
             refresh_cluster_on_retry,
         } = message;
-        refuse!(per_try_idle_timeout, retry_priority, retry_options_predicates, rate_limited_retry_back_off);
-        refuse!(retriable_headers, retriable_request_headers, refresh_cluster_on_retry);
+        refuse!(per_try_idle_timeout, retry_priority, retry_options_predicates, refresh_cluster_on_retry);
+        let matcher = |message| HeaderMatcher::from_proto(message).map(Arc::new);
         let predicates = field::each(retry_host_predicate, "retry_host_predicate", previous_hosts)?;
         Ok(Self {
-            retry_on: RetryOn::from_proto(&retry_on)?,
+            retry_on: RetryOn::parse(&retry_on),
+            retriable_headers: field::each(retriable_headers, "retriable_headers", matcher)?,
+            retriable_request_headers: field::each(retriable_request_headers, "retriable_request_headers", matcher)?,
+            rate_limited_back_off: rate_limited_retry_back_off
+                .map(RateLimitedBackOff::from_proto)
+                .transpose()
+                .within("rate_limited_retry_back_off")?,
             num_retries: field::u32_or(num_retries, 1),
             per_try_timeout: timeout_or(per_try_timeout, None, "per_try_timeout")?,
             retriable_status_codes: field::each(retriable_status_codes, "retriable_status_codes", status_code)?,
             previous_hosts: !predicates.is_empty(),
             host_selection_retry_max_attempts: attempts(host_selection_retry_max_attempts)?,
             back_off: BackOff::from_proto(retry_back_off).within("retry_back_off")?,
+        })
+    }
+}
+
+impl Default for RetryPolicy {
+    /// Of a request that asks for retries where its route has none.
+    fn default() -> Self {
+        Self {
+            retry_on: RetryOn::default(),
+            num_retries: 1,
+            per_try_timeout: None,
+            retriable_status_codes: Vec::new(),
+            retriable_headers: Vec::new(),
+            retriable_request_headers: Vec::new(),
+            rate_limited_back_off: None,
+            previous_hosts: false,
+            host_selection_retry_max_attempts: 1,
+            back_off: BackOff::default(),
+        }
+    }
+}
+
+impl RateLimitedBackOff {
+    fn from_proto(message: RateLimitedRetryBackOff) -> Result<Self> {
+        let RateLimitedRetryBackOff { reset_headers, max_interval } = message;
+        Ok(Self {
+            reset_headers: field::each(reset_headers, "reset_headers", |ResetHeader { name, format }| {
+                let name = http::HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|_| FieldError::new("name", "not a header name"))?;
+                let format = match field::enumeration(format, "format")? {
+                    ResetHeaderFormat::Seconds => ResetFormat::Seconds,
+                    ResetHeaderFormat::UnixTimestamp => ResetFormat::UnixTimestamp,
+                };
+                Ok((name, format))
+            })?,
+            max_interval: field::duration_or(max_interval, RATE_LIMITED_MAX_INTERVAL, "max_interval")?,
         })
     }
 }
@@ -137,18 +208,52 @@ impl Default for BackOff {
 }
 
 impl RetryOn {
-    /// Refuses the one condition that Envoy would act on and that is not known here.
-    fn from_proto(list: &str) -> Result<Self> {
-        if names(list).any(|name| name == "envoy-ratelimited") {
-            return Err(FieldError::new("retry_on", "envoy-ratelimited is not supported"));
+    /// What either asks for.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            server_error: self.server_error || other.server_error,
+            gateway_error: self.gateway_error || other.gateway_error,
+            reset: self.reset || other.reset,
+            reset_before_request: self.reset_before_request || other.reset_before_request,
+            connect_failure: self.connect_failure || other.connect_failure,
+            retriable_4xx: self.retriable_4xx || other.retriable_4xx,
+            refused_stream: self.refused_stream || other.refused_stream,
+            retriable_status_codes: self.retriable_status_codes || other.retriable_status_codes,
+            retriable_headers: self.retriable_headers || other.retriable_headers,
+            envoy_rate_limited: self.envoy_rate_limited || other.envoy_rate_limited,
+            grpc_cancelled: self.grpc_cancelled || other.grpc_cancelled,
+            grpc_deadline_exceeded: self.grpc_deadline_exceeded || other.grpc_deadline_exceeded,
+            grpc_internal: self.grpc_internal || other.grpc_internal,
+            grpc_resource_exhausted: self.grpc_resource_exhausted || other.grpc_resource_exhausted,
+            grpc_unavailable: self.grpc_unavailable || other.grpc_unavailable,
         }
-        Ok(Self::parse(list))
+    }
+
+    /// Nothing but conditions of gRPC.
+    pub fn is_grpc_alone(self) -> bool {
+        let Self {
+            grpc_cancelled,
+            grpc_deadline_exceeded,
+            grpc_internal,
+            grpc_resource_exhausted,
+            grpc_unavailable,
+            ..
+        } = self;
+        let grpc = Self {
+            grpc_cancelled,
+            grpc_deadline_exceeded,
+            grpc_internal,
+            grpc_resource_exhausted,
+            grpc_unavailable,
+            ..Self::default()
+        };
+        self == grpc
     }
 
     /// A comma list, as `retry_on` and the request headers `x-envoy-retry-on` and `x-envoy-retry-grpc-on` have it. Envoy
-    /// passes over names that it does not know, so that lists may be written for newer versions. `retriable-headers`
-    /// and `http3-post-connect-failure` are passed over too: the first needs headers to be listed, which is refused, the
-    /// second an HTTP/3 upstream.
+    /// passes over names that it does not know, so that lists may be written for newer versions. `http3-post-connect-failure`
+    /// is passed over too: it needs an HTTP/3 upstream.
     pub fn parse(list: &str) -> Self {
         let mut retry_on = Self::default();
         for name in names(list) {
@@ -160,6 +265,8 @@ impl RetryOn {
                 "connect-failure" => retry_on.connect_failure = true,
                 "retriable-4xx" => retry_on.retriable_4xx = true,
                 "refused-stream" => retry_on.refused_stream = true,
+                "retriable-headers" => retry_on.retriable_headers = true,
+                "envoy-ratelimited" => retry_on.envoy_rate_limited = true,
                 "retriable-status-codes" => retry_on.retriable_status_codes = true,
                 "cancelled" => retry_on.grpc_cancelled = true,
                 "deadline-exceeded" => retry_on.grpc_deadline_exceeded = true,

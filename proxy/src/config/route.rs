@@ -6,8 +6,8 @@ use bytes::Bytes;
 use weft_xds::{
     FieldError, canonical,
     pb::envoy::config::route::v3::{
-        DirectResponseAction, QueryParameterMatcher as ProtoQueryParameterMatcher, Route as ProtoRoute,
-        RouteConfiguration, RouteMatch as ProtoRouteMatch, VirtualHost as ProtoVirtualHost,
+        CookieMatcher as ProtoCookieMatcher, DirectResponseAction, QueryParameterMatcher as ProtoQueryParameterMatcher,
+        Route as ProtoRoute, RouteConfiguration, RouteMatch as ProtoRouteMatch, VirtualHost as ProtoVirtualHost,
         query_parameter_matcher::QueryParameterMatchSpecifier,
         route::Action,
         route_match::{GrpcRouteMatchOptions, PathSpecifier},
@@ -15,18 +15,21 @@ use weft_xds::{
 };
 
 pub(crate) use self::forward_action::check_weights;
-pub use crate::config::retry_policy::{BackOff, RetryOn, RetryPolicy};
+pub use self::redirect::{Redirect, RedirectPath};
+pub use crate::config::retry_policy::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 use crate::config::{
     data_source,
     field::{self, Result, Within as _, element, refuse, required, unsupported},
+    fraction::Fraction,
     header_mutation::HeaderRules,
     http_filter::{CorsPolicy, RouteFilters},
-    matcher::{self, HeaderMatcher, StringMatcher},
+    matcher::{self, HeaderMatcher, RegexRewrite, StringMatcher},
     metadata::Fields,
 };
 
 mod forward_action;
 mod hash_policy;
+mod redirect;
 
 pub use self::hash_policy::{HashCookie, HashPolicy, HashSource, HashedHeader};
 
@@ -39,6 +42,8 @@ pub struct RouteTable {
     pub ignore_port_in_host_matching: bool,
     /// Refuse the table when it names a cluster that does not exist.
     pub validate_clusters: bool,
+    /// Taken from callers that are not ours.
+    pub internal_only_headers: Vec<http::HeaderName>,
     pub request_headers: HeaderRules,
     pub response_headers: HeaderRules,
     /// Otherwise the most general place has the last word about a header.
@@ -81,6 +86,9 @@ pub struct RouteMatch {
     /// All must match.
     pub headers: Vec<HeaderMatcher>,
     pub query_parameters: Vec<QueryParameterMatcher>,
+    pub cookies: Vec<CookieMatcher>,
+    /// How often it matches at all.
+    pub share: Fraction,
     /// Content type `application/grpc` or `application/grpc+...`.
     pub grpc: bool,
 }
@@ -102,6 +110,13 @@ pub struct QueryParameterMatcher {
 }
 
 #[derive(Debug)]
+pub struct CookieMatcher {
+    pub name: String,
+    pub value: StringMatcher,
+    pub invert_match: bool,
+}
+
+#[derive(Debug)]
 pub enum QueryParameterValue {
     Present(bool),
     Match(StringMatcher),
@@ -110,6 +125,7 @@ pub enum QueryParameterValue {
 #[derive(Debug)]
 pub enum RouteAction {
     Forward(Box<ForwardAction>),
+    Redirect(Box<Redirect>),
     DirectResponse(DirectResponse),
 }
 
@@ -122,19 +138,55 @@ pub struct ForwardAction {
     pub timeout: Option<Duration>,
     /// None: the connection manager's `stream_idle_timeout` holds. Some(None): never.
     pub idle_timeout: Option<Option<Duration>>,
+    /// Set, it takes the place of `timeout`.
+    pub max_stream_duration: Option<MaxStreamDuration>,
     pub retry_policy: Option<RetryPolicy>,
     pub priority: RoutingPriority,
-    pub prefix_rewrite: Option<String>,
-    pub host_rewrite_literal: Option<http::HeaderValue>,
     pub hash_policy: Vec<HashPolicy>,
     /// What a host's metadata must have for load balancing: which subset of the cluster is meant.
     pub metadata_match: Option<Arc<Fields>>,
+    pub path_rewrite: Option<PathRewrite>,
+    pub host_rewrite: Option<HostRewrite>,
+    /// Tells the former host where it is rewritten.
+    pub append_x_forwarded_host: bool,
     pub cors: Option<CorsPolicy>,
+}
+
+#[derive(Debug)]
+pub enum PathRewrite {
+    /// In the place of what the route matched.
+    Prefix(String),
+    /// Over the path without its query.
+    Regex(RegexRewrite),
+}
+
+#[derive(Debug)]
+pub enum HostRewrite {
+    Literal(http::HeaderValue),
+    /// The upstream host's name, where it has one.
+    Auto,
+    /// As a request header says.
+    Header(http::HeaderName),
+    /// Made of the path.
+    PathRegex(RegexRewrite),
+}
+
+/// How long a request may take from its start to the end of its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxStreamDuration {
+    /// None: the connection manager's. Zero: no bound.
+    pub duration: Option<Duration>,
+    /// Set, a given `grpc-timeout` counts, up to this. Zero: whatever it is.
+    pub grpc_timeout_max: Option<Duration>,
+    /// Taken from a given `grpc-timeout`, so that we notice before the caller does.
+    pub grpc_timeout_offset: Duration,
 }
 
 #[derive(Debug)]
 pub enum ClusterSpecifier {
     Cluster(Arc<str>),
+    /// As a request header says.
+    Header(http::HeaderName),
     /// Weights sum to at least 1.
     Weighted(Vec<WeightedCluster>),
 }
@@ -190,7 +242,7 @@ impl RouteTable {
             metadata: _, // for extensions' eyes, and none reads it
             route_specifiers,
         } = message;
-        refuse!(vhds, internal_only_headers, cluster_specifier_plugins, request_mirror_policies);
+        refuse!(vhds, cluster_specifier_plugins, request_mirror_policies);
         refuse!(vhost_header, ignore_path_parameters_in_path_matching, route_specifiers);
         let limits = Limits {
             body_bytes_max: field::u32_or(max_direct_response_body_size_bytes, DIRECT_RESPONSE_BODY_BYTES_MAX),
@@ -206,6 +258,9 @@ impl RouteTable {
             request_headers: HeaderRules::from_proto(request_headers_to_add, request_headers_to_remove, "request")?,
             response_headers,
             most_specific_header_mutations_wins,
+            internal_only_headers: field::each(internal_only_headers, "internal_only_headers", |name| {
+                http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| FieldError::new("", "not a header name"))
+            })?,
             filters: RouteFilters::from_proto(typed_per_filter_config)?,
             name: name.into(),
             hash,
@@ -226,8 +281,9 @@ impl RouteTable {
         self.virtual_hosts.iter().enumerate().flat_map(|(virtual_host, message)| {
             message.routes.iter().enumerate().flat_map(move |(route, message)| {
                 let names: Vec<(Option<usize>, &Arc<str>)> = match &message.action {
-                    RouteAction::DirectResponse(_) => Vec::new(),
+                    RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => Vec::new(),
                     RouteAction::Forward(action) => match &action.cluster {
+                        ClusterSpecifier::Header(_) => Vec::new(),
                         ClusterSpecifier::Cluster(name) => vec![(None, name)],
                         ClusterSpecifier::Weighted(clusters) => {
                             clusters.iter().enumerate().map(|(index, cluster)| (Some(index), &cluster.name)).collect()
@@ -370,7 +426,9 @@ impl Route {
             Action::DirectResponse(message) => {
                 RouteAction::DirectResponse(DirectResponse::from_proto(message, limits).within("direct_response")?)
             }
-            Action::Redirect(_) => return Err(unsupported("redirect")),
+            Action::Redirect(message) => {
+                RouteAction::Redirect(Box::new(Redirect::from_proto(message).within("redirect")?))
+            }
             Action::FilterAction(_) => return Err(unsupported("filter_action")),
             Action::NonForwardingAction(_) => return Err(unsupported("non_forwarding_action")),
         };
@@ -390,9 +448,9 @@ impl Route {
                 ClusterSpecifier::Weighted(clusters) => {
                     clusters.iter().any(|cluster| cluster.response_headers.reads_request())
                 }
-                ClusterSpecifier::Cluster(_) => false,
+                ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) => false,
             },
-            RouteAction::DirectResponse(_) => false,
+            RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => false,
         };
         of_clusters || self.response_headers.reads_request()
     }
@@ -412,12 +470,17 @@ impl RouteMatch {
             filter_state,
             path_specifier,
         } = message;
-        refuse!(runtime_fraction, cookies, tls_context, dynamic_metadata, filter_state);
+        refuse!(tls_context, dynamic_metadata, filter_state);
         Ok(Self {
             path: path_match(required(path_specifier, "path_specifier")?)?,
             case_sensitive: field::bool_or(case_sensitive, true),
             headers: field::each(headers, "headers", HeaderMatcher::from_proto)?,
             query_parameters: field::each(query_parameters, "query_parameters", QueryParameterMatcher::from_proto)?,
+            cookies: field::each(cookies, "cookies", CookieMatcher::from_proto)?,
+            share: match runtime_fraction {
+                None => Fraction::ALWAYS,
+                Some(share) => Fraction::from_runtime(share).within("runtime_fraction")?,
+            },
             grpc: matches!(grpc, Some(GrpcRouteMatchOptions {})),
         })
     }
@@ -445,6 +508,14 @@ impl QueryParameterMatcher {
             }
         };
         Ok(Self { name, value })
+    }
+}
+
+impl CookieMatcher {
+    fn from_proto(message: ProtoCookieMatcher) -> Result<Self> {
+        let ProtoCookieMatcher { name, string_match, invert_match } = message;
+        let value = StringMatcher::from_proto(required(string_match, "string_match")?).within("string_match")?;
+        Ok(Self { name, value, invert_match })
     }
 }
 

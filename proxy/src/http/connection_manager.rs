@@ -121,7 +121,7 @@ impl HttpConnection {
     async fn handle(self: Rc<Self>, exchange: Rc<Exchange>, request: Request<Body>) -> Response<ResponseBody> {
         let (mut head, body) = request.into_parts();
         let body = RequestBody::wrap(body, &exchange);
-        let mut response = match request_headers::prepare(&mut head, &self.active.config, &self.downstream) {
+        let mut response = match request_headers::prepare(&mut head, &exchange) {
             Err(refused) => {
                 exchange.keep_request(&head);
                 refused.into_response(&exchange)
@@ -176,7 +176,7 @@ impl HttpConnection {
     }
 
     fn echoed_request_id(&self, headers: &http::HeaderMap) -> Option<HeaderValue> {
-        self.active.config.always_set_request_id_in_response.then(|| headers.get(X_REQUEST_ID).cloned()).flatten()
+        self.active.config.request_id.always_set_in_response.then(|| headers.get(X_REQUEST_ID).cloned()).flatten()
     }
 
     /// A response to a request that the codec refuses.
@@ -203,7 +203,7 @@ impl HttpConnection {
         let now = Instant::now();
         headers.entry(header::DATE).or_insert_with(|| self.downstream.worker.dates.value(now));
         if let Some(via) = &config.via {
-            headers.append(header::VIA, via.clone());
+            request_headers::append_via(headers, via);
         }
         // RFC 9113 section 8.2.2: no `connection` in HTTP/2, whose GOAWAY says the same.
         if exchange.protocol < Version::HTTP_2 && self.takes_no_more() && !opens_tunnel {

@@ -336,6 +336,10 @@ pub enum Deadline {
     Request,
     Timeout,
     Idle,
+    /// The bound of the exchange as a whole; whether the request had arrived by then.
+    MaxDuration {
+        request_complete: bool,
+    },
 }
 
 /// What bounds the wait for a response and then for each part of it.
@@ -343,6 +347,8 @@ pub enum Deadline {
 pub struct Deadlines {
     /// The connection manager's: from the start to the end of the request.
     request_timeout: Option<Duration>,
+    /// From the start to the end of the response.
+    max_duration: Option<Duration>,
     /// The route's timeout: from the end of the request to the end of the response.
     pub timeout: Option<Duration>,
     /// Nothing arrives for so long.
@@ -358,7 +364,12 @@ impl Deadlines {
         timeout: Option<Duration>,
         idle_timeout: Option<Duration>,
     ) -> Deadlines {
-        Deadlines { request_timeout, timeout, idle_timeout, idle_at: None, timer: None }
+        Deadlines { request_timeout, max_duration: None, timeout, idle_timeout, idle_at: None, timer: None }
+    }
+
+    #[must_use]
+    pub fn bounded_by(self, max_duration: Option<Duration>) -> Deadlines {
+        Deadlines { max_duration, ..self }
     }
 
     /// Something arrived.
@@ -376,7 +387,10 @@ impl Deadlines {
         if self.idle_at.is_none() {
             self.idle_at = self.idle_timeout.map(|idle| Instant::now() + idle);
         }
-        let Some(at) = [request_at, whole_at, self.idle_at].into_iter().flatten().min() else { return Poll::Pending };
+        let end_at = self.max_duration.map(|bound| exchange.started + bound);
+        let Some(at) = [request_at, whole_at, self.idle_at, end_at].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
         match &mut self.timer {
             None => self.timer = Some((at, Box::pin(tokio::time::sleep_until(at.into())))),
             Some((set, timer)) if *set != at => {
@@ -390,6 +404,7 @@ impl Deadlines {
         Poll::Ready(match Some(at) {
             at if at == whole_at => Deadline::Timeout,
             at if at == request_at => Deadline::Request,
+            at if at == end_at => Deadline::MaxDuration { request_complete: received.is_some() },
             _ => Deadline::Idle,
         })
     }
@@ -454,6 +469,7 @@ impl ResponseBody {
             BodyError::Deadline(Deadline::Timeout) => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
             BodyError::Deadline(Deadline::Request) => (ResponseFlags::default(), "request_overall_timeout"),
             BodyError::Deadline(Deadline::Idle) => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+            BodyError::Deadline(Deadline::MaxDuration { .. }) => (ResponseFlags::default(), "max_duration_timeout"),
             BodyError::Http1(_) | BodyError::Http2(StreamError::Violation(_) | StreamError::ConnectionViolation(_)) => {
                 (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")
             }
@@ -473,6 +489,7 @@ impl ResponseBody {
         match error {
             BodyError::Deadline(Deadline::Request) => self.exchange.count(HttpStat::RqTimeout),
             BodyError::Deadline(Deadline::Idle) => self.exchange.count(HttpStat::RqIdleTimeout),
+            BodyError::Deadline(Deadline::MaxDuration { .. }) => self.exchange.count(HttpStat::RqMaxDurationReached),
             _ => {}
         }
         if let Some(upstream) = self.upstream.take() {

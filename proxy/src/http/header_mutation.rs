@@ -40,14 +40,18 @@ pub fn apply_to_response<B>(rules: &HeaderRules, exchange: &Exchange, response: 
     for name in &rules.remove {
         response.headers_mut().remove(name);
     }
-    if rules.add.is_empty() {
+    append_to_response(&rules.add, exchange, response);
+}
+
+pub fn append_to_response<B>(add: &[AppendHeader], exchange: &Exchange, response: &mut Response<B>) {
+    if add.is_empty() {
         return;
     }
     let values = exchange.with_messages(|messages| {
         let response = Some((response.status(), response.headers()));
-        values(&rules.add, &Context { response, ..messages })
+        values(add, &Context { response, ..messages })
     });
-    append_all(&rules.add, values, response.headers_mut());
+    append_all(add, values, response.headers_mut());
 }
 
 /// Of a reply that is only being made.

@@ -5,10 +5,16 @@ use std::{borrow::Cow, rc::Rc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use crate::http::{
-    body::Body,
-    exchange::{Exchange, ResponseBody},
-    response_flags::ResponseFlags,
+use crate::{
+    access_log,
+    config::{http_connection_manager::LocalReplyConfig, substitution::Template},
+    http::{
+        body::Body,
+        exchange::{Exchange, ResponseBody},
+        header_mutation,
+        response_flags::ResponseFlags,
+    },
+    substitution::{self, Context},
 };
 
 #[derive(Clone, Debug)]
@@ -43,21 +49,72 @@ impl LocalReply {
         self.headers.get_or_insert_default()
     }
 
-    pub fn into_response(self, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
+    pub fn into_response(mut self, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
         exchange.add_flag(self.flags);
         *exchange.details.borrow_mut() = self.details.clone();
-        let response = if exchange.is_grpc { self.grpc() } else { self.plain() };
+        let config = &exchange.connection.active.config.local_reply;
+        let content_type = if config.is_plain() { None } else { self.reword(config, exchange) };
+        let response = if exchange.is_grpc { self.grpc() } else { self.plain(content_type) };
         response.map(|body| ResponseBody::local(body, exchange.clone()))
     }
 
-    fn plain(&self) -> Response<Body> {
+    /// As `local_reply_config` wants it. Some: the body was written by a format, of this type.
+    fn reword(&mut self, config: &LocalReplyConfig, exchange: &Rc<Exchange>) -> Option<HeaderValue> {
+        exchange.status.set(Some(self.status));
+        let mut format = config.body_format.as_ref();
+        let mapper = exchange.with_messages(|facts| {
+            let own = self.headers.as_deref().cloned().unwrap_or_default();
+            let facts = Context { response: Some((self.status, &own)), ..facts };
+            config.mappers.iter().find(|mapper| access_log::holds(&mapper.condition, &facts))
+        });
+        if let Some(mapper) = mapper {
+            let mut head = Response::new(());
+            *head.status_mut() = self.status;
+            *head.headers_mut() = self.headers.take().map(|headers| *headers).unwrap_or_default();
+            header_mutation::append_to_response(&mapper.headers, exchange, &mut head);
+            self.headers = Some(Box::new(std::mem::take(head.headers_mut())));
+            self.status = mapper.status.unwrap_or(self.status);
+            if let Some(body) = &mapper.body {
+                self.body = body.clone();
+            }
+            format = mapper.body_format.as_ref().or(format);
+        }
+        exchange.status.set(Some(self.status));
+        let format = format?;
+        let mut body = Vec::new();
+        exchange.with_messages(|facts| {
+            let headers = self.headers.as_deref().cloned().unwrap_or_default();
+            let facts = Context { response: Some((self.status, &headers)), local_reply_body: &self.body, ..facts };
+            let access_logs = &exchange.connection.downstream.worker.access_logs;
+            access_logs.with_clock(|clock| substitution::write(format, &facts, clock, &mut body));
+        });
+        self.body = body.into();
+        let by_template = match format.template {
+            Template::Text(_) => HeaderValue::from_static("text/plain"),
+            Template::Json(_) => HeaderValue::from_static("application/json"),
+        };
+        Some(format.content_type.clone().unwrap_or(by_template))
+    }
+
+    fn plain(&self, content_type: Option<HeaderValue>) -> Response<Body> {
         let mut response = Response::new(Body::Full(self.body.clone()));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.as_deref().cloned().unwrap_or_default();
-        if !self.body.is_empty() {
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_LENGTH, self.body.len().into());
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let headers = response.headers_mut();
+        // RFC 9110 sections 15.3.5 and 15.4.5: these have none.
+        let has_no_body = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&self.status);
+        if self.body.is_empty() || has_no_body {
+            headers.remove(header::CONTENT_TYPE);
+            return response.map(|_| Body::Empty);
+        }
+        headers.insert(header::CONTENT_LENGTH, self.body.len().into());
+        match content_type {
+            Some(content_type) => {
+                headers.insert(header::CONTENT_TYPE, content_type);
+            }
+            None => {
+                headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
+            }
         }
         response
     }

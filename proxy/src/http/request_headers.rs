@@ -1,49 +1,137 @@
 //! What happens to headers on their way through: hop-by-hop fields go, forwarding fields come. RFC 9110 section 7.6.
 
+use std::rc::Rc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request, uri};
 
 use crate::{
-    config::http_connection_manager::HttpConnectionManager,
-    http::{local_reply::LocalReply, request_id, response_flags::ResponseFlags, tunnel::Tunnel},
+    config::http_connection_manager::{
+        ForwardClientCert, HostOptions, HttpConnectionManager, PathOptions, UnderscoresAction,
+    },
+    http::{
+        caller,
+        exchange::Exchange,
+        header_mutation,
+        local_reply::LocalReply,
+        normalize::{self, NormalPath},
+        request_id,
+        response_flags::ResponseFlags,
+        tunnel::Tunnel,
+    },
     listener::connection::Downstream,
+    stats::HttpStat,
 };
 
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Readies a request for routing, or says why it is refused.
-pub fn prepare(
-    head: &mut request::Parts,
-    config: &HttpConnectionManager,
-    downstream: &Downstream,
-) -> Result<(), LocalReply> {
+pub fn prepare(head: &mut request::Parts, exchange: &Rc<Exchange>) -> Result<(), LocalReply> {
+    let connection = &exchange.connection;
+    let (config, downstream) = (&connection.active.config, &connection.downstream);
+    header_mutation::mutate_request(&config.early_mutations, exchange, head)?;
     check_host(head, config)?;
     if Tunnel::requested_by(head) == Some(Tunnel::Upgrade) {
         return Err(refused(http::StatusCode::FORBIDDEN, "upgrade_failed"));
     }
+    check_underscores(head, exchange)?;
+    normalize_host(head, config.host, downstream)?;
+    normalize_path(head, config.path, exchange)?;
     remove_hop_by_hop(&mut head.headers);
-    if config.use_remote_address {
-        // Without `internal_address_config` no caller at the edge is internal.
-        distrust(&mut head.headers, downstream);
-        if !config.skip_xff_append {
-            append_forwarded_for(&mut head.headers, downstream);
-        }
-    }
-    if config.use_remote_address || !head.headers.contains_key(X_FORWARDED_PROTO) {
-        let scheme = if downstream.is_tls { "https" } else { "http" };
-        head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    let routes = connection.active.routes.load();
+    let internal_only = routes.as_ref().map_or(&[][..], |routes| &routes.table().internal_only_headers);
+    let caller = caller::identify(head, &config.caller, downstream, internal_only)?;
+    exchange.remote_address.set(caller.address);
+    if let Some(scheme) = config.scheme.overwrite {
+        force_scheme(head, scheme);
     }
     if let Some(via) = &config.via {
-        head.headers.append(header::VIA, via.clone());
+        append_via(&mut head.headers, via);
     }
-    let keep_id = config.preserve_external_request_id || !config.use_remote_address;
-    if config.generate_request_id && (!keep_id || !head.headers.contains_key(X_REQUEST_ID)) {
+    let keep_id = config.request_id.preserve_external || !caller.is_edge;
+    if config.request_id.generate && (!keep_id || !head.headers.contains_key(X_REQUEST_ID)) {
         head.headers.insert(X_REQUEST_ID, downstream.worker.with_random(request_id::generate));
     }
+    forward_client_cert(&mut head.headers, config.client_cert, downstream);
     Ok(())
+}
+
+/// `headers_with_underscores_action`: to an application that takes them for dashes they are other headers.
+fn check_underscores(head: &mut request::Parts, exchange: &Exchange) -> Result<(), LocalReply> {
+    let action = exchange.connection.active.config.underscores;
+    if action == UnderscoresAction::Allow {
+        return Ok(());
+    }
+    let suspicious: Vec<HeaderName> = head.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    if suspicious.is_empty() {
+        return Ok(());
+    }
+    if action == UnderscoresAction::Reject {
+        let is_http2 = head.version == Version::HTTP_2;
+        let details = if is_http2 { "http2.unexpected_underscore" } else { "http1.unexpected_underscore" };
+        return Err(bad_request(details).with_body("Bad Request"));
+    }
+    for name in suspicious {
+        head.headers.remove(name);
+    }
+    Ok(())
+}
+
+fn normalize_host(head: &mut request::Parts, options: HostOptions, downstream: &Downstream) -> Result<(), LocalReply> {
+    if options == HostOptions::default() {
+        return Ok(());
+    }
+    let Ok(host) = std::str::from_utf8(authority(head)) else { return Ok(()) };
+    let changed = normalize::host(options, host, downstream.local_address.port());
+    let Some(changed) = changed.and_then(|host| HeaderValue::from_str(&host).ok()) else { return Ok(()) };
+    set_authority(head, &changed)
+}
+
+fn normalize_path(head: &mut request::Parts, options: PathOptions, exchange: &Exchange) -> Result<(), LocalReply> {
+    if options == PathOptions::default() {
+        return Ok(());
+    }
+    let Some(path) = head.uri.path_and_query() else { return Ok(()) };
+    let rejected = || {
+        exchange.count(HttpStat::RqFailedPathNormalization);
+        Err(bad_request("path_normalization_failed"))
+    };
+    match normalize::path(options, path.as_str()) {
+        NormalPath::Unchanged => Ok(()),
+        NormalPath::Changed(path) => set_path(head, &path),
+        NormalPath::Rejected(path) => {
+            set_path(head, &path)?;
+            rejected()
+        }
+        NormalPath::Redirect(path) => {
+            set_path(head, &path)?;
+            // gRPC follows no redirects.
+            if exchange.is_grpc {
+                return rejected();
+            }
+            exchange.count(HttpStat::RqRedirectedWithNormalizedPath);
+            let mut reply = refused(http::StatusCode::TEMPORARY_REDIRECT, "path_normalization_failed");
+            if let Ok(location) = HeaderValue::from_str(&path) {
+                reply.headers_mut().insert(header::LOCATION, location);
+            }
+            Err(reply)
+        }
+    }
+}
+
+fn forward_client_cert(headers: &mut HeaderMap, mode: ForwardClientCert, downstream: &Downstream) {
+    let forwards = match mode {
+        ForwardClientCert::Sanitize => false,
+        ForwardClientCert::ForwardOnly => downstream.has_peer_certificate,
+        ForwardClientCert::AlwaysForwardOnly => true,
+    };
+    if !forwards {
+        headers.remove(X_FORWARDED_CLIENT_CERT);
+    }
 }
 
 /// RFC 9112 section 3.2: an HTTP/1.1 request has exactly one Host.
@@ -107,48 +195,6 @@ fn is_needed(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::TE].contains(name)
 }
 
-/// Takes from an external caller what only internal ones may ask for, and says where it comes from.
-fn distrust(headers: &mut HeaderMap, downstream: &Downstream) {
-    for name in INTERNAL_HEADERS {
-        headers.remove(name);
-    }
-    if let Ok(address) = HeaderValue::from_str(&downstream.remote_address.ip().to_string()) {
-        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
-    }
-}
-
-const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
-const INTERNAL_HEADERS: [HeaderName; 17] = [
-    HeaderName::from_static("x-envoy-decorator-operation"),
-    HeaderName::from_static("x-envoy-downstream-service-cluster"),
-    HeaderName::from_static("x-envoy-downstream-service-node"),
-    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-force-trace"),
-    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
-    HeaderName::from_static("x-envoy-internal"),
-    HeaderName::from_static("x-envoy-ip-tags"),
-    HeaderName::from_static("x-envoy-max-retries"),
-    HeaderName::from_static("x-envoy-original-url"),
-    HeaderName::from_static("x-envoy-retriable-header-names"),
-    HeaderName::from_static("x-envoy-retriable-status-codes"),
-    HeaderName::from_static("x-envoy-retry-grpc-on"),
-    HeaderName::from_static("x-envoy-retry-on"),
-    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
-];
-
-fn append_forwarded_for(headers: &mut HeaderMap, downstream: &Downstream) {
-    let ip = downstream.remote_address.ip();
-    let joined = match headers.get(X_FORWARDED_FOR) {
-        Some(before) => [before.as_bytes(), b",", ip.to_string().as_bytes()].concat(),
-        None => ip.to_string().into_bytes(),
-    };
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        headers.insert(X_FORWARDED_FOR, value);
-    }
-}
-
 /// The host that the request is for, with its port as given.
 pub fn authority(head: &request::Parts) -> &[u8] {
     match head.uri.authority() {
@@ -191,6 +237,25 @@ pub fn set_authority(head: &mut request::Parts, host: &HeaderValue) -> Result<()
         head.uri = http::Uri::from_parts(parts).map_err(|_| bad_request("host_rewrite_failed"))?;
     }
     Ok(())
+}
+
+/// RFC 9110 section 7.6.3: behind those that are there.
+pub fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
+    let joined = match headers.get(header::VIA) {
+        None => Ok(via.clone()),
+        Some(before) => {
+            HeaderValue::from_maybe_shared(bytes::Bytes::from([before.as_bytes(), b", ", via.as_bytes()].concat()))
+        }
+    };
+    if let Ok(joined) = joined {
+        headers.insert(header::VIA, joined);
+    }
+}
+
+/// Whatever the request says of its scheme.
+fn force_scheme(head: &mut request::Parts, scheme: &'static str) {
+    head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    set_scheme(head, scheme);
 }
 
 /// Where the request has a scheme of its own; otherwise what says it is `x-forwarded-proto`.

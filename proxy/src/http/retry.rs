@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use crate::config::route::{BackOff, RetryOn, RetryPolicy};
+use crate::{
+    config::route::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy},
+    http::route::matcher::response_header_matches,
+};
 
 /// How a try failed before its response began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +37,17 @@ pub fn retries_failure(on: &RetryOn, failure: TryFailure) -> bool {
 
 pub fn retries_response(policy: &RetryPolicy, status: StatusCode, headers: &HeaderMap) -> bool {
     let on = &policy.retry_on;
+    // Somebody upstream limits the rate: more of the same would not help, unless that is asked for.
+    if headers.contains_key("x-envoy-ratelimited") {
+        return on.envoy_rate_limited;
+    }
     let code = status.as_u16();
     let by_status = (on.server_error && status.is_server_error())
         || (on.gateway_error && matches!(code, 502..=504))
         || (on.retriable_4xx && code == 409)
-        || (on.retriable_status_codes && policy.retriable_status_codes.contains(&status));
+        || (on.retriable_status_codes && policy.retriable_status_codes.contains(&status))
+        || (on.retriable_headers
+            && policy.retriable_headers.iter().any(|matcher| response_header_matches(matcher, status, headers)));
     // Only a trailers-only response tells the gRPC status in time.
     by_status || headers.get("grpc-status").is_some_and(|status| retries_grpc(on, status.as_bytes()))
 }
@@ -54,6 +63,25 @@ fn retries_grpc(on: &RetryOn, status: &[u8]) -> bool {
     }
 }
 
+/// When the response says to come again, if that is not too far away: `random` is in 0..1, `now` since 1970.
+pub fn reset_interval(
+    config: &RateLimitedBackOff,
+    headers: &HeaderMap,
+    now: Duration,
+    random: f64,
+) -> Option<Duration> {
+    let interval = config.reset_headers.iter().find_map(|(name, format)| {
+        let seconds: u64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+        let interval = match format {
+            ResetFormat::Seconds => Duration::from_secs(seconds),
+            ResetFormat::UnixTimestamp => Duration::from_secs(seconds).checked_sub(now)?,
+        };
+        (interval <= config.max_interval).then_some(interval)
+    })?;
+    // Not all at once: up to half of it later.
+    Some(interval + interval.mul_f64(random / 2.0))
+}
+
 /// Full jitter over a doubling interval. `retry` counts from 0; `random` is in 0..1.
 pub fn back_off(config: &BackOff, retry: u32, random: f64) -> Duration {
     let doubled = config.base_interval.saturating_mul(1u32.checked_shl(retry).unwrap_or(u32::MAX));
@@ -67,13 +95,37 @@ mod tests {
     fn policy(retry_on: RetryOn) -> RetryPolicy {
         RetryPolicy {
             retry_on,
-            num_retries: 1,
-            per_try_timeout: None,
             retriable_status_codes: vec![StatusCode::SERVICE_UNAVAILABLE],
-            previous_hosts: false,
-            host_selection_retry_max_attempts: 1,
-            back_off: BackOff { base_interval: Duration::from_millis(25), max_interval: Duration::from_millis(250) },
+            ..RetryPolicy::default()
         }
+    }
+
+    #[test]
+    fn a_response_says_when_to_come_again() {
+        let name = http::HeaderName::from_static("x-reset");
+        let config = |format| RateLimitedBackOff {
+            reset_headers: vec![(name.clone(), format)],
+            max_interval: Duration::from_secs(60),
+        };
+        let headers = |value: &str| HeaderMap::from_iter([(name.clone(), value.parse().expect("a value"))]);
+        let now = Duration::from_secs(1_000);
+        let wait = |format, value: &str, random| reset_interval(&config(format), &headers(value), now, random);
+        assert_eq!(wait(ResetFormat::Seconds, "10", 0.0), Some(Duration::from_secs(10)));
+        assert_eq!(wait(ResetFormat::Seconds, "10", 1.0), Some(Duration::from_secs(15)));
+        assert_eq!(wait(ResetFormat::UnixTimestamp, "1005", 0.0), Some(Duration::from_secs(5)));
+        assert_eq!(wait(ResetFormat::Seconds, "61", 0.0), None);
+        assert_eq!(wait(ResetFormat::UnixTimestamp, "5", 0.0), None);
+        assert_eq!(wait(ResetFormat::Seconds, "soon", 0.0), None);
+    }
+
+    #[test]
+    fn a_rate_limited_response_is_left_alone_unless_asked_for() {
+        let limited =
+            HeaderMap::from_iter([("x-envoy-ratelimited".parse().expect("a name"), "true".parse().expect("a value"))]);
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let on = |retry_on| retries_response(&policy(retry_on), status, &limited);
+        assert!(!on(RetryOn { server_error: true, ..Default::default() }));
+        assert!(on(RetryOn { envoy_rate_limited: true, ..Default::default() }));
     }
 
     #[test]

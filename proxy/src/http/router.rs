@@ -5,15 +5,16 @@
 use std::{
     rc::Rc,
     task::Poll,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::LOCATION, request, response};
 
 use crate::{
     config::{
+        http_connection_manager::HttpConnectionManager,
         http_filter::RouterFilter,
-        route::{ForwardAction, RetryPolicy, RouteAction},
+        route::{ForwardAction, HostRewrite, RedirectPath, RetryPolicy, RouteAction},
     },
     http::{
         body::Body,
@@ -22,10 +23,12 @@ use crate::{
         host_selection::{Ends, HostSelection},
         local_reply::LocalReply,
         replay::ReplaySource,
-        request_headers::{remove_hop_by_hop, set_authority, set_path},
+        request_headers::{authority, remove_hop_by_hop, set_authority, set_path, set_scheme},
         response_flags::ResponseFlags,
         retry::{self, TryFailure},
+        rewrite,
         route::resolved::ResolvedRoute,
+        router_headers::{self, EXPECTED_TIMEOUT_MS, Orders},
         upstream_request::{self, TryError, UpstreamStream},
     },
     stats::{ClusterStat, HostStat, HttpStat},
@@ -39,7 +42,9 @@ use crate::{
 
 const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const X_ENVOY_ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
@@ -69,6 +74,25 @@ pub async fn route(
             let reply = LocalReply::new(direct.status, ResponseFlags::default(), "direct_response");
             reply.with_body(direct.body.clone()).into_response(exchange)
         }
+        RouteAction::Redirect(redirect) => {
+            exchange.count(HttpStat::RqDirectResponse);
+            for rules in resolved.request_rules() {
+                header_mutation::apply_to_request(rules, exchange, &mut head);
+            }
+            let location = rewrite::location(redirect, &route.route_match.path, &head);
+            if let RedirectPath::Rewritten(wanted) = &redirect.path {
+                let whole = head.uri.path_and_query().map_or("/", |path| path.as_str());
+                let rewritten = rewrite::rewritten_path(wanted, &route.route_match.path, whole);
+                // Err: what no path can be stands in the location all the same; the log has the former one.
+                let _ = set_path(&mut head, &rewritten);
+            }
+            exchange.keep_request(&head);
+            let mut reply = LocalReply::new(redirect.status, ResponseFlags::default(), "direct_response");
+            if let Ok(location) = HeaderValue::from_str(&location) {
+                reply.headers_mut().insert(LOCATION, location);
+            }
+            reply.into_response(exchange)
+        }
         RouteAction::Forward(action) => {
             let forwarded = forward(filter, exchange, action, &resolved, head, body).await;
             forwarded.unwrap_or_else(|reply| exchange.take_refusal().unwrap_or(reply).into_response(exchange))
@@ -93,13 +117,18 @@ async fn forward(
     for rules in route.request_rules() {
         header_mutation::apply_to_request(rules, exchange, &mut head);
     }
-    rewrite(filter, action, route, &mut head).inspect_err(|_| exchange.keep_request(&head))?;
+    rewrite_target(filter, action, route, &mut head).inspect_err(|_| exchange.keep_request(&head))?;
+    let orders = router_headers::take(filter, action, &mut head).inspect_err(|_| exchange.keep_request(&head))?;
     if !filter.suppress_envoy_headers
-        && let Some(timeout) = expected_timeout(action)
+        && let Some(timeout) = orders.expected_timeout(Duration::ZERO)
     {
-        head.headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, (timeout.as_millis() as u64).into());
+        head.headers.insert(EXPECTED_TIMEOUT_MS, (timeout.as_millis() as u64).into());
     }
     let config = &exchange.connection.active.config;
+    let max_duration = max_duration(action, config, &head);
+    if config.scheme.match_upstream {
+        set_scheme(&mut head, if pools.cluster().config.transport_socket.is_some() { "https" } else { "http" });
+    }
     exchange.keep_request(&head);
     let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
     let downstream = &exchange.connection.downstream;
@@ -111,7 +140,8 @@ async fn forward(
         pools: &pools,
         selection: HostSelection::new(action, &pools, &head, ends),
         include_attempt_count: route.virtual_host().include_request_attempt_count,
-        deadlines: Deadlines::new(config.request_timeout, action.timeout, idle_timeout),
+        deadlines: Deadlines::new(config.request_timeout, orders.timeout, idle_timeout).bounded_by(max_duration),
+        orders,
         tried: Vec::new(),
         retries: 0,
         retry_permit: None,
@@ -152,24 +182,30 @@ fn find_cluster(
     }
 }
 
-fn rewrite(
+fn rewrite_target(
     filter: &RouterFilter,
     action: &ForwardAction,
     route: &ResolvedRoute,
     head: &mut request::Parts,
 ) -> Result<(), LocalReply> {
-    use crate::config::route::PathMatch;
-    let of_weighted = route.weighted().and_then(|cluster| cluster.host_rewrite_literal.as_ref());
-    if let Some(host) = of_weighted.or(action.host_rewrite_literal.as_ref()) {
-        set_authority(head, host)?;
+    let of_weighted = route.weighted().and_then(|cluster| cluster.host_rewrite_literal.clone());
+    let of_route = || action.host_rewrite.as_ref().and_then(|wanted| rewrite::host(wanted, head));
+    if let Some(host) = of_weighted {
+        set_authority(head, &host)?;
+    } else if let Some(host) = of_route() {
+        if action.append_x_forwarded_host {
+            append_forwarded_host(head);
+        }
+        if !filter.suppress_envoy_headers
+            && let Ok(original) = HeaderValue::from_bytes(authority(head))
+        {
+            head.headers.insert(X_ENVOY_ORIGINAL_HOST, original);
+        }
+        set_authority(head, &host)?;
     }
-    let Some(replacement) = &action.prefix_rewrite else { return Ok(()) };
+    let Some(wanted) = &action.path_rewrite else { return Ok(()) };
     let whole = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let matched = match &route.route().route_match.path {
-        PathMatch::Prefix(text) | PathMatch::Exact(text) | PathMatch::PathSeparatedPrefix(text) => text.len(),
-        PathMatch::SafeRegex(_) => head.uri.path().len(),
-    };
-    let rewritten = format!("{replacement}{}", &whole[matched..]);
+    let rewritten = rewrite::rewritten_path(wanted, &route.route().route_match.path, whole);
     if !filter.suppress_envoy_headers
         && let Ok(original) = HeaderValue::from_str(whole)
     {
@@ -178,13 +214,45 @@ fn rewrite(
     set_path(head, &rewritten)
 }
 
-/// What the upstream may take for one try.
-fn expected_timeout(action: &ForwardAction) -> Option<Duration> {
-    let per_try = action.retry_policy.as_ref().and_then(|policy| policy.per_try_timeout);
-    match (action.timeout, per_try) {
-        (Some(whole), Some(per_try)) => Some(whole.min(per_try)),
-        (whole, per_try) => whole.or(per_try),
+fn append_forwarded_host(head: &mut request::Parts) {
+    let host = authority(head);
+    let joined = match head.headers.get(X_FORWARDED_HOST) {
+        Some(before) => [before.as_bytes(), b",", host].concat(),
+        None => host.to_vec(),
+    };
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        head.headers.insert(X_FORWARDED_HOST, value);
     }
+}
+
+/// From the start of the request to the end of its response.
+fn max_duration(action: &ForwardAction, config: &HttpConnectionManager, head: &request::Parts) -> Option<Duration> {
+    let Some(of_route) = action.max_stream_duration else { return config.max_stream_duration };
+    let asked = of_route.grpc_timeout_max.and_then(|max| Some((max, grpc_timeout(head.headers.get(GRPC_TIMEOUT)?)?)));
+    let Some((max, asked)) = asked else {
+        return match of_route.duration {
+            Some(bound) => Some(bound).filter(|bound| !bound.is_zero()),
+            None => config.max_stream_duration,
+        };
+    };
+    let capped = if asked.is_zero() || (!max.is_zero() && asked > max) { max } else { asked };
+    Some(capped.saturating_sub(of_route.grpc_timeout_offset)).filter(|bound| !bound.is_zero())
+}
+
+/// gRPC over HTTP/2, "Requests": up to eight digits and a unit.
+fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
 }
 
 type Answer = (response::Parts, Body, UpstreamStream);
@@ -196,6 +264,7 @@ struct Tries<'a> {
     action: &'a ForwardAction,
     pools: &'a Rc<ClusterPools>,
     selection: HostSelection<'a>,
+    orders: Orders<'a>,
     include_attempt_count: bool,
     deadlines: Deadlines,
     /// Hosts by id.
@@ -207,7 +276,7 @@ struct Tries<'a> {
 
 impl Tries<'_> {
     async fn run(&mut self, head: request::Parts, body: Body) -> Result<Answer, LocalReply> {
-        let Some(policy) = &self.action.retry_policy else {
+        let Some(policy) = self.orders.retry_policy.take() else {
             return match self.once(head, body).await {
                 Ok(answer) => Ok(answer),
                 Err(error) => Err(self.reply(&error)),
@@ -225,13 +294,13 @@ impl Tries<'_> {
             };
             let answered = self.once(head.clone(), body).await;
             let wanted = match &answered {
-                Ok((head, ..)) => retry::retries_response(policy, head.status, &head.headers),
+                Ok((head, ..)) => retry::retries_response(&policy, head.status, &head.headers),
                 Err(error) => failure(error).is_some_and(|failure| retry::retries_failure(&policy.retry_on, failure)),
             };
             let replayable = source.as_ref().is_none_or(ReplaySource::is_replayable);
             // What the caller has seen the beginning of cannot be begun again.
             let unseen = !self.exchange.informational.has_begun();
-            if !wanted || !replayable || !unseen || !self.may_retry(policy) {
+            if !wanted || !replayable || !unseen || !self.may_retry(&policy) {
                 if let Some(source) = &source {
                     source.forget();
                 }
@@ -240,13 +309,14 @@ impl Tries<'_> {
                 }
                 return answered.map_err(|error| self.reply(&error));
             }
+            let asked = answered.as_ref().ok().and_then(|(head, ..)| self.asked_pause(&policy, &head.headers));
             if let Ok((_, body, stream)) = answered {
                 // Complete already (a bare 503): its connection can go on.
                 if http_body::Body::is_end_stream(&body) {
                     stream.complete();
                 }
             }
-            self.back_off(policy).await?;
+            self.back_off(&policy, asked).await?;
         }
     }
 
@@ -257,12 +327,18 @@ impl Tries<'_> {
         if self.include_attempt_count {
             head.headers.insert(X_ENVOY_ATTEMPT_COUNT, exchange.attempts.get().into());
         }
+        if self.retries > 0 && !self.filter.suppress_envoy_headers {
+            self.tell_time_left(&mut head);
+        }
         let pool = self.choose_host().ok_or(TryError::NoHealthyUpstream)?;
+        if let Some(HostRewrite::Auto) = self.action.host_rewrite {
+            rewrite_to_host(self.action, &pool.host.hostname, &mut head);
+        }
         exchange.upstream_host.set(Some(pool.host.address));
         *exchange.upstream_hostname.borrow_mut() = Some(pool.host.hostname.clone());
         exchange.upstream_request_begun.set(Some(exchange.started.elapsed()));
         self.tried.push(pool.host.id);
-        let per_try = self.action.retry_policy.as_ref().and_then(|policy| policy.per_try_timeout);
+        let per_try = self.orders.per_try_timeout;
         let sending = upstream_request::send(&pool, self.action.priority, &exchange.informational, head, body);
         let mut sending = std::pin::pin!(async {
             match per_try {
@@ -280,8 +356,19 @@ impl Tries<'_> {
         answered
     }
 
+    /// A later try has less time.
+    fn tell_time_left(&self, head: &mut request::Parts) {
+        let received = self.exchange.request_received.get();
+        let elapsed =
+            received.map_or(Duration::ZERO, |received| self.exchange.started.elapsed().saturating_sub(received));
+        if let Some(timeout) = self.orders.expected_timeout(elapsed) {
+            head.headers.insert(EXPECTED_TIMEOUT_MS, (timeout.as_millis() as u64).into());
+        }
+    }
+
     fn choose_host(&self) -> Option<Rc<HostPool>> {
         let (avoid_tried, reselections) = match &self.action.retry_policy {
+            // Orders of the caller change nothing about the choice of hosts.
             Some(policy) if policy.previous_hosts => (true, policy.host_selection_retry_max_attempts),
             _ => (false, 0),
         };
@@ -303,6 +390,9 @@ impl Tries<'_> {
             }
             Err(TryError::Deadline(Deadline::Request)) => self.exchange.count(HttpStat::RqTimeout),
             Err(TryError::Deadline(Deadline::Idle)) => self.exchange.count(HttpStat::RqIdleTimeout),
+            Err(TryError::Deadline(Deadline::MaxDuration { .. })) => {
+                self.exchange.count(HttpStat::RqMaxDurationReached)
+            }
             Err(TryError::Deadline(Deadline::Timeout)) => {
                 self.count(ClusterStat::RqTimeout);
                 pool.count_host(HostStat::RqTimeout);
@@ -331,9 +421,17 @@ impl Tries<'_> {
         true
     }
 
-    async fn back_off(&mut self, policy: &RetryPolicy) -> Result<(), LocalReply> {
+    /// How long a response asks to be left alone.
+    fn asked_pause(&self, policy: &RetryPolicy, headers: &HeaderMap) -> Option<Duration> {
+        let config = policy.rate_limited_back_off.as_ref()?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let random = self.exchange.connection.downstream.worker.with_random(fastrand::Rng::f64);
-        let pause = retry::back_off(&policy.back_off, self.retries - 1, random);
+        retry::reset_interval(config, headers, now, random)
+    }
+
+    async fn back_off(&mut self, policy: &RetryPolicy, asked: Option<Duration>) -> Result<(), LocalReply> {
+        let random = self.exchange.connection.downstream.worker.with_random(fastrand::Rng::f64);
+        let pause = asked.unwrap_or_else(|| retry::back_off(&policy.back_off, self.retries - 1, random));
         let until = Instant::now() + pause;
         let mut sleep = std::pin::pin!(tokio::time::sleep_until(until.into()));
         let (exchange, deadlines) = (self.exchange, &mut self.deadlines);
@@ -365,6 +463,19 @@ impl Tries<'_> {
         }
         reply
     }
+}
+
+/// `auto_host_rewrite`: a host without a name leaves the request's as it is.
+fn rewrite_to_host(action: &ForwardAction, hostname: &str, head: &mut request::Parts) {
+    let Some(host) = Some(hostname).filter(|name| !name.is_empty()).and_then(|name| HeaderValue::from_str(name).ok())
+    else {
+        return;
+    };
+    if action.append_x_forwarded_host {
+        append_forwarded_host(head);
+    }
+    // Err: a target without a path, which has been refused long before.
+    let _ = set_authority(head, &host);
 }
 
 fn failure(error: &TryError) -> Option<TryFailure> {
@@ -424,6 +535,11 @@ fn reply_to_deadline(over: Deadline) -> LocalReply {
             LocalReply::new(StatusCode::REQUEST_TIMEOUT, ResponseFlags::default(), "request_overall_timeout")
                 .with_body("request timeout")
         }
+        Deadline::MaxDuration { request_complete } => {
+            let status = if request_complete { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
+            let reply = LocalReply::new(status, ResponseFlags::default(), "max_duration_timeout");
+            reply.with_body("downstream duration timeout").with_grpc_status(GRPC_DEADLINE_EXCEEDED)
+        }
         Deadline::Idle => {
             let flags = ResponseFlags::STREAM_IDLE_TIMEOUT;
             let reply = LocalReply::new(StatusCode::REQUEST_TIMEOUT, flags, "stream_idle_timeout");
@@ -432,11 +548,14 @@ fn reply_to_deadline(over: Deadline) -> LocalReply {
     }
 }
 
+const GRPC_DEADLINE_EXCEEDED: u32 = 4;
+
 /// Of a request that did not get as far as an upstream.
 pub fn deadline_reply(exchange: &Exchange, over: Deadline) -> LocalReply {
     match over {
         Deadline::Request => exchange.count(HttpStat::RqTimeout),
         Deadline::Idle => exchange.count(HttpStat::RqIdleTimeout),
+        Deadline::MaxDuration { .. } => exchange.count(HttpStat::RqMaxDurationReached),
         Deadline::Timeout => {}
     }
     reply_to_deadline(over)

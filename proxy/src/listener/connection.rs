@@ -40,6 +40,8 @@ pub struct Downstream {
     /// The peer's own address.
     pub direct_remote_address: SocketAddr,
     pub is_tls: bool,
+    /// The client has shown one, and it was verified as far as the chain asks for that.
+    pub has_peer_certificate: bool,
     pub requested_server_name: Option<String>,
     /// What listener filters found out.
     pub learned: Learned,
@@ -123,6 +125,7 @@ impl Downstream {
             remote_address: source,
             direct_remote_address: direct_source,
             is_tls: false,
+            has_peer_certificate: false,
             requested_server_name: server_name,
             learned,
             control: worker.connections.add(started),
@@ -202,6 +205,7 @@ async fn run(accepted: Accepted, listener: Arc<ActiveListener>, stream: TcpStrea
     }
     let stream = secured(&chain.config, &downstream.listener.stats, index, stream).await?;
     downstream.is_tls = stream.is_tls();
+    downstream.has_peer_certificate = stream.has_peer_certificate();
     let dialled = dialled.filter(|dialled| Arc::ptr_eq(&dialled.chain, &chain));
     run_filter(&chain, Rc::new(downstream), stream, dialled).await;
     Ok(())

@@ -67,19 +67,27 @@ fn write_http(fact: Fact, exchange: &Exchange, out: &mut Vec<u8>) -> bool {
             let sending = exchange.response_sent.get().zip(exchange.upstream_response_begun.get());
             text(out, ms(sending.map(|(sent, begun)| sent.saturating_sub(begun))))
         }
-        Fact::UpstreamHost | Fact::UpstreamRemoteAddress => text(out, exchange.upstream_host.get()),
-        Fact::UpstreamRemoteAddressWithoutPort => text(out, exchange.upstream_host.get().map(|host| host.ip())),
-        Fact::UpstreamRemotePort => text(out, exchange.upstream_host.get().map(|host| host.port())),
+        Fact::UpstreamHost => text(out, exchange.upstream_host.get()),
+        Fact::UpstreamRemoteAddress => text(out, upstream_remote(exchange)),
+        Fact::UpstreamRemoteAddressWithoutPort => text(out, upstream_remote(exchange).map(|host| host.ip())),
+        Fact::UpstreamRemotePort => text(out, upstream_remote(exchange).map(|host| host.port())),
         Fact::UpstreamHostName => upstream_host_name(exchange, out, |host| host.to_string()),
         Fact::UpstreamHostNameWithoutPort => upstream_host_name(exchange, out, |host| host.ip().to_string()),
         Fact::UpstreamCluster | Fact::UpstreamClusterRaw => name(out, exchange.upstream_cluster.borrow().as_ref()),
-        Fact::UpstreamTransportFailureReason => text(out, exchange.upstream_failure.borrow().as_ref()),
+        Fact::UpstreamTransportFailureReason => {
+            text(out, exchange.upstream_failure.borrow().as_ref().map(|reason| reason.replace(' ', "_")))
+        }
         Fact::UpstreamRequestAttemptCount => text(out, Some(exchange.attempts.get())),
         Fact::RouteName => name(out, exchange.route_name.borrow().as_ref()),
         Fact::VirtualClusterName => name(out, exchange.virtual_cluster_name.borrow().as_ref()),
         Fact::AccessLogType => text(out, Some("DownstreamEnd")),
         _ => false,
     }
+}
+
+/// Who was connected: nobody where that failed.
+fn upstream_remote(exchange: &Exchange) -> Option<SocketAddr> {
+    exchange.upstream_host.get().filter(|_| exchange.upstream_failure.borrow().is_none())
 }
 
 fn upstream_host_name(exchange: &Exchange, out: &mut Vec<u8>, address: fn(SocketAddr) -> String) -> bool {

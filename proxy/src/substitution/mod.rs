@@ -196,7 +196,7 @@ fn write_value(command: &Command, context: &Context<'_>, clock: &mut Clock, out:
             bytes(out, context.request.and_then(|head| query_parameter(head.uri.query()?, name)).map(str::as_bytes))
         }
         Command::GrpcStatus(form) => grpc_status::write(*form, context, out),
-        Command::Environment(value) => bytes(out, value.as_deref().map(str::as_bytes)),
+        Command::Environment(value) => bytes(out, Some(value.as_bytes())),
         Command::NeverThere => false,
         Command::CommonDuration { from, to, precision } => {
             text(out, facts::between(*from, *to, *precision, context.subject))

@@ -4,6 +4,7 @@
 //! Both run side by side in one network namespace with the application. A case gathers facts ([`Facts`]) from each; the
 //! comparison names every fact that differs, of all cases, before it fails.
 
+mod access_logs;
 mod config;
 mod differences;
 mod filters;
@@ -14,8 +15,11 @@ mod http2;
 mod http2_conformance;
 mod http2_upstream;
 mod listeners;
+mod manager;
+mod orders;
 mod pair;
 mod raw_origin;
+mod routes;
 mod scene;
 mod tcp;
 mod tools;
@@ -128,6 +132,26 @@ fn listeners_take_connections_as_envoys() -> Result<()> {
 #[test]
 fn well_known_clients_see_the_same() -> Result<()> {
     compare(&tools::cases())
+}
+
+#[test]
+fn connection_managers_do_as_envoys() -> Result<()> {
+    scene::compare_scenes(&manager::scenes(), manager::EXCHANGES)
+}
+
+#[test]
+fn orders_are_taken_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&orders::scenes(), orders::EXCHANGES)
+}
+
+#[test]
+fn routes_go_where_envoys_do() -> Result<()> {
+    scene::compare_scenes(&routes::scenes(), routes::EXCHANGES)
+}
+
+#[test]
+fn access_logs_say_what_envoys_do() -> Result<()> {
+    scene::compare_scenes(&access_logs::scenes(), access_logs::EXCHANGES)
 }
 
 #[test]

@@ -114,8 +114,8 @@ impl Condition {
                 Self::Any(field::each(message.filters, "filters", Self::from_proto).within("or_filter")?)
             }
             FilterSpecifier::HeaderFilter(HeaderFilter { header }) => {
-                let matcher = required(header, "header").and_then(HeaderMatcher::from_proto);
-                Self::Header(matcher.within("header_filter.header")?)
+                let header = required(header, "header_filter.header")?;
+                Self::Header(HeaderMatcher::from_proto(header).within("header_filter.header")?)
             }
             FilterSpecifier::ResponseFlagFilter(message) => response_flag(message).within("response_flag_filter")?,
             FilterSpecifier::GrpcStatusFilter(GrpcStatusFilter { statuses, exclude }) => {

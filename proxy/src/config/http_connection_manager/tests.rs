@@ -39,8 +39,13 @@ fn defaults_are_envoys() {
         (Duration::from_secs(5), Duration::from_secs(1))
     );
     assert_eq!((manager.max_request_headers_bytes, manager.max_headers_count), (60 * 1024, 100));
-    assert!(manager.generate_request_id && !manager.preserve_external_request_id);
-    assert!(!manager.use_remote_address && !manager.skip_xff_append && !manager.always_set_request_id_in_response);
+    let RequestIdOptions { generate, preserve_external, always_set_in_response } = manager.request_id;
+    assert!(generate && !preserve_external && !always_set_in_response);
+    assert!(!manager.caller.use_remote_address && !manager.caller.skip_xff_append);
+    assert_eq!((manager.path, manager.host), (PathOptions::default(), HostOptions::default()));
+    assert_eq!((manager.underscores, manager.max_stream_duration), (UnderscoresAction::Allow, None));
+    assert_eq!(manager.client_cert, ForwardClientCert::Sanitize);
+    assert!(manager.local_reply.is_plain() && manager.kept == KeptMessages::default());
     assert!(manager.via.is_none());
     assert!(!manager.http1.accept_http_10 && manager.http1.default_host_for_http_10.is_none());
     let Http2Options {
@@ -121,7 +126,8 @@ codec_type: HTTP2
 server_name: s
 server_header_transformation: PASS_THROUGH
 common_http_protocol_options:
-  {idle_timeout: 0s, max_connection_duration: 9s, max_requests_per_connection: 5, max_headers_count: 7}
+  {idle_timeout: 0s, max_connection_duration: 9s, max_requests_per_connection: 5, max_headers_count: 7,
+   max_stream_duration: 8s, headers_with_underscores_action: DROP_HEADER}
 stream_idle_timeout: 0s
 request_timeout: 3s
 request_headers_timeout: 4s
@@ -136,10 +142,18 @@ http2_protocol_options:
 use_remote_address: true
 via: v
 generate_request_id: false
-normalize_path: false
-merge_slashes: false
-path_with_escaped_slashes_action: KEEP_UNCHANGED
-strip_any_host_port: false",
+normalize_path: true
+merge_slashes: true
+path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT
+strip_any_host_port: true
+strip_trailing_host_dot: true
+scheme_header_transformation: {scheme_to_overwrite: https, match_upstream: true}
+internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}
+xff_num_trusted_hops: 2
+append_x_forwarded_port: true
+forward_client_cert_details: FORWARD_ONLY
+request_id_extension: {typed_config: {'@type': type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig}}
+local_reply_config: {mappers: [{filter: {not_health_check_filter: {}}, status_code: 510, body: {inline_string: b}}]}",
     );
     assert_eq!((manager.codec_type, manager.server_name), (CodecType::Http2, http::HeaderValue::from_static("s")));
     assert_eq!(manager.server_header_transformation, ServerHeaderTransformation::PassThrough);
@@ -159,7 +173,25 @@ strip_any_host_port: false",
     let keepalive = manager.http2.keepalive.unwrap();
     assert_eq!((keepalive.interval, keepalive.timeout), (Duration::from_secs(30), Duration::from_secs(5)));
     assert_eq!(manager.via.unwrap().as_bytes(), b"v");
-    assert!(manager.use_remote_address && !manager.generate_request_id);
+    assert!(manager.caller.use_remote_address && !manager.request_id.generate);
+    assert_eq!((manager.caller.xff_trusted_hops, manager.caller.append_x_forwarded_port), (2, true));
+    assert!(
+        manager.caller.internal.contains([10, 1, 1, 1].into())
+            && !manager.caller.internal.contains([11, 1, 1, 1].into())
+    );
+    let path =
+        PathOptions { escaped_slashes: EscapedSlashes::UnescapeAndRedirect, normalize: true, merge_slashes: true };
+    assert_eq!(manager.path, path);
+    assert_eq!(manager.host, HostOptions { strip_port: StripPort::Any, strip_trailing_dot: true });
+    assert_eq!(manager.scheme, SchemeOptions { overwrite: Some("https"), match_upstream: true });
+    assert_eq!(
+        (manager.underscores, manager.max_stream_duration),
+        (UnderscoresAction::Drop, Some(Duration::from_secs(8)))
+    );
+    assert_eq!(manager.client_cert, ForwardClientCert::ForwardOnly);
+    let [mapper] = &manager.local_reply.mappers[..] else { panic!("{:?}", manager.local_reply) };
+    assert_eq!((mapper.status.unwrap().as_u16(), mapper.body.as_deref()), (510, Some(&b"b"[..])));
+    assert!(manager.kept.request && !manager.kept.response);
 }
 
 #[test]
@@ -219,8 +251,6 @@ fn what_the_router_does_not_do_is_refused() {
         ("start_child_span: true", "start_child_span"),
         ("upstream_log: [{}]", "upstream_log"),
         ("upstream_log_options: {}", "upstream_log_options"),
-        ("strict_check_headers: [x-envoy-max-retries]", "strict_check_headers"),
-        ("respect_expected_rq_timeout: true", "respect_expected_rq_timeout"),
         ("suppress_grpc_request_failure_code_stats: true", "suppress_grpc_request_failure_code_stats"),
         ("upstream_http_filters: [{name: x}]", "upstream_http_filters"),
     ] {
@@ -239,33 +269,21 @@ fn what_is_not_supported_is_refused() {
             "tracing: {}",
             "http1_safe_max_connection_duration: true",
             "http3_protocol_options: {}",
-            "scheme_header_transformation: {}",
             "stream_flush_timeout: 1s",
             "drain_timeout_jitter: {value: 1}",
             "access_log_flush_interval: 1s",
             "flush_access_log_on_new_request: true",
             "access_log_options: {}",
-            "original_ip_detection_extensions: [{}]",
-            "early_header_mutation_extensions: [{}]",
-            "internal_address_config: {}",
             "forward_client_cert_details: APPEND_FORWARD",
+            "forward_client_cert_details: SANITIZE_SET",
             "set_current_client_cert_details: {}",
             "forward_client_cert_matcher: {}",
-            "represent_ipv4_remote_address_as_ipv4_mapped_ipv6: true",
             "upgrade_configs: [{upgrade_type: websocket}]",
-            "path_with_escaped_slashes_action: REJECT_REQUEST",
-            "request_id_extension: {}",
-            "local_reply_config: {}",
-            "strip_matching_host_port: true",
             "path_normalization_options: {}",
-            "strip_trailing_host_dot: true",
             "proxy_status_config: {}",
             "typed_header_validation_config: {}",
-            "append_x_forwarded_port: true",
-            "append_local_overload: true",
             "add_proxy_protocol_connection_state: true",
             "forward_proto_config: {}",
-            "strip_any_host_port: true",
         ],
     );
     assert_refused(
@@ -273,6 +291,23 @@ fn what_is_not_supported_is_refused() {
         HttpConnectionManager::from_proto,
         &[
             ("codec_type: HTTP3", "codec_type: HTTP3 is not supported"),
+            (
+                "original_ip_detection_extensions: [{name: x}]",
+                "original_ip_detection_extensions[0].typed_config: value is required",
+            ),
+            (
+                "early_header_mutation_extensions: [{name: x}]",
+                "early_header_mutation_extensions[0].typed_config: value is required",
+            ),
+            (
+                "strip_any_host_port: true\nstrip_matching_host_port: true",
+                "strip_any_host_port: cannot be set together with strip_matching_host_port",
+            ),
+            (
+                "use_remote_address: true\noriginal_ip_detection_extensions: [{name: x, typed_config: {'@type': \
+                 type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig}}]",
+                "original_ip_detection_extensions: original IP detection extensions and use_remote_address may not be mixed",
+            ),
             ("add_user_agent: true", "add_user_agent: true is not supported"),
             (
                 "stream_error_on_invalid_http_message: true",
@@ -291,8 +326,6 @@ fn what_connections_do_not_do_is_refused() {
     for (field, line, expected) in [
         ("common_http_protocol_options", "max_connection_duration_jitter: {value: 1}", "not supported"),
         ("common_http_protocol_options", "max_response_headers_kb: 1", "not supported"),
-        ("common_http_protocol_options", "max_stream_duration: 1s", "not supported"),
-        ("common_http_protocol_options", "headers_with_underscores_action: DROP_HEADER", "not supported"),
         ("common_http_protocol_options", "max_connection_duration: 0s", "value must be greater than 0s"),
         ("http_protocol_options", "send_fully_qualified_url: true", "not supported"),
         ("http_protocol_options", "ignore_http_11_upgrade: [{}]", "not supported"),

@@ -61,7 +61,7 @@ fn a_back_off_has_a_floor_and_a_ceiling() {
 fn every_condition_has_its_name_and_unknown_ones_are_passed_over() {
     let all = RetryOn::parse(
         "5xx, gateway-error,reset,reset-before-request,connect-failure,retriable-4xx,refused-stream,\
-         retriable-status-codes,cancelled,deadline-exceeded,internal,resource-exhausted,unavailable",
+         retriable-status-codes,retriable-headers,envoy-ratelimited,cancelled,deadline-exceeded,internal,resource-exhausted,unavailable",
     );
     let RetryOn {
         server_error,
@@ -72,6 +72,8 @@ fn every_condition_has_its_name_and_unknown_ones_are_passed_over() {
         retriable_4xx,
         refused_stream,
         retriable_status_codes,
+        retriable_headers,
+        envoy_rate_limited,
         grpc_cancelled,
         grpc_deadline_exceeded,
         grpc_internal,
@@ -80,8 +82,25 @@ fn every_condition_has_its_name_and_unknown_ones_are_passed_over() {
     } = all;
     assert!(server_error && gateway_error && reset && reset_before_request && connect_failure && retriable_4xx);
     assert!(refused_stream && retriable_status_codes && grpc_cancelled && grpc_deadline_exceeded);
-    assert!(grpc_internal && grpc_resource_exhausted && grpc_unavailable);
-    assert_eq!(RetryOn::parse(",foo, ,retriable-headers,http3-post-connect-failure"), RetryOn::default());
+    assert!(grpc_internal && grpc_resource_exhausted && grpc_unavailable && retriable_headers && envoy_rate_limited);
+    assert_eq!(RetryOn::parse(",foo, ,http3-post-connect-failure"), RetryOn::default());
+    assert!(RetryOn::parse("cancelled,internal").is_grpc_alone() && !RetryOn::parse("cancelled,5xx").is_grpc_alone());
+    assert_eq!(RetryOn::parse("5xx").or(RetryOn::parse("reset")), RetryOn::parse("reset,5xx"));
+}
+
+#[test]
+fn headers_decide_about_retries() {
+    let policy = policy(
+        "{retriable_headers: [{name: a}], retriable_request_headers: [{name: b}], \
+         rate_limited_retry_back_off: {reset_headers: [{name: Retry-After}, {name: x, format: UNIX_TIMESTAMP}]}}",
+    );
+    assert_eq!((policy.retriable_headers.len(), policy.retriable_request_headers.len()), (1, 1));
+    let name = http::HeaderName::from_static;
+    let back_off = RateLimitedBackOff {
+        reset_headers: vec![(name("retry-after"), ResetFormat::Seconds), (name("x"), ResetFormat::UnixTimestamp)],
+        max_interval: Duration::from_secs(300),
+    };
+    assert_eq!(policy.rate_limited_back_off, Some(back_off));
 }
 
 #[test]
@@ -92,9 +111,7 @@ fn what_is_not_supported_is_refused() {
         &[
             "retry_priority: {name: x}",
             "retry_options_predicates: [{name: x}]",
-            "rate_limited_retry_back_off: {reset_headers: [{name: x}]}",
-            "retriable_headers: [{name: x}]",
-            "retriable_request_headers: [{name: x}]",
+            "per_try_idle_timeout: 1s",
             "refresh_cluster_on_retry: true",
         ],
     );
@@ -102,7 +119,6 @@ fn what_is_not_supported_is_refused() {
         BASE,
         RetryPolicy::from_proto,
         &[
-            ("retry_on: 5xx,envoy-ratelimited", "retry_on: envoy-ratelimited is not supported"),
             ("host_selection_retry_max_attempts: -5", "host_selection_retry_max_attempts: -5 is out of range"),
             ("retriable_status_codes: [503, 99]", "retriable_status_codes[1]: not an HTTP status code"),
             ("per_try_timeout: -1s", "per_try_timeout: duration must not be negative"),

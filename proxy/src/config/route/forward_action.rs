@@ -4,23 +4,30 @@ use std::{sync::Arc, time::Duration};
 
 use weft_xds::{
     FieldError,
-    pb::envoy::config::route::v3::{
-        RouteAction as ProtoRouteAction, WeightedCluster as ProtoWeightedCluster,
-        route_action::{
-            ClusterNotFoundResponseCode, ClusterSpecifier as ProtoClusterSpecifier, HostRewriteSpecifier,
-            MaxStreamDuration,
+    pb::envoy::{
+        config::route::v3::{
+            RouteAction as ProtoRouteAction, WeightedCluster as ProtoWeightedCluster,
+            route_action::{
+                ClusterNotFoundResponseCode, ClusterSpecifier as ProtoClusterSpecifier, HostRewriteSpecifier,
+                MaxStreamDuration as ProtoMaxStreamDuration,
+            },
+            weighted_cluster::{
+                ClusterWeight, RandomValueSpecifier, cluster_weight::HostRewriteSpecifier as WeightedHostRewrite,
+            },
         },
-        weighted_cluster::{
-            ClusterWeight, RandomValueSpecifier, cluster_weight::HostRewriteSpecifier as WeightedHostRewrite,
-        },
+        r#type::matcher::v3::RegexMatchAndSubstitute,
     },
 };
 
-use super::{ClusterSpecifier, ForwardAction, HashPolicy, RetryPolicy, RoutingPriority, WeightedCluster};
+use super::{
+    ClusterSpecifier, ForwardAction, HashPolicy, HostRewrite, MaxStreamDuration, PathRewrite, RetryPolicy,
+    RoutingPriority, WeightedCluster,
+};
 use crate::config::{
-    field::{self, Result, Within as _, refuse, required, timeout_or, unset, unsupported},
+    field::{self, Result, Within as _, refuse, required, timeout_or, unsupported},
     header_mutation::HeaderRules,
     http_filter::{CorsPolicy, RouteFilters},
+    matcher::RegexRewrite,
     metadata::Metadata,
 };
 
@@ -61,11 +68,10 @@ impl ForwardAction {
             cluster_specifier,
             host_rewrite_specifier,
         } = message;
-        refuse!(regex_rewrite, path_rewrite_policy, path_rewrite, append_x_forwarded_host);
+        refuse!(path_rewrite_policy, path_rewrite);
         refuse!(flush_timeout, early_data_policy, retry_policy_typed_config, request_mirror_policies, rate_limits);
         refuse!(include_vh_rate_limits, max_grpc_timeout, grpc_timeout_offset, upgrade_configs);
         refuse!(internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy);
-        refuse_max_stream_duration(max_stream_duration).within("max_stream_duration")?;
         let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
         Ok(Self {
             cluster: cluster_specifier_from(required(cluster_specifier, "cluster_specifier")?)?,
@@ -75,10 +81,15 @@ impl ForwardAction {
                 None => None,
                 bound => Some(timeout_or(bound, None, "idle_timeout")?),
             },
+            max_stream_duration: max_stream_duration
+                .map(max_stream_duration_from)
+                .transpose()
+                .within("max_stream_duration")?,
             retry_policy: retry_policy.or_else(|| retry_policy_of_host.cloned()),
             priority: RoutingPriority::from_proto(priority, "priority")?,
-            prefix_rewrite: Some(prefix_rewrite).filter(|prefix| !prefix.is_empty()),
-            host_rewrite_literal: host_rewrite(host_rewrite_specifier)?,
+            path_rewrite: path_rewrite_from(prefix_rewrite, regex_rewrite)?,
+            host_rewrite: host_rewrite(host_rewrite_specifier)?,
+            append_x_forwarded_host,
             hash_policy: field::each(hash_policy, "hash_policy", HashPolicy::from_proto)?,
             metadata_match: metadata_match.and_then(Metadata::load_balancing_criteria).map(Arc::new),
             cors: cors.map(CorsPolicy::from_route).transpose().within("cors")?,
@@ -86,14 +97,17 @@ impl ForwardAction {
     }
 }
 
-/// Only its absence is supported; a `max_stream_duration` of 0 says the same.
-fn refuse_max_stream_duration(message: Option<MaxStreamDuration>) -> Result<()> {
-    let Some(MaxStreamDuration { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset }) = message
-    else {
-        return Ok(());
-    };
-    refuse!(grpc_timeout_header_max, grpc_timeout_header_offset);
-    unset(&max_stream_duration.unwrap_or_default(), "max_stream_duration")
+fn max_stream_duration_from(message: ProtoMaxStreamDuration) -> Result<MaxStreamDuration> {
+    let ProtoMaxStreamDuration { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset } = message;
+    Ok(MaxStreamDuration {
+        duration: field::duration(max_stream_duration, "max_stream_duration")?,
+        grpc_timeout_max: field::duration(grpc_timeout_header_max, "grpc_timeout_header_max")?,
+        grpc_timeout_offset: field::duration_or(
+            grpc_timeout_header_offset,
+            Duration::ZERO,
+            "grpc_timeout_header_offset",
+        )?,
+    })
 }
 
 fn cluster_not_found_status(code: i32) -> Result<http::StatusCode> {
@@ -104,20 +118,38 @@ fn cluster_not_found_status(code: i32) -> Result<http::StatusCode> {
     })
 }
 
-fn host_rewrite(specifier: Option<HostRewriteSpecifier>) -> Result<Option<http::HeaderValue>> {
-    match specifier {
-        None => Ok(None),
-        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if host.is_empty() => Ok(None),
-        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
-            field::header_value(&host, "host_rewrite_literal").map(Some)
+fn path_rewrite_from(prefix: String, regex: Option<RegexMatchAndSubstitute>) -> Result<Option<PathRewrite>> {
+    match regex {
+        None if prefix.is_empty() => Ok(None),
+        None => Ok(Some(PathRewrite::Prefix(prefix))),
+        Some(_) if !prefix.is_empty() => {
+            Err(FieldError::new("regex_rewrite", "cannot be set together with prefix_rewrite"))
         }
-        Some(HostRewriteSpecifier::AutoHostRewrite(wrapper)) => {
-            field::only(Some(wrapper), false, "auto_host_rewrite").map(|()| None)
-        }
-        Some(HostRewriteSpecifier::HostRewriteHeader(_)) => Err(unsupported("host_rewrite_header")),
-        Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => Err(unsupported("host_rewrite_path_regex")),
-        Some(HostRewriteSpecifier::HostRewrite(_)) => Err(unsupported("host_rewrite")),
+        Some(message) => RegexRewrite::from_proto(message).within("regex_rewrite").map(PathRewrite::Regex).map(Some),
     }
+}
+
+fn host_rewrite(specifier: Option<HostRewriteSpecifier>) -> Result<Option<HostRewrite>> {
+    Ok(match specifier {
+        None => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if host.is_empty() => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            Some(HostRewrite::Literal(field::header_value(&host, "host_rewrite_literal")?))
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(wrapper)) => wrapper.value.then_some(HostRewrite::Auto),
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) if name.is_empty() => None,
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
+            Some(HostRewrite::Header(header_name(&name, "host_rewrite_header")?))
+        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(message)) => {
+            Some(HostRewrite::PathRegex(RegexRewrite::from_proto(message).within("host_rewrite_path_regex")?))
+        }
+        Some(HostRewriteSpecifier::HostRewrite(_)) => return Err(unsupported("host_rewrite")),
+    })
+}
+
+fn header_name(name: &str, path: &str) -> Result<http::HeaderName> {
+    http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| FieldError::new(path, "not a header name"))
 }
 
 fn cluster_specifier_from(specifier: ProtoClusterSpecifier) -> Result<ClusterSpecifier> {
@@ -126,7 +158,9 @@ fn cluster_specifier_from(specifier: ProtoClusterSpecifier) -> Result<ClusterSpe
         ProtoClusterSpecifier::WeightedClusters(message) => {
             weighted_clusters(message).within("weighted_clusters").map(ClusterSpecifier::Weighted)
         }
-        ProtoClusterSpecifier::ClusterHeader(_) => Err(unsupported("cluster_header")),
+        ProtoClusterSpecifier::ClusterHeader(name) => {
+            header_name(&name, "cluster_header").map(ClusterSpecifier::Header)
+        }
         ProtoClusterSpecifier::ClusterSpecifierPlugin(_) => Err(unsupported("cluster_specifier_plugin")),
         ProtoClusterSpecifier::InlineClusterSpecifierPlugin(_) => Err(unsupported("inline_cluster_specifier_plugin")),
     }

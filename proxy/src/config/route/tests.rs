@@ -52,9 +52,10 @@ virtual_hosts:
     let host = &table.virtual_hosts[0];
     assert_eq!(host.domains, ["reviews", "*.example.com"]);
     assert!(host.include_request_attempt_count && host.include_attempt_count_in_response);
-    let RouteMatch { path, case_sensitive, headers, query_parameters, grpc } = &host.routes[0].route_match;
+    let RouteMatch { path, case_sensitive, headers, query_parameters, cookies, share, grpc } =
+        &host.routes[0].route_match;
     assert!(matches!(path, PathMatch::Prefix(prefix) if prefix == "/api"));
-    assert!(!case_sensitive && *grpc);
+    assert!(!case_sensitive && *grpc && cookies.is_empty() && *share == Fraction::ALWAYS);
     assert_eq!((headers.len(), query_parameters.len(), &*host.routes[0].name), (1, 1, "first"));
     assert!(matches!(query_parameters[0].value, QueryParameterValue::Present(true)));
 }
@@ -73,7 +74,7 @@ fn an_action_without_settings_has_envoys_defaults() {
     assert_eq!(action.idle_timeout, None);
     assert_eq!(action.cluster_not_found_response_code, 503);
     assert_eq!(action.priority, RoutingPriority::Default);
-    assert!(action.retry_policy.is_none() && action.prefix_rewrite.is_none() && action.host_rewrite_literal.is_none());
+    assert!(action.retry_policy.is_none() && action.path_rewrite.is_none() && action.host_rewrite.is_none());
 }
 
 #[test]
@@ -84,8 +85,8 @@ fn an_actions_settings_are_read() {
     );
     assert_eq!((action.timeout, action.idle_timeout), (None, Some(None)));
     assert_eq!(action.priority, RoutingPriority::High);
-    assert_eq!(action.prefix_rewrite.as_deref(), Some("/x"));
-    assert_eq!(action.host_rewrite_literal.unwrap(), "h");
+    assert!(matches!(&action.path_rewrite, Some(PathRewrite::Prefix(prefix)) if prefix == "/x"));
+    assert!(matches!(&action.host_rewrite, Some(HostRewrite::Literal(host)) if host == "h"));
     assert_eq!(action.cluster_not_found_response_code, 404);
     assert_eq!(forward("cluster: c, idle_timeout: 2s").idle_timeout, Some(Some(Duration::from_secs(2))));
 }
@@ -104,7 +105,7 @@ virtual_hosts:
     );
     let retries = table.virtual_hosts[0].routes.iter().map(|route| match &route.action {
         RouteAction::Forward(action) => action.retry_policy.as_ref().map(|policy| policy.num_retries),
-        RouteAction::DirectResponse(_) => None,
+        RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => None,
     });
     assert_eq!(retries.collect::<Vec<_>>(), [Some(7), Some(1)]);
 }
@@ -172,7 +173,6 @@ fn a_tables_unsupported_fields_are_refused() {
         RouteTable::from_proto,
         &[
             "vhds: {}",
-            "internal_only_headers: [x]",
             "cluster_specifier_plugins: [{}]",
             "request_mirror_policies: [{}]",
             "vhost_header: x",
@@ -216,7 +216,8 @@ fn a_routes_unsupported_fields_are_refused() {
         assert_route_refused(&[(&fields, &format!("{field}: not supported"))]);
     }
     assert_route_refused(&[
-        ("match: {prefix: /}, redirect: {}", "redirect: not supported"),
+        ("match: {prefix: /}, redirect: {path_rewrite: x}", "redirect.path_rewrite: not supported"),
+        ("match: {prefix: /}, redirect: {port_redirect: 70000}", "redirect.port_redirect: not a port number"),
         ("match: {prefix: /}, filter_action: {}", "filter_action: not supported"),
         ("match: {prefix: /}, non_forwarding_action: {}", "non_forwarding_action: not supported"),
         ("match: {prefix: /}", "action: value is required"),
@@ -225,8 +226,11 @@ fn a_routes_unsupported_fields_are_refused() {
         ("match: {connect_matcher: {}}, route: {cluster: c}", "match.connect_matcher: not supported"),
         ("match: {path_match_policy: {}}, route: {cluster: c}", "match.path_match_policy: not supported"),
         ("match: {safe_regex: {regex: '('}}, route: {cluster: c}", "match.safe_regex.regex: unclosed group"),
-        ("match: {prefix: /, runtime_fraction: {}}, route: {cluster: c}", "match.runtime_fraction: not supported"),
-        ("match: {prefix: /, cookies: [{}]}, route: {cluster: c}", "match.cookies: not supported"),
+        (
+            "match: {prefix: /, runtime_fraction: {}}, route: {cluster: c}",
+            "match.runtime_fraction.default_value: value is required",
+        ),
+        ("match: {prefix: /, cookies: [{}]}, route: {cluster: c}", "match.cookies[0].string_match: value is required"),
         ("match: {prefix: /, tls_context: {}}, route: {cluster: c}", "match.tls_context: not supported"),
         ("match: {prefix: /, dynamic_metadata: [{}]}, route: {cluster: c}", "match.dynamic_metadata: not supported"),
         ("match: {prefix: /, filter_state: [{}]}, route: {cluster: c}", "match.filter_state: not supported"),
@@ -245,10 +249,8 @@ fn a_routes_unsupported_fields_are_refused() {
 #[test]
 fn an_actions_unsupported_fields_are_refused() {
     for line in [
-        "regex_rewrite: {}",
         "path_rewrite_policy: {}",
         "path_rewrite: x",
-        "append_x_forwarded_host: true",
         "flush_timeout: 1s",
         "early_data_policy: {}",
         "retry_policy_typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}",
@@ -262,8 +264,6 @@ fn an_actions_unsupported_fields_are_refused() {
         "internal_redirect_action: HANDLE_INTERNAL_REDIRECT",
         "max_internal_redirects: 1",
         "hedge_policy: {}",
-        "host_rewrite_header: x",
-        "host_rewrite_path_regex: {}",
     ] {
         let (field, _) = line.split_once(':').unwrap();
         let fields = format!("match: {{prefix: /}}, route: {{cluster: c, {line}}}");
@@ -272,21 +272,22 @@ fn an_actions_unsupported_fields_are_refused() {
     let action = |fields: &str| format!("match: {{prefix: /}}, route: {{{fields}}}");
     for (fields, expected) in [
         ("", "cluster_specifier: value is required"),
-        ("cluster_header: x", "cluster_header: not supported"),
         ("cluster_specifier_plugin: x", "cluster_specifier_plugin: not supported"),
         ("inline_cluster_specifier_plugin: {}", "inline_cluster_specifier_plugin: not supported"),
-        ("cluster: c, auto_host_rewrite: true", "auto_host_rewrite: true is not supported"),
+        ("cluster_header: ' '", "cluster_header: not a header name"),
+        ("cluster: c, host_rewrite_header: ' '", "host_rewrite_header: not a header name"),
+        ("cluster: c, regex_rewrite: {}", "regex_rewrite.pattern: value is required"),
+        (
+            "cluster: c, regex_rewrite: {pattern: {regex: a}, substitution: '\\1'}",
+            "regex_rewrite.substitution: names a group that the pattern does not have",
+        ),
+        (
+            "cluster: c, prefix_rewrite: /, regex_rewrite: {pattern: {regex: a}}",
+            "regex_rewrite: cannot be set together with prefix_rewrite",
+        ),
         ("cluster: c, timeout: -1s", "timeout: duration must not be negative"),
         ("cluster: c, host_rewrite_literal: \"a\\nb\"", "host_rewrite_literal: not a valid header value"),
         ("cluster: c, retry_policy: {retry_priority: {}}", "retry_policy.retry_priority: not supported"),
-        (
-            "cluster: c, max_stream_duration: {max_stream_duration: 1s}",
-            "max_stream_duration.max_stream_duration: not supported",
-        ),
-        (
-            "cluster: c, max_stream_duration: {grpc_timeout_header_max: 0s}",
-            "max_stream_duration.grpc_timeout_header_max: not supported",
-        ),
         ("cluster: c, priority: 7", "priority: 7 is not one of the defined enum values"),
     ] {
         assert_route_refused(&[(&action(fields), &format!("route.{expected}"))]);
@@ -311,6 +312,22 @@ fn weights_that_cannot_be_drawn_from_are_refused() {
         let fields = format!("match: {{prefix: /}}, route: {{weighted_clusters: {{{fields}}}}}");
         assert_route_refused(&[(&fields, &format!("route.weighted_clusters.{expected}"))]);
     }
+}
+
+#[test]
+fn a_stream_may_have_a_bound_of_its_own() {
+    let table = RouteTable::from_proto(message(
+        "{name: r, virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: c, \
+         max_stream_duration: {max_stream_duration: 0s, grpc_timeout_header_max: 9s, grpc_timeout_header_offset: 1s}}}]}]}",
+    ))
+    .unwrap();
+    let RouteAction::Forward(action) = &table.virtual_hosts[0].routes[0].action else { panic!("{table:?}") };
+    let bound = MaxStreamDuration {
+        duration: Some(Duration::ZERO),
+        grpc_timeout_max: Some(Duration::from_secs(9)),
+        grpc_timeout_offset: Duration::from_secs(1),
+    };
+    assert_eq!(action.max_stream_duration, Some(bound));
 }
 
 #[test]

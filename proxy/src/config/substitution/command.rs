@@ -27,7 +27,7 @@ pub enum Command {
     QueryParameter(String),
     GrpcStatus(GrpcStatusForm),
     /// Of the environment variable when the configuration was read.
-    Environment(Option<String>),
+    Environment(String),
     /// `%DYNAMIC_METADATA()%`, `%FILTER_STATE()%`: nothing here writes any, so there never is a value.
     NeverThere,
     CommonDuration {

@@ -70,7 +70,7 @@ impl<'a> Token<'a> {
             "PATH" => (self.path()?, true),
             "QUERY_PARAM" => (Command::QueryParameter(self.parameter("the parameter's name")?.to_owned()), true),
             "GRPC_STATUS" => (self.grpc_status()?, false),
-            "ENVIRONMENT" => (Command::Environment(std::env::var(self.parameter("the variable's name")?).ok()), true),
+            "ENVIRONMENT" => (self.environment()?, true),
             "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => {
                 self.parameter("a name")?;
                 (Command::NeverThere, true)
@@ -138,6 +138,12 @@ impl<'a> Token<'a> {
             other => return Err(self.error(format_args!("'{other}' is none of ORIG, PATH and ORIG_OR_PATH"))),
         };
         Ok(Command::Path { with_query, source })
+    }
+
+    /// What is not set is a dash wherever it is written.
+    fn environment(&self) -> Result<Command> {
+        let value = std::env::var(self.parameter("the variable's name")?);
+        Ok(Command::Environment(value.unwrap_or_else(|_| "-".to_owned())))
     }
 
     fn grpc_status(&self) -> Result<Command> {

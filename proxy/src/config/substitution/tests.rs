@@ -54,7 +54,7 @@ fn commands_with_parameters() {
     assert_eq!(commands("%PATH(NQ:ORIG)%"), path(false, PathSource::Original));
     assert_eq!(commands("%GRPC_STATUS%"), [Command::GrpcStatus(GrpcStatusForm::Camel)]);
     assert_eq!(commands("%QUERY_PARAM(a):5%"), [Command::QueryParameter("a".to_owned())]);
-    assert_eq!(commands("%ENVIRONMENT(WEFT_NONE)%"), [Command::Environment(None)]);
+    assert_eq!(commands("%ENVIRONMENT(WEFT_NONE)%"), [Command::Environment("-".to_owned())]);
     assert_eq!(commands("%DYNAMIC_METADATA(a:b)%%FILTER_STATE(k:PLAIN)%"), [Command::NeverThere, Command::NeverThere]);
     let duration = Command::CommonDuration {
         from: TimePoint::DownstreamReceiveBegin,

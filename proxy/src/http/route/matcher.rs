@@ -1,21 +1,24 @@
 //! Whether a route matches a request: pure predicates over its head.
 
-use http::{HeaderMap, HeaderName, request};
+use http::{HeaderMap, HeaderName, StatusCode, request};
 
 use crate::{
     config::{
         matcher::{HeaderMatch, HeaderMatcher, HeaderMatcherName},
-        route::{PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch},
+        route::{CookieMatcher, PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch},
     },
-    http::exchange::is_grpc,
+    http::{exchange::is_grpc, request_headers::scheme},
 };
 
-pub fn matches(rule: &RouteMatch, head: &request::Parts, authority: &[u8]) -> bool {
-    let RouteMatch { path, case_sensitive, headers, query_parameters, grpc } = rule;
+/// `random`: any number, the same for all routes that are tried.
+pub fn matches(rule: &RouteMatch, head: &request::Parts, authority: &[u8], random: u64) -> bool {
+    let RouteMatch { path, case_sensitive, headers, query_parameters, cookies, share, grpc } = rule;
     path_matches(path, *case_sensitive, head.uri.path())
         && (!grpc || is_grpc(&head.headers))
         && headers.iter().all(|header| header_matches(header, head, authority))
         && query_parameters.iter().all(|parameter| query_matches(parameter, head.uri.query().unwrap_or_default()))
+        && cookies.iter().all(|cookie| cookie_matches(cookie, &head.headers))
+        && share.includes(random)
 }
 
 fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
@@ -46,14 +49,31 @@ pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority:
             path = head.uri.path_and_query().map_or("", |path| path.as_str());
             Some(path.as_bytes())
         }
-        HeaderMatcherName::Scheme => Some(head.uri.scheme_str().unwrap_or("http").as_bytes()),
+        HeaderMatcherName::Scheme => Some(scheme(head).as_bytes()),
+        HeaderMatcherName::Status => None,
     };
+    value_matches(matcher, value)
+}
+
+/// The same of a response.
+pub fn response_header_matches(matcher: &HeaderMatcher, status: StatusCode, headers: &HeaderMap) -> bool {
+    match &matcher.name {
+        HeaderMatcherName::Header(name) => value_matches(matcher, header_value(headers, name).as_deref()),
+        HeaderMatcherName::Status => value_matches(matcher, Some(status.as_str().as_bytes())),
+        HeaderMatcherName::Method
+        | HeaderMatcherName::Authority
+        | HeaderMatcherName::Path
+        | HeaderMatcherName::Scheme => value_matches(matcher, None),
+    }
+}
+
+fn value_matches(matcher: &HeaderMatcher, value: Option<&[u8]>) -> bool {
     let value = if matcher.treat_missing_header_as_empty { value.or(Some(b"")) } else { value };
     let Some(value) = value else {
-        // A header that is not there matches nothing but its own absence, inverted or not.
+        // A header that is not there matches nothing but its own absence: what it would say is not inverted.
         return match matcher.value {
             HeaderMatch::Present(present) => present == matcher.invert_match,
-            HeaderMatch::String(_) | HeaderMatch::Range { .. } => matcher.invert_match,
+            HeaderMatch::String(_) | HeaderMatch::Range { .. } => false,
         };
     };
     let text = || std::str::from_utf8(value).ok();
@@ -76,6 +96,14 @@ fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::bo
         return Some(first.into());
     }
     Some([&[first], &rest[..]].concat().join(&b","[..]).into())
+}
+
+/// RFC 6265 section 4.2.1.
+fn cookie_matches(matcher: &CookieMatcher, headers: &HeaderMap) -> bool {
+    let crumbs = headers.get_all(http::header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = crumbs.flat_map(|crumbs| crumbs.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let value = pairs.find(|(name, _)| *name == matcher.name).map(|(_, value)| value.trim_matches('"'));
+    value.is_some_and(|value| matcher.value.matches(value)) != matcher.invert_match
 }
 
 fn query_matches(matcher: &QueryParameterMatcher, query: &str) -> bool {
@@ -132,11 +160,22 @@ mod tests {
         assert!(!check("x", HeaderMatch::Range { start: 6, end: 9 }, false, false));
         assert!(check("y", exact("a,b"), false, false));
         assert!(check("z", exact(""), false, true) && !check("z", exact(""), false, false));
-        assert!(check("z", exact("v"), true, false));
+        assert!(!check("z", exact("v"), true, false) && check("z", exact("v"), true, true));
         assert!(check("z", HeaderMatch::Present(false), false, false));
         assert!(check("z", HeaderMatch::Present(true), true, false));
         assert!(!check("x", HeaderMatch::Present(true), true, false));
         assert!(check(":method", exact("GET"), false, false) && check(":path", exact("/p?q=1"), false, false));
+    }
+
+    #[test]
+    fn cookies() {
+        let check = |name: &str, invert_match, header: &str| {
+            let value = StringMatcher { pattern: StringPattern::Exact("1".into()), ignore_case: false };
+            let matcher = CookieMatcher { name: name.into(), value, invert_match };
+            cookie_matches(&matcher, &head("/", &[("cookie", header)]).headers)
+        };
+        assert!(check("a", false, "b=2; a=1") && check("a", false, "a=\"1\"") && !check("a", false, "b=1"));
+        assert!(check("a", true, "b=1") && !check("a", true, "a=1"));
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub struct ResolvedRoute {
 impl ResolvedRoute {
     /// None: no route matches.
     pub fn resolve(routes: Arc<CompiledRoutes>, head: &request::Parts, downstream: &Downstream) -> Option<Self> {
-        let (virtual_host, route) = routes.find(head, authority(head))?;
+        let random = downstream.worker.with_random(|random| random.u64(..));
+        let (virtual_host, route) = routes.find(head, authority(head), random)?;
         let mut resolved = Self { routes, virtual_host, route, weighted: None };
         if let RouteAction::Forward(action) = &resolved.route().action
             && let ClusterSpecifier::Weighted(clusters) = &action.cluster
@@ -55,9 +56,9 @@ impl ResolvedRoute {
         match &self.route().action {
             RouteAction::Forward(action) => match &action.cluster {
                 ClusterSpecifier::Weighted(clusters) => clusters.get(at),
-                ClusterSpecifier::Cluster(_) => None,
+                ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) => None,
             },
-            RouteAction::DirectResponse(_) => None,
+            RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => None,
         }
     }
 
@@ -66,13 +67,14 @@ impl ResolvedRoute {
     }
 
     /// None: it is not forwarded, or the request does not name one.
-    pub fn cluster_name(&self, _head: &request::Parts) -> Option<Arc<str>> {
+    pub fn cluster_name(&self, head: &request::Parts) -> Option<Arc<str>> {
         match &self.route().action {
             RouteAction::Forward(action) => match &action.cluster {
                 ClusterSpecifier::Cluster(name) => Some(name.clone()),
                 ClusterSpecifier::Weighted(_) => self.weighted().map(|cluster| cluster.name.clone()),
+                ClusterSpecifier::Header(name) => head.headers.get(name)?.to_str().ok().map(Into::into),
             },
-            RouteAction::DirectResponse(_) => None,
+            RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => None,
         }
     }
 
@@ -91,7 +93,7 @@ impl ResolvedRoute {
     pub fn cors_policies(&self) -> impl Iterator<Item = &CorsPolicy> {
         let action = match &self.route().action {
             RouteAction::Forward(action) => action.cors.as_ref(),
-            RouteAction::DirectResponse(_) => None,
+            RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => None,
         };
         action.into_iter().chain(&self.virtual_host().cors)
     }

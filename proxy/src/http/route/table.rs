@@ -47,11 +47,12 @@ impl CompiledRoutes {
         &self.table
     }
 
-    /// The indices of the virtual host and of its route. `authority`: the request's host as given.
-    pub fn find(&self, head: &request::Parts, authority: &[u8]) -> Option<(usize, usize)> {
+    /// The indices of the virtual host and of its route. `authority`: the request's host as given;
+    /// `random`: any number, for routes that match a share of requests.
+    pub fn find(&self, head: &request::Parts, authority: &[u8], random: u64) -> Option<(usize, usize)> {
         let host = self.virtual_host(authority)?;
         let mut routes = self.table.virtual_hosts[host].routes.iter();
-        Some((host, routes.position(|route| matcher::matches(&route.route_match, head, authority))?))
+        Some((host, routes.position(|route| matcher::matches(&route.route_match, head, authority, random))?))
     }
 
     /// Exact, then the longest suffix, the longest prefix, then `*`.
@@ -116,7 +117,7 @@ mod tests {
 
     fn find(table: &CompiledRoutes, host: &str) -> Option<String> {
         let (head, ()) = http::Request::get("/").body(()).expect("a request").into_parts();
-        table.find(&head, host.as_bytes()).map(|(host, _)| host.to_string())
+        table.find(&head, host.as_bytes(), 0).map(|(host, _)| host.to_string())
     }
 
     #[test]
