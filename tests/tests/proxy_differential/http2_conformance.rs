@@ -168,10 +168,10 @@ fn end(seen: &Seen) -> String {
     if seen.closed {
         return "the connection ended".to_owned();
     }
-    format!(
-        "answers {:?}, interim {:?}, resets {:?}, pings {}",
-        seen.answers, seen.interim, seen.resets, seen.ping_acks
-    )
+    // Requests of one connection are answered in any order.
+    let mut answers = seen.answers.clone();
+    answers.sort_unstable();
+    format!("answers {answers:?}, interim {:?}, resets {:?}, pings {}", seen.interim, seen.resets, seen.ping_acks)
 }
 
 /// How long for an answer; for most rules that are broken it takes the peer's `delayed_close_timeout`.

@@ -20,8 +20,8 @@ use crate::config::{Ports, local};
 use crate::pair::{TIMEOUT, Target};
 
 /// The hosts' ports.
-const HOSTS: [u16; 6] = [9201, 9202, 9203, 9204, 9205, 9206];
-const DNS: u16 = 9253;
+const HOSTS: [u16; 6] = [9401, 9402, 9403, 9404, 9405, 9406];
+const DNS: u16 = 9453;
 
 /// A cluster is reached by a path of its name.
 struct Cluster {
@@ -110,7 +110,7 @@ fn dns(name: &'static str, kind: &str, host: &str, more: Value) -> Cluster {
 
 fn hashing_clusters() -> Vec<Cluster> {
     let weighted = || one_locality(HOSTS.iter().zip(1..).map(|(port, weight)| weighing(*port, weight)).collect());
-    let zones = || json!([zone("a", 1, vec![host(9201), host(9202)]), zone("b", 3, vec![host(9203), host(9204)])]);
+    let zones = || json!([zone("a", 1, vec![host(9401), host(9402)]), zone("b", 3, vec![host(9403), host(9404)])]);
     vec![
         cluster("ring", all_hosts(), json!({"lb_policy": "RING_HASH"})),
         cluster("ring-weighted", weighted(), json!({"lb_policy": "RING_HASH"})),
@@ -139,8 +139,8 @@ fn hashing_clusters() -> Vec<Cluster> {
         cluster(
             "maglev-failover",
             json!([
-                {"lb_endpoints": [host(9201), being(9202, "UNHEALTHY"), being(9203, "UNHEALTHY")]},
-                {"priority": 1, "lb_endpoints": [host(9204), host(9205)]},
+                {"lb_endpoints": [host(9401), being(9402, "UNHEALTHY"), being(9403, "UNHEALTHY")]},
+                {"priority": 1, "lb_endpoints": [host(9404), host(9405)]},
             ]),
             json!({"lb_policy": "MAGLEV"}),
         ),
@@ -151,16 +151,16 @@ fn hashing_clusters() -> Vec<Cluster> {
 }
 
 fn spreading_clusters() -> Vec<Cluster> {
-    let weighted = || one_locality(vec![weighing(9201, 1), weighing(9202, 2), weighing(9203, 5)]);
-    let zones = || json!([zone("a", 1, vec![host(9201), host(9202)]), zone("b", 3, vec![host(9203)])]);
+    let weighted = || one_locality(vec![weighing(9401, 1), weighing(9402, 2), weighing(9403, 5)]);
+    let zones = || json!([zone("a", 1, vec![host(9401), host(9402)]), zone("b", 3, vec![host(9403)])]);
     let levels = || {
         json!([
-            {"lb_endpoints": [host(9201), being(9202, "UNHEALTHY")]},
-            {"priority": 1, "lb_endpoints": [host(9203)]},
+            {"lb_endpoints": [host(9401), being(9402, "UNHEALTHY")]},
+            {"priority": 1, "lb_endpoints": [host(9403)]},
         ])
     };
     let panic = |value: u32| json!({"healthy_panic_threshold": {"value": value}});
-    let weak = || one_locality(vec![host(9201), being(9202, "UNHEALTHY"), being(9203, "UNHEALTHY")]);
+    let weak = || one_locality(vec![host(9401), being(9402, "UNHEALTHY"), being(9403, "UNHEALTHY")]);
     vec![
         cluster("even", all_hosts(), json!({})),
         cluster("weighted", weighted(), json!({})),
@@ -172,7 +172,7 @@ fn spreading_clusters() -> Vec<Cluster> {
         cluster("levels", levels(), json!({})),
         cluster(
             "degraded",
-            one_locality(vec![host(9201), being(9202, "DEGRADED"), being(9203, "DEGRADED")]),
+            one_locality(vec![host(9401), being(9402, "DEGRADED"), being(9403, "DEGRADED")]),
             json!({}),
         ),
         cluster("panic", weak(), json!({})),
@@ -180,7 +180,7 @@ fn spreading_clusters() -> Vec<Cluster> {
         cluster("calm", weak(), json!({"common_lb_config": panic(20)})),
         cluster(
             "draining",
-            one_locality(vec![host(9201), being(9202, "DRAINING"), being(9203, "TIMEOUT")]),
+            one_locality(vec![host(9401), being(9402, "DRAINING"), being(9403, "TIMEOUT")]),
             json!({"common_lb_config": panic(0)}),
         ),
         Cluster {
@@ -203,10 +203,10 @@ fn spreading_clusters() -> Vec<Cluster> {
 fn subset_clusters() -> Vec<Cluster> {
     let hosts = || {
         one_locality(vec![
-            with_metadata(9201, json!({"v": "a", "stage": "x"})),
-            with_metadata(9202, json!({"v": "b", "stage": "x"})),
-            with_metadata(9203, json!({"v": "b", "stage": "y"})),
-            host(9204),
+            with_metadata(9401, json!({"v": "a", "stage": "x"})),
+            with_metadata(9402, json!({"v": "b", "stage": "x"})),
+            with_metadata(9403, json!({"v": "b", "stage": "y"})),
+            host(9404),
         ])
     };
     let subsets = |more: Value| {
@@ -269,7 +269,7 @@ fn other_clusters() -> Vec<Cluster> {
             fields: json!({
                 "type": "ORIGINAL_DST",
                 "lb_policy": "CLUSTER_PROVIDED",
-                "original_dst_lb_config": {"use_http_header": true, "http_header_name": "x-to", "upstream_port_override": 9203},
+                "original_dst_lb_config": {"use_http_header": true, "http_header_name": "x-to", "upstream_port_override": 9403},
             }),
             route: json!({}),
         },
@@ -400,25 +400,26 @@ pub(crate) fn cases() -> Vec<Case> {
     ] {
         cases.push(Case { name, observe: Box::new(move |target| placement(target, path, keys)) });
     }
-    let even: Shares = &[(9201, 1.), (9202, 1.), (9203, 1.), (9204, 1.), (9205, 1.), (9206, 1.)];
-    let weighted: Shares = &[(9201, 1.), (9202, 2.), (9203, 5.)];
-    let three: Shares = &[(9201, 1.), (9202, 1.), (9203, 1.)];
+    let even: Shares = &[(9401, 1.), (9402, 1.), (9403, 1.), (9404, 1.), (9405, 1.), (9406, 1.)];
+    let weighted: Shares = &[(9401, 1.), (9402, 2.), (9403, 5.)];
+    let three: Shares = &[(9401, 1.), (9402, 1.), (9403, 1.)];
     let spreads: [(&str, &str, Shares); 15] = [
         ("round robin", "/even", even),
         ("round robin by weight", "/weighted", weighted),
         ("least request", "/least", even),
         ("least request by weight", "/least-weighted", weighted),
         ("random", "/random", even),
-        ("localities by weight", "/zones", &[(9201, 1.), (9202, 1.), (9203, 6.)]),
+        ("localities by weight", "/zones", &[(9401, 1.), (9402, 1.), (9403, 6.)]),
         ("localities that do not count", "/zones-ignored", three),
-        ("a second priority takes the rest", "/levels", &[(9201, 7.), (9203, 3.)]),
-        ("degraded hosts take the rest", "/degraded", &[(9201, 92.), (9202, 108.), (9203, 108.)]),
+        ("a second priority takes the rest", "/levels", &[(9401, 7.), (9403, 3.)]),
+        // One of three is healthy: its third, times the overprovisioning of 1.4, stays with it.
+        ("degraded hosts take the rest", "/degraded", &[(9401, 7.), (9402, 4.), (9403, 4.)]),
         ("panic", "/panic", three),
-        ("aggregate", "/aggregate", &[(9201, 70.), (9203, 30.)]),
-        ("subset", "/subset", &[(9202, 1.), (9203, 1.)]),
-        ("subset falls back to any", "/subset-any", &[(9201, 1.), (9202, 1.), (9203, 1.), (9204, 1.)]),
-        ("subset falls back to the default", "/subset-default", &[(9201, 1.), (9202, 1.)]),
-        ("subset in panic", "/subset-panic", &[(9201, 1.), (9202, 1.), (9203, 1.), (9204, 1.)]),
+        ("aggregate", "/aggregate", &[(9401, 70.), (9403, 30.)]),
+        ("subset", "/subset", &[(9402, 1.), (9403, 1.)]),
+        ("subset falls back to any", "/subset-any", &[(9401, 1.), (9402, 1.), (9403, 1.), (9404, 1.)]),
+        ("subset falls back to the default", "/subset-default", &[(9401, 1.), (9402, 1.)]),
+        ("subset in panic", "/subset-panic", &[(9401, 1.), (9402, 1.), (9403, 1.), (9404, 1.)]),
     ];
     for (name, path, shares) in spreads {
         cases.push(Case { name, observe: Box::new(move |target| spread_facts(target, path, shares)) });
@@ -439,7 +440,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("no requests allowed", "/no-requests", &[]),
         ("no pending requests allowed", "/no-pending", &[]),
         ("no pools allowed", "/no-pools", &[]),
-        ("destination by header", "/original", &[("x-envoy-original-dst-host", "127.0.0.1:9204")]),
+        ("destination by header", "/original", &[("x-envoy-original-dst-host", "127.0.0.1:9404")]),
         ("destination by header that is none", "/original", &[("x-envoy-original-dst-host", "somewhere")]),
         ("destination by header and port by configuration", "/original-port", &[("x-to", "127.0.0.1:1")]),
     ] {
@@ -450,7 +451,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// By address: three of them answer on one port.
-const STRICT: Shares = &[(9201, 1.)];
+const STRICT: Shares = &[(9401, 1.)];
 
 /// Hosts by their ports, and what of the requests each is to get.
 type Shares = &'static [(u16, f64)];

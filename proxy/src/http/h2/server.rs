@@ -179,9 +179,14 @@ async fn serve_stream(
                 // Err: the stream has ended, which is seen below.
                 let _ = send.send_informational(status, headers);
             }
-            match answered {
-                Poll::Ready(response) => Poll::Ready(Ok(response)),
-                Poll::Pending => send.poll_ended(cx).map(Err),
+            match (answered, send.poll_ended(cx)) {
+                // Taken back before it was answered: that its own body failed is no outcome.
+                (Poll::Ready(_), Poll::Ready(error)) => {
+                    exchange.forget_outcome();
+                    Poll::Ready(Err(error))
+                }
+                (Poll::Ready(response), Poll::Pending) => Poll::Ready(Ok(response)),
+                (Poll::Pending, ended) => ended.map(Err),
             }
         })
         .await

@@ -219,7 +219,8 @@ proptest! {
                 let chunked = whole.parts.headers.contains_key(header::TRANSFER_ENCODING);
                 prop_assert!(!(chunked && whole.parts.headers.contains_key(header::CONTENT_LENGTH)));
             }
-            (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
+            // A folding is undone only once the head is there: what else is wrong may be found before it, or not before its end.
+            (Ok(None), Ok(None) | Err(_)) | (Err(_), Err(_)) => {}
             _ => prop_assert!(false, "{:?} at once, {:?} in pieces", at_once, piecemeal),
         }
     }
