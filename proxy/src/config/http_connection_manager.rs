@@ -32,6 +32,7 @@ use crate::config::{
     http_filter::HttpFilters,
     route::RouteTable,
     substitution::Command,
+    upgrade::Upgrades,
 };
 
 mod local_reply;
@@ -79,6 +80,8 @@ pub struct HttpConnectionManager {
     /// `common_http_protocol_options.max_stream_duration`, where the route has none. None: no bound.
     pub max_stream_duration: Option<Duration>,
     pub via: Option<http::HeaderValue>,
+    /// What connections may be upgraded to, where the route does not say otherwise.
+    pub upgrades: Upgrades,
     /// `100-continue` is for the upstream to answer; its interim responses pass.
     pub proxy_100_continue: bool,
     pub access_log: Vec<AccessLog>,
@@ -187,7 +190,7 @@ impl HttpConnectionManager {
         refuse!(tracing, http1_safe_max_connection_duration, http3_protocol_options);
         refuse!(stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request);
         refuse!(set_current_client_cert_details, access_log_options, forward_client_cert_matcher);
-        refuse!(upgrade_configs, path_normalization_options, proxy_status_config, typed_header_validation_config);
+        refuse!(path_normalization_options, proxy_status_config, typed_header_validation_config);
         refuse!(add_proxy_protocol_connection_state, forward_proto_config);
         field::only(add_user_agent, false, "add_user_agent")?;
         field::only(stream_error_on_invalid_http_message, false, "stream_error_on_invalid_http_message")?;
@@ -241,6 +244,7 @@ impl HttpConnectionManager {
             http2: Http2Options::from_proto(http2_protocol_options.unwrap_or_default())
                 .within("http2_protocol_options")?,
             proxy_100_continue,
+            upgrades: Upgrades::of_manager(upgrade_configs)?,
             path: PathOptions::from_proto(normalize_path, merge_slashes, path_with_escaped_slashes_action)?,
             host: HostOptions::from_proto(strip_matching_host_port, strip_port_mode, strip_trailing_host_dot)?,
             scheme: SchemeOptions::from_proto(scheme_header_transformation).within("scheme_header_transformation")?,

@@ -33,5 +33,6 @@ pub mod tcp_proxy;
 pub(crate) mod testing;
 pub mod tls;
 pub mod token_bucket;
+pub mod upgrade;
 
 pub use weft_xds::FieldError;

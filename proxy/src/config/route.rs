@@ -25,6 +25,7 @@ use crate::config::{
     http_filter::{CorsPolicy, RouteFilters},
     matcher::{self, HeaderMatcher, RegexRewrite, StringMatcher},
     metadata::Fields,
+    upgrade::Upgrades,
 };
 
 mod forward_action;
@@ -149,6 +150,7 @@ pub struct ForwardAction {
     pub host_rewrite: Option<HostRewrite>,
     /// Tells the former host where it is rewritten.
     pub append_x_forwarded_host: bool,
+    pub upgrades: Upgrades,
     pub cors: Option<CorsPolicy>,
 }
 

@@ -6,7 +6,10 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use tower::Service;
 
 use crate::{
-    config::http_connection_manager::{CodecType, ServerHeaderTransformation},
+    config::{
+        http_connection_manager::{CodecType, ServerHeaderTransformation},
+        route::RouteAction,
+    },
     http::{
         body::Body,
         exchange::{Exchange, RequestBody, ResponseBody},
@@ -16,6 +19,7 @@ use crate::{
         request_headers::{self, X_REQUEST_ID},
         response_flags::ResponseFlags,
         route::resolved::ResolvedRoute,
+        tunnel::Tunnel,
     },
     listener::{
         active::ActiveHttp,
@@ -146,12 +150,31 @@ impl HttpConnection {
         body: Body,
     ) -> Response<ResponseBody> {
         exchange.set_route(self.resolve_route(&head));
+        if !self.may_upgrade(exchange, &head) {
+            exchange.keep_request(&head);
+            let refused = LocalReply::new(StatusCode::FORBIDDEN, ResponseFlags::default(), "upgrade_failed");
+            return refused.into_response(exchange);
+        }
         filter::run(&self.active.config.http_filters, exchange, head, body).await
     }
 
     fn resolve_route(&self, head: &http::request::Parts) -> Option<ResolvedRoute> {
         let routes = self.active.routes.load_full()?;
         ResolvedRoute::resolve(routes, head, &self.downstream)
+    }
+
+    /// What the route says of a protocol counts more than what the connection manager says.
+    fn may_upgrade(&self, exchange: &Exchange, head: &http::request::Parts) -> bool {
+        if Tunnel::requested_by(head) != Some(Tunnel::Upgrade) {
+            return true;
+        }
+        let Some(protocol) = head.headers.get(header::UPGRADE) else { return true };
+        let route = exchange.route();
+        let of_route = route.as_ref().and_then(|route| match &route.route().action {
+            RouteAction::Forward(action) => action.upgrades.allows(protocol.as_bytes()),
+            _ => None,
+        });
+        of_route.or(self.active.config.upgrades.allows(protocol.as_bytes())).unwrap_or(false)
     }
 
     /// A request whose head is none: nothing is known of it but that it came, and was refused by the codec.

@@ -16,7 +16,7 @@ use crate::{
         normalize::{self, NormalPath},
         request_id,
         response_flags::ResponseFlags,
-        tunnel::Tunnel,
+        tunnel,
     },
     listener::connection::Downstream,
     stats::HttpStat,
@@ -35,9 +35,6 @@ pub fn prepare(head: &mut request::Parts, exchange: &Rc<Exchange>) -> Result<(),
     let (config, downstream) = (&connection.active.config, &connection.downstream);
     header_mutation::mutate_request(&config.early_mutations, exchange, head)?;
     check_host(head, config)?;
-    if Tunnel::requested_by(head) == Some(Tunnel::Upgrade) {
-        return Err(refused(http::StatusCode::FORBIDDEN, "upgrade_failed"));
-    }
     check_underscores(head, exchange)?;
     normalize_host(head, config.host, downstream)?;
     normalize_path(head, config.path, exchange)?;
@@ -170,9 +167,11 @@ fn refused(status: http::StatusCode, details: &'static str) -> LocalReply {
 }
 
 /// RFC 9110 section 7.6.1: what `connection` names, and the fields that are about one connection. `te: trailers` is said
-/// anew on each hop, and gRPC needs it to stay.
+/// anew on each hop, and gRPC needs it to stay; so does the wish to upgrade, which is granted or refused as such.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(header::CONNECTION) {
+    let upgrade = if tunnel::is_upgrade(headers) { headers.remove(header::UPGRADE) } else { None };
+    let connection = headers.remove(header::CONNECTION);
+    if let Some(connection) = &connection {
         for nominated in connection.as_bytes().split(|&byte| byte == b',') {
             if let Ok(name) = HeaderName::from_bytes(nominated.trim_ascii())
                 && !is_needed(&name)
@@ -187,6 +186,10 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(header::UPGRADE);
     if headers.get(header::TE).is_some_and(|te| te != "trailers") {
         headers.remove(header::TE);
+    }
+    if let (Some(protocol), Some(connection)) = (upgrade, connection) {
+        headers.insert(header::CONNECTION, connection);
+        headers.insert(header::UPGRADE, protocol);
     }
 }
 

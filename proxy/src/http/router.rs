@@ -575,6 +575,11 @@ fn respond(
     exchange.upstream_response_begun.set(Some(exchange.started.elapsed()));
     exchange.upstream_protocol.set(Some(head.version));
     remove_hop_by_hop(&mut head.headers);
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        // An offer to upgrade is for the connection that it came on.
+        head.headers.remove(http::header::CONNECTION);
+        head.headers.remove(http::header::UPGRADE);
+    }
     // As long as the request is on its way, this is not the upstream's time alone.
     if !filter.suppress_envoy_headers && exchange.request_received.get().is_some() {
         let elapsed_ms = exchange.started.elapsed().as_millis() as u64;

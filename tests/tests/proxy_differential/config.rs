@@ -164,6 +164,12 @@ fn lenient_cluster(name: &str, port: u16) -> Value {
     cluster
 }
 
+fn upgrading_route(prefix: &str, upgrades: Value) -> Value {
+    let mut route = route(prefix, "lenient-raw");
+    route["route"]["upgrade_configs"] = upgrades;
+    route
+}
+
 fn lenient_listener(at: SocketAddr, access_log: &Path) -> Value {
     let mut listener = http_listener("http-lenient", at, access_log, false);
     let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
@@ -176,8 +182,11 @@ fn lenient_listener(at: SocketAddr, access_log: &Path) -> Value {
         "header_key_format": {"proper_case_words": {}},
     });
     manager["proxy_100_continue"] = json!(true);
+    manager["upgrade_configs"] = json!([{"upgrade_type": "x"}, {"upgrade_type": "z", "enabled": false}]);
     manager["request_headers_timeout"] = json!("0.5s");
     manager["route_config"] = json!({"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+        upgrading_route("/raw/no-upgrade", json!([{"upgrade_type": "x", "enabled": false}])),
+        upgrading_route("/raw/only-here", json!([{"upgrade_type": "y"}])),
         route("/raw/", "lenient-raw"),
         route("/", "lenient"),
     ]}]});

@@ -33,7 +33,7 @@ const WANTED: &[Difference] = &[
         reason: "the grammar of RFC 9112 and RFC 3986: whoever reads on after this may read another message than the next hop",
     },
     Difference {
-        cases: &["unasked-switch"],
+        cases: &["unasked-switch", "only-here"],
         extent: Extent::Answer,
         ours: &[("status", "502"), ("log flags", "UPE")],
         reason: "nobody switches protocols unasked (RFC 9110 section 15.2.2)",

@@ -23,6 +23,7 @@ mod routes;
 mod scene;
 mod tcp;
 mod tools;
+mod upgrades;
 mod upstream;
 
 use std::sync::Mutex;
@@ -157,6 +158,11 @@ fn access_logs_say_what_envoys_do() -> Result<()> {
 #[test]
 fn filters_do_as_envoys() -> Result<()> {
     scene::compare_scenes(&filters::scenes(), filters::EXCHANGES)
+}
+
+#[test]
+fn connections_are_upgraded_as_by_envoy() -> Result<()> {
+    compare(&upgrades::cases())
 }
 
 #[test]

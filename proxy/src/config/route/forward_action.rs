@@ -29,6 +29,7 @@ use crate::config::{
     http_filter::{CorsPolicy, RouteFilters},
     matcher::RegexRewrite,
     metadata::Metadata,
+    upgrade::Upgrades,
 };
 
 /// How long a request may take where the route says nothing.
@@ -70,7 +71,7 @@ impl ForwardAction {
         } = message;
         refuse!(path_rewrite_policy, path_rewrite);
         refuse!(flush_timeout, early_data_policy, retry_policy_typed_config, request_mirror_policies, rate_limits);
-        refuse!(include_vh_rate_limits, max_grpc_timeout, grpc_timeout_offset, upgrade_configs);
+        refuse!(include_vh_rate_limits, max_grpc_timeout, grpc_timeout_offset);
         refuse!(internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy);
         let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
         Ok(Self {
@@ -90,6 +91,7 @@ impl ForwardAction {
             path_rewrite: path_rewrite_from(prefix_rewrite, regex_rewrite)?,
             host_rewrite: host_rewrite(host_rewrite_specifier)?,
             append_x_forwarded_host,
+            upgrades: Upgrades::of_route(upgrade_configs)?,
             hash_policy: field::each(hash_policy, "hash_policy", HashPolicy::from_proto)?,
             metadata_match: metadata_match.and_then(Metadata::load_balancing_criteria).map(Arc::new),
             cors: cors.map(CorsPolicy::from_route).transpose().within("cors")?,

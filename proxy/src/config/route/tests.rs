@@ -259,7 +259,7 @@ fn an_actions_unsupported_fields_are_refused() {
         "include_vh_rate_limits: true",
         "max_grpc_timeout: 1s",
         "grpc_timeout_offset: 1s",
-        "upgrade_configs: [{}]",
+        "upgrade_configs: [{connect_config: {}}]",
         "internal_redirect_policy: {}",
         "internal_redirect_action: HANDLE_INTERNAL_REDIRECT",
         "max_internal_redirects: 1",
