@@ -185,7 +185,11 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::UPGRADE);
     if headers.get(header::TE).is_some_and(|te| te != "trailers") {
+        let wants_trailers = headers.get_all(header::TE).iter().any(|te| tunnel::has_token(te.as_bytes(), b"trailers"));
         headers.remove(header::TE);
+        if wants_trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
     }
     if let (Some(protocol), Some(connection)) = (upgrade, connection) {
         headers.insert(header::CONNECTION, connection);
@@ -346,6 +350,9 @@ mod tests {
         let mut te = headers(&[("te", "gzip")]);
         remove_hop_by_hop(&mut te);
         assert!(te.is_empty());
+        let mut te = headers(&[("te", "gzip, Trailers")]);
+        remove_hop_by_hop(&mut te);
+        assert_eq!(te, headers(&[("te", "trailers")]));
     }
 
     #[test]

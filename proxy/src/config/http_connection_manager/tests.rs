@@ -278,7 +278,6 @@ fn what_is_not_supported_is_refused() {
             "forward_client_cert_details: SANITIZE_SET",
             "set_current_client_cert_details: {}",
             "forward_client_cert_matcher: {}",
-            "upgrade_configs: [{upgrade_type: CONNECT}]",
             "path_normalization_options: {}",
             "proxy_status_config: {}",
             "typed_header_validation_config: {}",

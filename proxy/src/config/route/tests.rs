@@ -259,7 +259,6 @@ fn an_actions_unsupported_fields_are_refused() {
         "include_vh_rate_limits: true",
         "max_grpc_timeout: 1s",
         "grpc_timeout_offset: 1s",
-        "upgrade_configs: [{connect_config: {}}]",
         "internal_redirect_policy: {}",
         "internal_redirect_action: HANDLE_INTERNAL_REDIRECT",
         "max_internal_redirects: 1",
@@ -275,6 +274,7 @@ fn an_actions_unsupported_fields_are_refused() {
         ("cluster_specifier_plugin: x", "cluster_specifier_plugin: not supported"),
         ("inline_cluster_specifier_plugin: {}", "inline_cluster_specifier_plugin: not supported"),
         ("cluster_header: ' '", "cluster_header: not a header name"),
+        ("cluster: c, upgrade_configs: [{connect_config: {}}]", "upgrade_configs[0].connect_config: not supported"),
         ("cluster: c, host_rewrite_header: ' '", "host_rewrite_header: not a header name"),
         ("cluster: c, regex_rewrite: {}", "regex_rewrite.pattern: value is required"),
         (
