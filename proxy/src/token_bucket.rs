@@ -1,57 +1,99 @@
-//! A token bucket that all workers draw from, without a lock: its state is the one instant at which it would have been empty.
+//! A bucket of tokens that all workers draw from, without a lock: what it held and when is one atomic word.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Instant,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
-use crate::config::token_bucket::TokenBucket as Config;
+use crate::config::token_bucket::TokenBucket as BucketSettings;
 
+/// The state is a point in time, in nanoseconds since the bucket's first use, at which it would have been empty: time passing
+/// fills it, taking a token moves the point on by what a token takes to come.
+#[derive(Debug)]
 pub struct TokenBucket {
-    begun: Instant,
-    tokens_max: f64,
-    tokens_per_second: f64,
-    /// Seconds since `begun`, as an f64's bits: tokens are what has flowed in since then.
-    empty_at: AtomicU64,
+    settings: BucketSettings,
+    began: OnceLock<Instant>,
+    /// Shifted by the time that a full bucket takes to fill, so that it starts full.
+    empty_at_ns: AtomicU64,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub allowed: bool,
+    /// Whole tokens left.
+    pub remaining: u32,
+    /// Until the bucket is full again.
+    pub reset_in: Duration,
 }
 
 impl TokenBucket {
-    /// Full.
-    pub fn new(config: &Config, now: Instant) -> TokenBucket {
-        let tokens_max = f64::from(config.tokens_max);
-        let tokens_per_second = f64::from(config.tokens_per_fill) / config.fill_interval.as_secs_f64();
-        let empty_at = AtomicU64::new((-tokens_max / tokens_per_second).to_bits());
-        TokenBucket { begun: now, tokens_max, tokens_per_second, empty_at }
+    pub fn new(settings: BucketSettings) -> TokenBucket {
+        TokenBucket { settings, began: OnceLock::new(), empty_at_ns: AtomicU64::new(0) }
     }
 
-    /// Takes a token if there is a whole one.
-    pub fn take(&self, now: Instant) -> bool {
-        let now = now.saturating_duration_since(self.begun).as_secs_f64();
-        let taken = self.empty_at.fetch_update(Relaxed, Relaxed, |empty_at| {
-            let tokens = ((now - f64::from_bits(empty_at)) * self.tokens_per_second).min(self.tokens_max);
-            (tokens >= 1.0).then(|| (now - (tokens - 1.0) / self.tokens_per_second).to_bits())
-        });
-        taken.is_ok()
+    pub fn settings(&self) -> BucketSettings {
+        self.settings
+    }
+
+    /// Takes a token if there is one.
+    pub fn take(&self, now: Instant) -> Taken {
+        let token_ns = self.token_ns();
+        let full_ns = token_ns.saturating_mul(u64::from(self.settings.tokens_max));
+        let since = now.saturating_duration_since(*self.began.get_or_init(|| now));
+        let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(full_ns);
+        let mut seen = self.empty_at_ns.load(Relaxed);
+        loop {
+            let empty_at = seen.max(now_ns - full_ns);
+            let held_ns = now_ns.saturating_sub(empty_at);
+            let allowed = held_ns >= token_ns && token_ns > 0;
+            let next = if allowed { empty_at + token_ns } else { empty_at };
+            match self.empty_at_ns.compare_exchange_weak(seen, next, Relaxed, Relaxed) {
+                Ok(_) => {
+                    let left_ns = now_ns.saturating_sub(next);
+                    return Taken {
+                        allowed,
+                        remaining: u32::try_from(left_ns.checked_div(token_ns).unwrap_or(0)).unwrap_or(u32::MAX),
+                        reset_in: Duration::from_nanos(full_ns.saturating_sub(left_ns)),
+                    };
+                }
+                Err(changed) => seen = changed,
+            }
+        }
+    }
+
+    /// How long a token takes to come; 0 where none ever does.
+    fn token_ns(&self) -> u64 {
+        let interval = u64::try_from(self.settings.fill_interval.as_nanos()).unwrap_or(u64::MAX);
+        interval.checked_div(u64::from(self.settings.tokens_per_fill)).unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn tokens_are_spent_and_flow_in_again_up_to_the_limit() {
-        let second = Duration::from_secs(1);
+    fn a_bucket_starts_full_empties_and_fills_again() {
+        let settings = BucketSettings { tokens_max: 3, tokens_per_fill: 1, fill_interval: Duration::from_secs(1) };
+        let bucket = TokenBucket::new(settings);
         let start = Instant::now();
-        let config = Config { tokens_max: 2, tokens_per_fill: 1, fill_interval: second };
-        let bucket = TokenBucket::new(&config, start);
-        assert_eq!([start; 3].map(|now| bucket.take(now)), [true, true, false]);
-        assert!(!bucket.take(start + second / 2));
-        assert!(bucket.take(start + second));
-        assert!(!bucket.take(start + second));
-        let late = start + 100 * second;
-        assert_eq!([late; 3].map(|now| bucket.take(now)), [true, true, false]);
+        let taken: Vec<bool> = (0..5).map(|_| bucket.take(start).allowed).collect();
+        assert_eq!(taken, [true, true, true, false, false]);
+        assert!(!bucket.take(start + Duration::from_millis(900)).allowed);
+        let later = bucket.take(start + Duration::from_millis(1000));
+        assert_eq!((later.allowed, later.remaining, later.reset_in), (true, 0, Duration::from_secs(3)));
+        let full = start + Duration::from_secs(100);
+        assert_eq!(bucket.take(full).remaining, 2);
+        assert_eq!((0..5).filter(|_| bucket.take(full).allowed).count(), 2);
+    }
+
+    #[test]
+    fn a_bucket_of_nothing_gives_nothing() {
+        let settings = BucketSettings { tokens_max: 0, tokens_per_fill: 1, fill_interval: Duration::from_secs(1) };
+        assert!(!TokenBucket::new(settings).take(Instant::now()).allowed);
     }
 }

@@ -1,6 +1,6 @@
 //! A listener as it lives in a snapshot: its configuration, its compiled filter chains, and what their connections share.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 
@@ -133,7 +133,7 @@ impl ActiveListenerFilter {
                 Active::ProxyProtocol { stats: registry.proxy_protocol(&config.stat_prefix), config: config.clone() }
             }
             ListenerFilterKind::LocalRateLimit(config) => Active::LocalRateLimit {
-                bucket: TokenBucket::new(&config.token_bucket, Instant::now()),
+                bucket: TokenBucket::new(config.token_bucket),
                 stats: registry.listener_rate_limit(&config.stat_prefix),
             },
         };

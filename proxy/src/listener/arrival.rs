@@ -182,7 +182,7 @@ impl Arrival {
                 self.read_proxy_header(config, stats, worker).await
             }
             ActiveListenerFilterKind::LocalRateLimit { bucket, stats } => {
-                if bucket.take(Instant::now()) {
+                if bucket.take(Instant::now()).allowed {
                     return Ok(());
                 }
                 stats.cells.inc(worker, RateLimitStat::RateLimited);

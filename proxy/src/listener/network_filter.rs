@@ -63,7 +63,7 @@ impl ActiveConnectionFilter {
                 }))
             }
             ConnectionFilter::LocalRateLimit(config) => ActiveConnectionFilter::LocalRateLimit {
-                bucket: TokenBucket::new(&config.token_bucket, Instant::now()),
+                bucket: TokenBucket::new(config.token_bucket),
                 stats: registry.network_rate_limit(&config.stat_prefix),
             },
             ConnectionFilter::SniCluster => ActiveConnectionFilter::SniCluster,
@@ -78,7 +78,7 @@ pub fn admit(filters: &[ActiveConnectionFilter], worker: WorkerIndex, now: Insta
         match filter {
             ActiveConnectionFilter::ConnectionLimit(limit) => admission.limits.push(limit.enter(worker)?),
             ActiveConnectionFilter::LocalRateLimit { bucket, stats } => {
-                if !bucket.take(now) {
+                if !bucket.take(now).allowed {
                     stats.cells.inc(worker, RateLimitStat::RateLimited);
                     return Err(Unwanted { close_after: None });
                 }

@@ -20,8 +20,9 @@ use crate::{
         field::{self, Result, Within as _, refuse, required},
         fraction::Fraction,
         header_mutation::AppendHeader,
+        token_bucket::TokenBucket as BucketSettings,
     },
-    http::filter::token_bucket::{BucketSettings, TokenBucket},
+    token_bucket::TokenBucket,
 };
 
 #[derive(Debug)]
@@ -111,5 +112,5 @@ fn bucket(message: ProtoTokenBucket) -> Result<BucketSettings> {
     if fill_interval < FILL_INTERVAL_MIN {
         return Err(FieldError::new("fill_interval", "local rate limit token bucket fill timer must be >= 50ms"));
     }
-    Ok(BucketSettings { max_tokens, tokens_per_fill: field::u32_or(tokens_per_fill, 1), fill_interval })
+    Ok(BucketSettings { tokens_max: max_tokens, tokens_per_fill: field::u32_or(tokens_per_fill, 1), fill_interval })
 }

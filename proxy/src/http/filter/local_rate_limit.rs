@@ -4,16 +4,15 @@ use std::{cell::RefCell, rc::Rc, time::Instant};
 
 use http::{HeaderName, HeaderValue, Response};
 
-use super::{
-    Passing, override_of,
-    token_bucket::{BucketSettings, Taken, TokenBucket},
-};
+use super::{Passing, override_of};
 use crate::{
     config::{
         fraction::Fraction,
         http_filter::{LocalRateLimit, RouteFilter},
+        token_bucket::TokenBucket as BucketSettings,
     },
     http::{exchange::ResponseBody, header_mutation, local_reply::LocalReply, response_flags::ResponseFlags},
+    token_bucket::{Taken, TokenBucket},
 };
 
 /// What the response says of the bucket.
@@ -57,7 +56,7 @@ pub(super) fn request(name: &str, limit: &LocalRateLimit, passing: &mut Passing<
         Some(bucket) => bucket.take(now),
         None => connection.buckets.of(settings).take(now),
     };
-    let pass = Pass { limits: limit.rate_limit_headers.then_some((settings.max_tokens, taken)) };
+    let pass = Pass { limits: limit.rate_limit_headers.then_some((settings.tokens_max, taken)) };
     if taken.allowed {
         return (pass, None);
     }

@@ -11,7 +11,6 @@ mod fault;
 mod grpc_web;
 mod header_mutation;
 mod local_rate_limit;
-pub mod token_bucket;
 
 use std::{rc::Rc, task::Poll};
 
