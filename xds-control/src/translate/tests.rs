@@ -32,7 +32,7 @@ fn shared(manifests: &str, settings: MeshSettings) -> Shared {
     std::fs::write(temp.path().join("mesh.yaml"), manifests).unwrap();
     let mut folder = Folder::new(temp.path().to_owned());
     let changes = folder.rescan(&HashSet::new()).unwrap();
-    assert_eq!(folder.problems().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(folder.problems().map(|problem| problem.to_string()).collect::<Vec<_>>(), [""; 0]);
     let mut registry = Registry::default();
     changes.inserted.into_iter().for_each(|object| registry.insert(object));
     Translator::new(Arc::new(settings)).update(&registry.publish()).shared
