@@ -286,6 +286,26 @@ fn what_is_exported_to_some_is_seen_by_them_alone() {
 }
 
 #[test]
+fn what_is_exported_to_some_is_seen_by_clients_of_grpc_among_them() {
+    use weft_xds::pb::google::protobuf::{Struct, Value, value};
+    let shared = shared(REACH, settings());
+    let sees = |namespace: Option<&str>| {
+        let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
+        let fields = namespace.map(|namespace| ("NAMESPACE".to_owned(), text(namespace))).into_iter().collect();
+        let message = weft_xds::pb::envoy::config::core::v3::Node {
+            id: "an-app".to_owned(),
+            metadata: Some(Struct { fields }),
+            ..Default::default()
+        };
+        let snapshot = snapshot_of(&Node::parse(Some(&message)).unwrap(), &shared);
+        assert_eq!(consistency::check(&snapshot).unwrap(), [], "{namespace:?}");
+        snapshot.view(Kind::Listener).lookup("secret.shop.svc.cluster.local:80").is_some()
+    };
+    assert!(sees(Some("shop")));
+    assert!(!sees(Some("other")) && !sees(None));
+}
+
+#[test]
 fn bare_names_are_for_the_same_namespace() {
     let of = |id: &str| golden_of(id, Kind::Route, &["8080"]);
     let (own, other) = (of(REACH_CLIENT), of("sidecar~10.244.9.9~client.other~d"));
