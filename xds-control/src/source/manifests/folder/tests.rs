@@ -135,7 +135,10 @@ fn of_two_files_with_one_object_the_first_counts() {
 fn a_look_at_some_paths_sees_what_happened_there_and_nothing_else() {
     let mut tree = Tree::new();
     for name in ["a.yaml", "b.yaml", "sub/c.yaml", "sub/d.yaml", "sub2/e.yaml"] {
-        tree.write(name, &service(name.trim_end_matches(".yaml").trim_start_matches("sub/").trim_start_matches("sub2/"), "80"));
+        tree.write(
+            name,
+            &service(name.trim_end_matches(".yaml").trim_start_matches("sub/").trim_start_matches("sub2/"), "80"),
+        );
     }
     tree.rescan();
     tree.write("a.yaml", &service("a", "81"));
