@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::io::AsyncReadExt as _;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::{
     config::tcp_proxy::{TcpCluster, TcpProxy},
@@ -44,10 +45,10 @@ enum Failure {
 }
 
 /// Dials as the filter would do at its first attempt; None: it led nowhere, and the filter may try again.
-pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr) -> Option<Greeted> {
+pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Option<Greeted> {
     let cluster = cluster_name(config, worker, None);
     let pools = worker.cluster(&cluster)?;
-    let upstream = attempt(worker, &pools, destination).await.ok()?;
+    let upstream = attempt(worker, &pools, wish(config, destination, source)).await.ok()?;
     Some(Greeted { upstream, cluster, greeting: Vec::new() })
 }
 
@@ -86,8 +87,9 @@ impl TcpSession {
             return None;
         };
         *self.upstream_cluster.borrow_mut() = Some(name);
+        let wish = wish(&self.active.config, self.downstream.local_address, self.downstream.remote_address);
         loop {
-            match attempt(worker, &pools, self.downstream.local_address).await {
+            match attempt(worker, &pools, wish).await {
                 Ok(upstream) => {
                     self.attempts.set(self.attempts.get() + 1);
                     self.upstream_host.set(Some(upstream.host));
@@ -126,8 +128,12 @@ impl TcpSession {
     }
 }
 
-async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketAddr) -> Result<Upstream, Failure> {
-    let wish = Wish { original_destination: Some(destination), ..Wish::default() };
+fn wish(config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Wish<'static> {
+    let hash = config.hashes_source_ip.then(|| xxh64(source.ip().to_string().as_bytes(), 0));
+    Wish { original_destination: Some(destination), hash, ..Wish::default() }
+}
+
+async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, wish: Wish<'_>) -> Result<Upstream, Failure> {
     let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
     let Some(pool) = chosen else {
         count(worker, pools, ClusterStat::CxNoneHealthy);
