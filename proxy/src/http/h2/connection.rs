@@ -107,7 +107,7 @@ pub struct Connection {
     pub(super) frames_received: u64,
     pub(super) keepalive_acked: bool,
     pub(super) closed: Option<StreamError>,
-    premature_resets: PrematureResets,
+    pub(super) premature_resets: PrematureResets,
     has_flooded: bool,
     ended_by_resets: bool,
 }
@@ -403,13 +403,18 @@ impl Connection {
     pub(super) fn forget(&mut self, id: u32) {
         if let Some(stream) = self.streams.remove(&id) {
             self.settings.counters.uncount(Http2Stat::StreamsActive);
-            if self.premature_resets.note(&stream) && self.closed.is_none() {
-                self.ended_by_resets = true;
-                self.close(StreamError::Disconnected);
-            }
+            let are_too_many = self.premature_resets.note(&stream);
+            self.end_if(are_too_many);
             if self.goaway_sent.is_some() && self.streams.is_empty() {
                 self.wake();
             }
+        }
+    }
+
+    pub(super) fn end_if(&mut self, has_premature_resets: bool) {
+        if has_premature_resets && self.closed.is_none() {
+            self.ended_by_resets = true;
+            self.close(StreamError::Disconnected);
         }
     }
 

@@ -24,6 +24,11 @@ impl PrematureResets {
         self.count(!stream.has_sent_head() && opened.elapsed() < PREMATURE_BEFORE)
     }
 
+    /// The same for a request that was reset before it became a stream.
+    pub(super) fn note_refused(&mut self) -> bool {
+        self.count(true)
+    }
+
     fn count(&mut self, is_premature: bool) -> bool {
         self.ended += 1;
         self.premature += u64::from(is_premature);

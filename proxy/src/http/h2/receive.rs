@@ -287,6 +287,8 @@ impl Connection {
             return Err(ConnectionFault::protocol(fault.details()));
         }
         self.refuse(id, reason_of(fault));
+        let are_too_many = self.premature_resets.note_refused();
+        self.end_if(are_too_many);
         Ok(())
     }
 
