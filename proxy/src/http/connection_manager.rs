@@ -177,10 +177,16 @@ impl HttpConnection {
         of_route.or(self.active.config.upgrades.allows(protocol.as_bytes())).unwrap_or(false)
     }
 
-    /// A request whose head is none: nothing is known of it but that it came, and was refused by the codec.
+    /// Of a request whose head is none, or not here: nothing is known of it but that it came.
+    pub fn unread_exchange(self: &Rc<Self>, version: Version) -> Rc<Exchange> {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.version = version;
+        Exchange::new(self.clone(), &head)
+    }
+
+    /// A request that was refused by the codec.
     pub fn request_malformed(self: &Rc<Self>, details: &'static str, by_connection: bool) {
-        let (head, ()) = Request::builder().version(Version::HTTP_2).body(()).unwrap_or_default().into_parts();
-        let exchange = Exchange::new(self.clone(), &head);
+        let exchange = self.unread_exchange(Version::HTTP_2);
         exchange.add_flag(match by_connection {
             true => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             false => ResponseFlags::DOWNSTREAM_REMOTE_RESET,
@@ -190,8 +196,7 @@ impl HttpConnection {
 
     /// The answer to a request whose target can be read, but not looked up.
     pub fn bad_target(self: &Rc<Self>) -> Response<ResponseBody> {
-        let (head, ()) = Request::builder().version(Version::HTTP_2).body(()).unwrap_or_default().into_parts();
-        let exchange = Exchange::new(self.clone(), &head);
+        let exchange = self.unread_exchange(Version::HTTP_2);
         let reply = LocalReply::new(StatusCode::BAD_REQUEST, ResponseFlags::default(), "path_normalization_failed");
         let mut response = reply.into_response(&exchange);
         self.finish(&exchange, &mut response);

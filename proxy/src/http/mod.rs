@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod filter;
 pub mod h1;
 pub mod h2;
+mod head_deadline;
 mod header_mutation;
 pub mod host_selection;
 pub mod informational;

@@ -586,7 +586,7 @@ fn respond(
     exchange.upstream_response_begun.set(Some(exchange.started.elapsed()));
     exchange.upstream_protocol.set(Some(head.version));
     remove_hop_by_hop(&mut head.headers);
-    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS && head.headers.contains_key(http::header::UPGRADE) {
         // An offer to upgrade is for the connection that it came on.
         head.headers.remove(http::header::CONNECTION);
         head.headers.remove(http::header::UPGRADE);
