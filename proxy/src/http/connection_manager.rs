@@ -137,7 +137,7 @@ impl HttpConnection {
             }
             Ok(()) => {
                 let request_id = self.echoed_request_id(&head.headers);
-                let mut response = self.filtered(&exchange, head, body).await;
+                let mut response = self.filtered(&exchange, &mut head, body).await;
                 if let Some(id) = request_id {
                     response.headers_mut().insert(X_REQUEST_ID, id);
                 }
@@ -151,17 +151,17 @@ impl HttpConnection {
     async fn filtered(
         &self,
         exchange: &Rc<Exchange>,
-        head: http::request::Parts,
+        head: &mut http::request::Parts,
         body: Body,
     ) -> Response<ResponseBody> {
-        exchange.set_route(self.resolve_route(&head));
+        exchange.set_route(self.resolve_route(head));
         let filters = match exchange.tunnel {
             None => Some(&self.active.config.http_filters),
-            Some(tunnel) => self.filters_of_tunnel(tunnel, exchange, &head),
+            Some(tunnel) => self.filters_of_tunnel(tunnel, exchange, head),
         };
         let Some(filters) = filters else {
-            filter::note_cluster(exchange, exchange.route().as_ref(), &head);
-            exchange.keep_request(&head);
+            filter::note_cluster(exchange, exchange.route().as_ref(), head);
+            exchange.keep_request(head);
             // What follows might be meant for the tunnel, and must not be taken for a request.
             exchange.ends_connection.set(true);
             let refused = LocalReply::new(StatusCode::FORBIDDEN, ResponseFlags::default(), "upgrade_failed");
