@@ -10,7 +10,7 @@ use weft_xds::{
         Route as ProtoRoute, RouteConfiguration, RouteMatch as ProtoRouteMatch, VirtualHost as ProtoVirtualHost,
         query_parameter_matcher::QueryParameterMatchSpecifier,
         route::Action,
-        route_match::{GrpcRouteMatchOptions, PathSpecifier},
+        route_match::{ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier},
     },
 };
 
@@ -102,6 +102,8 @@ pub enum PathMatch {
     PathSeparatedPrefix(String),
     /// Matches the whole path, without the query.
     SafeRegex(regex::Regex),
+    /// CONNECT, which has no path (RFC 9110 section 9.3.6).
+    Connect,
 }
 
 #[derive(Debug)]
@@ -494,7 +496,7 @@ fn path_match(specifier: PathSpecifier) -> Result<PathMatch> {
         PathSpecifier::Path(path) => PathMatch::Exact(path),
         PathSpecifier::PathSeparatedPrefix(prefix) => PathMatch::PathSeparatedPrefix(prefix),
         PathSpecifier::SafeRegex(message) => PathMatch::SafeRegex(matcher::regex(message).within("safe_regex")?),
-        PathSpecifier::ConnectMatcher(_) => return Err(unsupported("connect_matcher")),
+        PathSpecifier::ConnectMatcher(ConnectMatcher {}) => PathMatch::Connect,
         PathSpecifier::PathMatchPolicy(_) => return Err(unsupported("path_match_policy")),
     })
 }

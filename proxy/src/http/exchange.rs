@@ -26,6 +26,7 @@ use crate::{
         local_reply::LocalReply,
         response_flags::ResponseFlags,
         route::resolved::ResolvedRoute,
+        tunnel::Tunnel,
         upstream_request::UpstreamStream,
     },
     stats::HttpStat,
@@ -39,6 +40,10 @@ pub struct Exchange {
     started_at: Option<SystemTime>,
     pub protocol: http::Version,
     pub is_grpc: bool,
+    /// The bare connection is asked for.
+    pub tunnel: Option<Tunnel>,
+    /// The connection is not to carry another request.
+    pub ends_connection: Cell<bool>,
     pub flags: Cell<ResponseFlags>,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: RefCell<Cow<'static, str>>,
@@ -92,6 +97,8 @@ impl Exchange {
             started_at: logs.then(SystemTime::now),
             protocol: head.version,
             is_grpc: is_grpc(&head.headers),
+            tunnel: Tunnel::requested_by(head),
+            ends_connection: Cell::default(),
             flags: Cell::default(),
             details: RefCell::new("-".into()),
             status: Cell::default(),
@@ -155,6 +162,28 @@ impl Exchange {
         };
         self.add_flag(flag);
         *self.details.borrow_mut() = details.into();
+    }
+
+    /// As in Envoy, a request that was refused as a bad one ends its connection, as who sends one may have sent the next; and one
+    /// that is too large is not read to its end.
+    pub fn answered_locally(&self, status: StatusCode) {
+        let config = &self.connection.active.config;
+        if self.protocol >= http::Version::HTTP_2 {
+            return;
+        }
+        let is_bad = status == StatusCode::BAD_REQUEST && !config.http1.stream_errors;
+        if is_bad || status == StatusCode::PAYLOAD_TOO_LARGE {
+            self.ends_connection.set(true);
+        }
+    }
+
+    /// What a response that breaks off is reset with (RFC 9113 section 8.5).
+    pub fn reset_reason(&self) -> Reason {
+        let lost = ResponseFlags::UPSTREAM_CONNECTION_FAILURE.with(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+        match self.tunnel {
+            Some(_) if self.flags.get().intersects(lost) => Reason::CONNECT_ERROR,
+            _ => Reason::INTERNAL_ERROR,
+        }
     }
 
     /// The downstream takes nothing of the response.
@@ -354,6 +383,8 @@ pub struct Deadlines {
     /// Nothing arrives for so long.
     pub idle_timeout: Option<Duration>,
     idle_at: Option<Instant>,
+    /// A WebSocket's request has no end: its timeout is for the answer, counted from the start.
+    pub awaits_websocket: bool,
     /// Set up only when there is something to wait for.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
@@ -364,12 +395,20 @@ impl Deadlines {
         timeout: Option<Duration>,
         idle_timeout: Option<Duration>,
     ) -> Deadlines {
-        Deadlines { request_timeout, max_duration: None, timeout, idle_timeout, idle_at: None, timer: None }
+        Deadlines { request_timeout, timeout, idle_timeout, ..Deadlines::default() }
     }
 
     #[must_use]
     pub fn bounded_by(self, max_duration: Option<Duration>) -> Deadlines {
         Deadlines { max_duration, ..self }
+    }
+
+    /// The other protocol has begun: as in Envoy, from now on time counts only from the end of what the caller says.
+    pub fn switched(&mut self, exchange: &Exchange) {
+        self.awaits_websocket = false;
+        if exchange.request_received.get().is_some() {
+            self.timeout = None;
+        }
     }
 
     /// Something arrived.
@@ -382,7 +421,11 @@ impl Deadlines {
         let received = exchange.poll_request_complete(cx).is_ready().then(|| exchange.request_received.get()).flatten();
         let (request_at, whole_at) = match received {
             Some(received) => (None, self.timeout.map(|timeout| exchange.started + received + timeout)),
-            None => (self.request_timeout.map(|timeout| exchange.started + timeout), None),
+            None => {
+                let answer_at =
+                    self.timeout.filter(|_| self.awaits_websocket).map(|timeout| exchange.started + timeout);
+                (self.request_timeout.map(|timeout| exchange.started + timeout), answer_at)
+            }
         };
         if self.idle_at.is_none() {
             self.idle_at = self.idle_timeout.map(|idle| Instant::now() + idle);
@@ -474,7 +517,9 @@ impl ResponseBody {
                 (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")
             }
             // Its own request broke off: the downstream is gone.
-            BodyError::Source => (ResponseFlags::default(), "downstream_remote_disconnect"),
+            BodyError::Source | BodyError::Http2(StreamError::LocalReset(_)) => {
+                (ResponseFlags::default(), "downstream_remote_disconnect")
+            }
             BodyError::Disconnected | BodyError::Http2(StreamError::Disconnected) => (
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
                 "upstream_reset_after_response_started{connection_termination}",

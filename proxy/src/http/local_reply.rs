@@ -51,6 +51,7 @@ impl LocalReply {
 
     pub fn into_response(mut self, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
         exchange.add_flag(self.flags);
+        exchange.answered_locally(self.status);
         *exchange.details.borrow_mut() = self.details.clone();
         let config = &exchange.connection.active.config.local_reply;
         let content_type = if config.is_plain() { None } else { self.reword(config, exchange) };

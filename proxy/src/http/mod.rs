@@ -23,5 +23,6 @@ mod rewrite;
 pub mod route;
 mod router;
 mod router_headers;
+mod termination;
 pub mod tunnel;
 mod upstream_request;

@@ -17,7 +17,7 @@ pub fn rewritten_path(rewrite: &PathRewrite, matched: &PathMatch, target: &str) 
         PathRewrite::Prefix(replacement) => {
             let length = match matched {
                 PathMatch::Prefix(text) | PathMatch::Exact(text) | PathMatch::PathSeparatedPrefix(text) => text.len(),
-                PathMatch::SafeRegex(_) => path.len(),
+                PathMatch::SafeRegex(_) | PathMatch::Connect => path.len(),
             };
             format!("{replacement}{}", &target[length.min(target.len())..])
         }

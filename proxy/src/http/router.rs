@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::LOCATION, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::LOCATION, request, response};
 
 use crate::{
     config::{
@@ -30,7 +30,8 @@ use crate::{
         rewrite,
         route::resolved::ResolvedRoute,
         router_headers::{self, EXPECTED_TIMEOUT_MS, Orders},
-        upstream_request::{self, TryError, UpstreamStream},
+        tunnel,
+        upstream_request::{self, Carrier, Terms, TryError, UpstreamStream},
     },
     stats::{ClusterStat, HostStat, HttpStat},
     upstream::{
@@ -134,6 +135,8 @@ async fn forward(
     let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
     let downstream = &exchange.connection.downstream;
     let ends = Ends { local: downstream.local_address, remote: downstream.remote_address };
+    let mut deadlines = Deadlines::new(config.request_timeout, orders.timeout, idle_timeout).bounded_by(max_duration);
+    deadlines.awaits_websocket = tunnel::is_websocket(&head.headers);
     let mut tries = Tries {
         filter,
         exchange,
@@ -141,7 +144,8 @@ async fn forward(
         pools: &pools,
         selection: HostSelection::new(action, &pools, head, ends),
         include_attempt_count: route.virtual_host().include_request_attempt_count,
-        deadlines: Deadlines::new(config.request_timeout, orders.timeout, idle_timeout).bounded_by(max_duration),
+        deadlines,
+        carrier: carrier(action, head),
         orders,
         tried: Vec::new(),
         retries: 0,
@@ -226,6 +230,14 @@ fn append_forwarded_host(head: &mut request::Parts) {
     }
 }
 
+/// Where the route says that tunnels end here, only what is inside goes on.
+fn carrier(action: &ForwardAction, head: &request::Parts) -> Carrier {
+    let ends_here = action.upgrades.termination().is_some_and(|termination| {
+        head.method == Method::CONNECT || termination.allow_post && head.method == Method::POST
+    });
+    if ends_here { Carrier::Tcp } else { Carrier::Http }
+}
+
 /// From the start of the request to the end of its response.
 fn max_duration(action: &ForwardAction, config: &HttpConnectionManager, head: &request::Parts) -> Option<Duration> {
     let Some(of_route) = action.max_stream_duration else { return config.max_stream_duration };
@@ -268,6 +280,7 @@ struct Tries<'a> {
     orders: Orders<'a>,
     include_attempt_count: bool,
     deadlines: Deadlines,
+    carrier: Carrier,
     /// Hosts by id.
     tried: Vec<u64>,
     retries: u32,
@@ -350,7 +363,14 @@ impl Tries<'_> {
         exchange.upstream_request_begun.set(Some(exchange.started.elapsed()));
         self.tried.push(pool.host.id);
         let mut per_try = self.orders.per_try_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-        let sending = upstream_request::send(&pool, self.action.priority, &exchange.informational, head, body);
+        exchange.upstream_protocol.set(None);
+        let terms = Terms {
+            priority: self.action.priority,
+            carrier: self.carrier,
+            informational: &exchange.informational,
+            protocol: &exchange.upstream_protocol,
+        };
+        let sending = upstream_request::send(&pool, terms, head, body);
         let mut sending = std::pin::pin!(sending);
         let deadlines = &mut self.deadlines;
         let answered = std::future::poll_fn(|cx| {
@@ -581,10 +601,13 @@ fn respond(
     exchange: &Rc<Exchange>,
     pools: &ClusterPools,
     (mut head, body, stream): Answer,
-    deadlines: Deadlines,
+    mut deadlines: Deadlines,
 ) -> Response<ResponseBody> {
     exchange.upstream_response_begun.set(Some(exchange.started.elapsed()));
-    exchange.upstream_protocol.set(Some(head.version));
+    let is_refused = deadlines.awaits_websocket && is_unsuccessful_handshake(&head);
+    if deadlines.awaits_websocket {
+        deadlines.switched(exchange);
+    }
     remove_hop_by_hop(&mut head.headers);
     if head.status != StatusCode::SWITCHING_PROTOCOLS && head.headers.contains_key(http::header::UPGRADE) {
         // An offer to upgrade is for the connection that it came on.
@@ -600,7 +623,19 @@ fn respond(
     if filter.dynamic_stats {
         pools.cluster().stats.codes.count(exchange.connection.downstream.worker.index, head.status);
     }
+    if is_refused {
+        *exchange.details.borrow_mut() = "websocket_handshake_unsuccessful".into();
+        head.headers.remove(http::header::CONTENT_LENGTH);
+        stream.complete();
+        return Response::from_parts(head, ResponseBody::local(Body::Empty, exchange.clone()));
+    }
     Response::from_parts(head, ResponseBody::upstream(body, exchange.clone(), stream, deadlines))
+}
+
+/// RFC 6455 section 4.1: an answer of HTTP/1 that neither switches nor says why not. As in Envoy, nothing of its body passes.
+fn is_unsuccessful_handshake(head: &response::Parts) -> bool {
+    let is_error = head.status.is_client_error() || head.status.is_server_error();
+    head.version < http::Version::HTTP_2 && head.status != StatusCode::SWITCHING_PROTOCOLS && !is_error
 }
 
 /// Most answers come within milliseconds: those values need no allocation.

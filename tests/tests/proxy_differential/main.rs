@@ -23,6 +23,7 @@ mod routes;
 mod scene;
 mod tcp;
 mod tools;
+mod tunnels;
 mod upgrades;
 mod upstream;
 
@@ -163,6 +164,14 @@ fn filters_do_as_envoys() -> Result<()> {
 #[test]
 fn connections_are_upgraded_as_by_envoy() -> Result<()> {
     compare(&upgrades::cases())
+}
+
+#[test]
+fn tunnels_go_as_through_envoy() -> Result<()> {
+    compare_with(
+        &tunnels::cases(),
+        &Pair::start_with(&tunnels::bootstrap, |namespace| namespace.enter(tunnels::start_origins))?,
+    )
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Whether a route matches a request: pure predicates over its head.
 
-use http::{HeaderMap, HeaderName, StatusCode, request};
+use http::{HeaderMap, HeaderName, Method, StatusCode, request};
 
 use crate::{
     config::{
@@ -13,12 +13,20 @@ use crate::{
 /// `random`: any number, the same for all routes that are tried.
 pub fn matches(rule: &RouteMatch, head: &request::Parts, authority: &[u8], random: u64) -> bool {
     let RouteMatch { path, case_sensitive, headers, query_parameters, cookies, share, grpc } = rule;
-    path_matches(path, *case_sensitive, head.uri.path())
+    target_matches(path, *case_sensitive, head)
         && (!grpc || is_grpc(&head.headers))
         && headers.iter().all(|header| header_matches(header, head, authority))
         && query_parameters.iter().all(|parameter| query_matches(parameter, head.uri.query().unwrap_or_default()))
         && cookies.iter().all(|cookie| cookie_matches(cookie, &head.headers))
         && share.includes(random)
+}
+
+/// A CONNECT has no path that could match anything.
+fn target_matches(rule: &PathMatch, case_sensitive: bool, head: &request::Parts) -> bool {
+    if head.uri.path_and_query().is_none() || matches!(rule, PathMatch::Connect) {
+        return matches!(rule, PathMatch::Connect) && head.method == Method::CONNECT;
+    }
+    path_matches(rule, case_sensitive, head.uri.path())
 }
 
 fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
@@ -32,6 +40,7 @@ fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
             starts_with(prefix) && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
         }
         PathMatch::SafeRegex(regex) => regex.is_match(path), // anchored when it was compiled
+        PathMatch::Connect => false,
     }
 }
 
@@ -128,6 +137,18 @@ mod tests {
             request = request.header(*name, *value);
         }
         request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn a_connect_matches_its_own_rule_alone() {
+        let head = |method: Method, uri: &str| {
+            http::Request::builder().method(method).uri(uri).body(()).expect("a request").into_parts().0
+        };
+        let (connect, get) = (head(Method::CONNECT, "a.test:80"), head(Method::GET, "/"));
+        assert!(target_matches(&PathMatch::Connect, true, &connect));
+        assert!(!target_matches(&PathMatch::Connect, true, &get));
+        assert!(!target_matches(&PathMatch::Prefix(String::new()), true, &connect));
+        assert!(target_matches(&PathMatch::Prefix(String::new()), true, &get));
     }
 
     #[test]
