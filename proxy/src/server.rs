@@ -32,7 +32,10 @@ use crate::{
         publish::{Publisher, Shared},
         snapshot::Snapshot,
     },
-    stats::{Registry, WorkerIndex},
+    stats::{
+        Registry, WorkerIndex,
+        tags::{TagRule, TagValue},
+    },
     worker::{self, WorkerSeed},
 };
 
@@ -132,7 +135,7 @@ struct Process<'a> {
 }
 
 impl Process<'_> {
-    async fn serve(self, bootstrap: Bootstrap, publisher: Publisher) -> Result<(), ServerError> {
+    async fn serve(self, mut bootstrap: Bootstrap, publisher: Publisher) -> Result<(), ServerError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
         // Envoy's: access logs were rotated.
@@ -140,7 +143,11 @@ impl Process<'_> {
         let admin_address = bootstrap.admin;
         let server_node = bootstrap.node.clone();
         let runtime_values = bootstrap.runtime_values.clone();
-        let stats_tags = [&bootstrap.stats_tags[..], &self.args.stats_tags].concat();
+        let mut stats_rules = std::mem::take(&mut bootstrap.stats);
+        let fixed =
+            |(name, value): &(String, String)| TagRule { name: name.clone(), value: TagValue::Fixed(value.clone()) };
+        stats_rules.tags.extend(self.args.stats_tags.iter().map(fixed));
+        let stats_flush_interval = bootstrap.stats_flush_interval;
         for name in runtime_values.names() {
             tracing::info!(name, "a runtime value that nothing here depends on");
         }
@@ -156,7 +163,8 @@ impl Process<'_> {
             started: self.started,
             args: self.args.clone(),
             node: server_node,
-            stats_tags,
+            stats_rules,
+            stats_flush_interval,
             runtime_values,
             log: self.log.clone(),
             quit,

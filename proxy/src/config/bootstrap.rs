@@ -1,6 +1,6 @@
 //! `envoy.config.bootstrap.v3.Bootstrap`: who this proxy is, what it starts with, and where more comes from.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use weft_xds::{
@@ -9,11 +9,10 @@ use weft_xds::{
         config::{
             bootstrap::v3::{
                 Admin, Bootstrap as ProtoBootstrap, ClusterManager,
-                bootstrap::{DynamicResources, StaticResources},
+                bootstrap::{DynamicResources, StaticResources, StatsFlush},
             },
             cluster::v3::Cluster,
             listener::v3::Listener as ProtoListener,
-            metrics::v3::{StatsConfig, TagSpecifier, tag_specifier::TagValue},
         },
         extensions::transport_sockets::tls::v3::Secret as ProtoSecret,
     },
@@ -32,6 +31,7 @@ use crate::config::{
     runtime_values::RuntimeValues,
     tls::Secret,
 };
+use crate::stats::StatsRules;
 
 pub struct Bootstrap {
     /// For `/config_dump`. Holds what secrets stand in it.
@@ -50,8 +50,9 @@ pub struct Bootstrap {
     pub lds: Option<DiscoverySource>,
     /// Where clusters come from.
     pub cds: Option<DiscoverySource>,
-    /// Labels of every statistic.
-    pub stats_tags: Vec<(String, String)>,
+    pub stats: StatsRules,
+    /// How often the intervals of histograms end. None: whenever somebody looks.
+    pub stats_flush_interval: Option<Duration>,
     pub runtime_values: RuntimeValues,
 }
 
@@ -63,6 +64,9 @@ impl BootstrapMessage {
         ProtoBootstrap::decode(self.0.as_slice()).expect("it was encoded from such a message")
     }
 }
+
+/// As Envoy's.
+const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Where the log of an admin server goes that is not to be logged.
 const NOWHERE: &str = "/dev/null";
@@ -76,7 +80,7 @@ impl Bootstrap {
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
         let encoded = BootstrapMessage(message.encode_to_vec());
-        let Parts { node, static_resources, dynamic_resources, admin, stats_tags, runtime_values } =
+        let Parts { node, static_resources, dynamic_resources, admin, stats, stats_flush_interval, runtime_values } =
             Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
@@ -90,8 +94,20 @@ impl Bootstrap {
         }
         let admin = admin.map(admin_address).transpose().within("admin")?.flatten();
         let message = encoded;
-        let bootstrap =
-            Self { message, node, secrets, admin, listeners, clusters, ads, lds, cds, stats_tags, runtime_values };
+        let bootstrap = Self {
+            message,
+            node,
+            secrets,
+            admin,
+            listeners,
+            clusters,
+            ads,
+            lds,
+            cds,
+            stats,
+            stats_flush_interval,
+            runtime_values,
+        };
         bootstrap.check_sources()?;
         Ok(bootstrap)
     }
@@ -170,7 +186,8 @@ struct Parts {
     static_resources: StaticResources,
     dynamic_resources: DynamicResources,
     admin: Option<Admin>,
-    stats_tags: Vec<(String, String)>,
+    stats: StatsRules,
+    stats_flush_interval: Option<Duration>,
     runtime_values: RuntimeValues,
 }
 
@@ -188,7 +205,7 @@ impl Parts {
             stats_sinks,
             deferred_stat_options: _, // when Envoy builds its counters
             stats_config,
-            stats_flush_interval: _, // of sinks, which are refused
+            stats_flush_interval,
             watchdog,
             watchdogs,
             tracing,
@@ -217,7 +234,7 @@ impl Parts {
             grpc_async_client_manager_config: _, // how Envoy keeps its clients
             memory_allocator_manager: _,         // of Envoy's allocator
             enable_worker_cpu_affinity,
-            stats_flush: _, // as the interval
+            stats_flush,
             stats_eviction,
         } = message;
         refuse!(node_context_params, hds_config, flags_path, stats_sinks, watchdog, watchdogs, tracing);
@@ -227,7 +244,11 @@ impl Parts {
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
         refuse!(listener_manager, application_log_config, enable_worker_cpu_affinity, stats_eviction);
         refuse_cluster_manager(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
-        let stats_tags = stats_tags(stats_config.unwrap_or_default()).within("stats_config")?;
+        let stats = StatsRules::from_proto(stats_config.unwrap_or_default()).within("stats_config")?;
+        let stats_flush_interval = match stats_flush {
+            None => Some(field::duration_or(stats_flush_interval, STATS_FLUSH_INTERVAL, "stats_flush_interval")?),
+            Some(StatsFlush::StatsFlushOnAdmin(_)) => None,
+        };
         let runtime_values =
             RuntimeValues::from_proto(layered_runtime.unwrap_or_default()).within("layered_runtime")?;
         Ok(Self {
@@ -235,7 +256,8 @@ impl Parts {
             static_resources: static_resources.unwrap_or_default(),
             dynamic_resources: dynamic_resources.unwrap_or_default(),
             admin,
-            stats_tags,
+            stats,
+            stats_flush_interval,
             runtime_values,
         })
     }
@@ -251,25 +273,6 @@ fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
     } = message;
     refuse!(local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config);
     Ok(())
-}
-
-/// Those of a fixed value. Others would be cut out of names, which have their tags as labels here from the start.
-fn stats_tags(message: StatsConfig) -> Result<Vec<(String, String)>> {
-    let StatsConfig {
-        stats_tags,
-        use_all_default_tags,
-        stats_matcher,
-        histogram_bucket_settings,
-        allow_default_tag_overrides,
-    } = message;
-    refuse!(stats_matcher, histogram_bucket_settings);
-    field::only(use_all_default_tags, true, "use_all_default_tags")?;
-    field::only(allow_default_tag_overrides, false, "allow_default_tag_overrides")?;
-    field::each(stats_tags, "stats_tags", |TagSpecifier { tag_name, tag_value }| match tag_value {
-        Some(TagValue::FixedValue(value)) => Ok((tag_name, value)),
-        Some(TagValue::Regex(_)) => Err(unsupported("regex")),
-        None => Err(FieldError::new("tag_value", "value is required")),
-    })
 }
 
 fn static_clusters(messages: Vec<Cluster>) -> Result<Vec<Arc<ClusterConfig>>> {

@@ -27,6 +27,7 @@ pub mod retry_policy;
 pub mod route;
 pub mod runtime_values;
 pub mod socket_option;
+pub mod stats;
 pub mod substitution;
 pub mod tcp_proxy;
 #[cfg(test)]

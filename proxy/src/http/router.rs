@@ -54,6 +54,7 @@ pub async fn route(
     mut head: request::Parts,
     body: Body,
 ) -> Response<ResponseBody> {
+    exchange.count(HttpStat::RqTotalRouted);
     let Some(resolved) = exchange.route() else {
         exchange.count(HttpStat::NoRoute);
         exchange.keep_request(&head);
@@ -113,7 +114,6 @@ async fn forward(
     body: Body,
 ) -> Result<Response<ResponseBody>, LocalReply> {
     let pools = find_cluster(exchange, action, route, &head).inspect_err(|_| exchange.keep_request(&head))?;
-    exchange.count(HttpStat::RqTotalRouted);
     for rules in route.request_rules() {
         header_mutation::apply_to_request(rules, exchange, &mut head);
     }
@@ -310,10 +310,14 @@ impl Tries<'_> {
                 return answered.map_err(|error| self.reply(&error));
             }
             let asked = answered.as_ref().ok().and_then(|(head, ..)| self.asked_pause(&policy, &head.headers));
-            if let Ok((_, body, stream)) = answered {
+            if let Ok((head, body, stream)) = answered {
+                if self.filter.dynamic_stats {
+                    let worker = self.exchange.connection.downstream.worker.index;
+                    self.pools.cluster().stats.retried.count(worker, head.status);
+                }
                 // Complete already (a bare 503): its connection can go on.
                 if http_body::Body::is_end_stream(&body) {
-                    stream.complete();
+                    stream.complete(self.exchange.caller.get());
                 }
             }
             self.back_off(&policy, asked).await?;
@@ -430,6 +434,10 @@ impl Tries<'_> {
     }
 
     async fn back_off(&mut self, policy: &RetryPolicy, asked: Option<Duration>) -> Result<(), LocalReply> {
+        self.count(match asked {
+            None => ClusterStat::RqRetryBackoffExponential,
+            Some(_) => ClusterStat::RqRetryBackoffRatelimited,
+        });
         let random = self.exchange.connection.downstream.worker.with_random(fastrand::Rng::f64);
         let pause = asked.unwrap_or_else(|| retry::back_off(&policy.back_off, self.retries - 1, random));
         let until = Instant::now() + pause;
@@ -459,7 +467,7 @@ impl Tries<'_> {
         }
         if self.filter.dynamic_stats {
             let worker = self.exchange.connection.downstream.worker.index;
-            self.pools.cluster().stats.codes.count(worker, reply.status);
+            self.pools.cluster().stats.count_response(worker, reply.status, self.exchange.caller.get());
         }
         reply
     }
@@ -587,7 +595,8 @@ fn respond(
     }
     *exchange.details.borrow_mut() = "via_upstream".into();
     if filter.dynamic_stats {
-        pools.cluster().stats.codes.count(exchange.connection.downstream.worker.index, head.status);
+        let worker = exchange.connection.downstream.worker.index;
+        pools.cluster().stats.count_response(worker, head.status, exchange.caller.get());
     }
     Response::from_parts(head, ResponseBody::upstream(body, exchange.clone(), stream, deadlines))
 }

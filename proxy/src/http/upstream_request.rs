@@ -16,7 +16,7 @@ use crate::{
         informational::Informational,
         request_headers,
     },
-    stats::{ClusterStat, HostStat},
+    stats::{CallerKind, ClusterStat, HostStat},
     upstream::{
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
@@ -71,9 +71,9 @@ pub struct UpstreamStream {
 
 impl UpstreamStream {
     /// The response was received whole.
-    pub fn complete(mut self) {
+    pub fn complete(mut self, caller: CallerKind) {
         self.completed = true;
-        self.pool.cluster.stats.rq_time.record(self.pool.worker, self.begun.elapsed());
+        self.pool.cluster.stats.record_rq_time(self.pool.worker, self.begun.elapsed(), caller);
     }
 
     pub fn failed(mut self, error: &BodyError) {
@@ -88,7 +88,8 @@ impl UpstreamStream {
 impl Drop for UpstreamStream {
     fn drop(&mut self) {
         self.pool.cluster.stats.cells.dec(self.pool.worker, ClusterStat::RqActive);
-        if !self.completed {
+        // An HTTP/1 connection is closed rather than its stream reset.
+        if !self.completed && self.lease.is_some() {
             self.pool.count(ClusterStat::RqTxReset);
         }
         if !self.completed

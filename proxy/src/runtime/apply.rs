@@ -94,8 +94,12 @@ impl DataPath {
             }
             _ => self.new_cluster(config, assignment),
         };
-        if let Some(replaced) = self.clusters.insert(name, cluster) {
-            replaced.stop();
+        match self.clusters.insert(name, cluster) {
+            Some(replaced) => {
+                replaced.stop();
+                self.count(ServerStat::ClustersModified);
+            }
+            None => self.count(ServerStat::ClustersAdded),
         }
         self.pending = Pending::Snapshot;
     }
@@ -126,6 +130,7 @@ impl DataPath {
     pub fn remove_cluster(&mut self, name: &str) {
         if let Some(removed) = self.clusters.remove(name) {
             removed.stop();
+            self.count(ServerStat::ClustersRemoved);
         }
         self.pending = Pending::Snapshot;
     }
@@ -160,6 +165,9 @@ impl DataPath {
         let name = config.name.clone();
         if !self.closed {
             self.publisher.bind(&config).inspect_err(|_| self.count(ServerStat::ListenerCreateFailure))?;
+        }
+        for _ in 0..self.stats.workers() {
+            self.count(ServerStat::ListenerCreateSuccess); // once a worker, as Envoy counts
         }
         config.tls_contexts().for_each(|tls| self.tls.add_downstream(tls));
         let previous = self.listeners.get(&name).cloned();

@@ -68,7 +68,11 @@ impl Cluster {
             tasks: Tasks::default(),
             config,
         };
-        cluster.set_membership_gauges(&cluster.endpoints.load());
+        let endpoints = cluster.endpoints.load_full();
+        cluster.set_membership_gauges(&endpoints);
+        if previous.is_none() && !endpoints.members.is_empty() {
+            cluster.count_on_main_thread(ClusterStat::MembershipChange);
+        }
         Arc::new(cluster)
     }
 

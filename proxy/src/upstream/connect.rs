@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     config::cluster::{ClusterConfig, FirstAddresses, FirstFamily},
-    net::stream::Stream,
+    net::stream::{Metered, Stream},
     stats::{ClusterStat, HostStat, WorkerIndex},
     upstream::{cluster::Cluster, host::Host},
 };
@@ -46,10 +46,12 @@ pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Res
     match connected {
         Ok(stream) => {
             cluster.stats.cx_connect.record(worker, begun.elapsed());
-            Ok(stream.counted(cluster.stats.clone(), worker))
+            Ok(stream.counted(Metered::Upstream(cluster.stats.clone()), worker))
         }
         Err(error) => {
             cells.inc(worker, ClusterStat::CxConnectFail);
+            cells.inc(worker, ClusterStat::CxDestroy);
+            cluster.stats.cx_length.record(worker, begun.elapsed());
             host.stats.inc(worker, HostStat::CxConnectFail);
             Err(error)
         }

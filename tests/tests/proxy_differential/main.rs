@@ -21,6 +21,7 @@ mod pair;
 mod raw_origin;
 mod routes;
 mod scene;
+mod stats;
 mod tcp;
 mod tools;
 mod upgrades;
@@ -123,6 +124,11 @@ fn tcp_connections_go_as_envoys() -> Result<()> {
 #[test]
 fn tcp_connections_are_logged_and_counted_as_envoys() -> Result<()> {
     compare_on(&tcp::counted_cases(), &tcp::bootstrap)
+}
+
+#[test]
+fn statistics_have_envoys_names_and_values() -> Result<()> {
+    compare_on(&stats::cases(), &stats::bootstrap)
 }
 
 #[test]

@@ -248,8 +248,18 @@ impl HostPool {
             self.count(ClusterStat::CxOverflow);
             return Err(PoolError::Overflow);
         };
+        self.count(ClusterStat::RqPendingTotal);
         let active = self.begin();
-        let stream = connect::connect(&self.cluster, &self.host, self.worker).await?;
+        let stream = match connect::connect(&self.cluster, &self.host, self.worker).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.count(ClusterStat::RqPendingFailureEject);
+                return Err(error.into());
+            }
+        };
+        // As Envoy has it, a connection is a request.
+        self.count(ClusterStat::RqTotal);
+        self.count_host(HostStat::RqTotal);
         Ok((stream, ConnectionGuard::new(self, permit), active))
     }
 
@@ -343,6 +353,8 @@ impl Drop for ActiveGuard {
 /// One open connection.
 pub struct ConnectionGuard {
     pool: Rc<HostPool>,
+    opened: Instant,
+    requests: Cell<u32>,
     _permit: Permit,
 }
 
@@ -350,7 +362,16 @@ impl ConnectionGuard {
     fn new(pool: &Rc<HostPool>, permit: Permit) -> ConnectionGuard {
         pool.count(ClusterStat::CxActive);
         pool.count_host(HostStat::CxActive);
-        ConnectionGuard { pool: pool.clone(), _permit: permit }
+        ConnectionGuard { pool: pool.clone(), opened: Instant::now(), requests: Cell::new(0), _permit: permit }
+    }
+
+    fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    /// It carries one more.
+    fn count_request(&self) {
+        self.requests.set(self.requests.get().saturating_add(1));
     }
 }
 
@@ -360,12 +381,18 @@ impl Drop for ConnectionGuard {
         pool.cluster.stats.cells.dec(pool.worker, ClusterStat::CxActive);
         pool.host.stats.dec(pool.worker, HostStat::CxActive);
         pool.count(ClusterStat::CxDestroy);
+        pool.cluster.stats.cx_length.record(pool.worker, self.opened.elapsed());
+        if self.requests() > 0 {
+            pool.cluster.stats.rq_per_cx.record_number(pool.worker, self.requests().into());
+        }
     }
 }
 
 /// One request waiting for a connection.
 struct PendingGuard<'a> {
     pool: &'a HostPool,
+    /// Dropped before that, it was given up.
+    is_over: Cell<bool>,
     _permit: Permit,
 }
 
@@ -377,12 +404,20 @@ impl<'a> PendingGuard<'a> {
         };
         pool.count(ClusterStat::RqPendingTotal);
         pool.count(ClusterStat::RqPendingActive);
-        Ok(PendingGuard { pool, _permit: permit })
+        Ok(PendingGuard { pool, is_over: Cell::new(false), _permit: permit })
+    }
+
+    /// There is a connection, or there will be none.
+    fn over(&self) {
+        self.is_over.set(true);
     }
 }
 
 impl Drop for PendingGuard<'_> {
     fn drop(&mut self) {
         self.pool.cluster.stats.cells.dec(self.pool.worker, ClusterStat::RqPendingActive);
+        if !self.is_over.get() {
+            self.pool.count(ClusterStat::RqCancelled);
+        }
     }
 }
