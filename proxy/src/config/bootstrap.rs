@@ -26,6 +26,7 @@ use crate::config::{
     cluster::{ClusterConfig, Discovery, UpstreamProtocol},
     field::{self, Result, Within as _, element, refuse, unset, unsupported},
     listener::Listener,
+    overload::Overload,
 };
 
 pub struct Bootstrap {
@@ -35,6 +36,7 @@ pub struct Bootstrap {
     pub node: Node,
     /// None: no admin server.
     pub admin: Option<SocketAddr>,
+    pub overload: Overload,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<ClusterConfig>>,
     pub ads: Option<AdsConfig>,
@@ -55,7 +57,7 @@ impl Bootstrap {
 
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
-        let Parts { node, static_resources, dynamic_resources, admin } = Parts::from_proto(message.clone())?;
+        let Parts { node, static_resources, dynamic_resources, admin, overload } = Parts::from_proto(message.clone())?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         unset(&secrets, "static_resources.secrets")?;
         let clusters = static_clusters(clusters).within("static_resources")?;
@@ -65,7 +67,7 @@ impl Bootstrap {
             check_ads_cluster(&ads.cluster_name, &clusters).within("dynamic_resources.ads_config")?;
         }
         let admin = admin.map(admin_address).transpose().within("admin")?.flatten();
-        Ok(Self { message, node, admin, listeners, clusters, ads, lds, cds })
+        Ok(Self { message, node, admin, overload, listeners, clusters, ads, lds, cds })
     }
 
     /// What a control plane must be told, to be asked once the command line had its say about the node.
@@ -84,10 +86,11 @@ impl Bootstrap {
 
 impl std::fmt::Debug for Bootstrap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { message: _, node, admin, listeners, clusters, ads, lds, cds } = self; // the message may hold private keys
+        let Self { message: _, node, admin, overload, listeners, clusters, ads, lds, cds } = self; // the message may hold private keys
         f.debug_struct("Bootstrap")
             .field("node", &node.id)
             .field("admin", admin)
+            .field("overload", overload)
             .field("listeners", listeners)
             .field("clusters", clusters)
             .field("ads", ads)
@@ -103,6 +106,7 @@ struct Parts {
     static_resources: StaticResources,
     dynamic_resources: DynamicResources,
     admin: Option<Admin>,
+    overload: Overload,
 }
 
 impl Parts {
@@ -152,7 +156,7 @@ impl Parts {
             stats_eviction,
         } = message;
         refuse!(node_context_params, hds_config, flags_path, stats_sinks, watchdog, watchdogs, tracing);
-        refuse!(overload_manager, enable_dispatcher_stats, header_prefix, stats_server_version_override);
+        refuse!(enable_dispatcher_stats, header_prefix, stats_server_version_override);
         refuse!(use_tcp_for_dns_lookups, dns_resolution_config, bootstrap_extensions, fatal_actions, config_sources);
         refuse!(default_config_source, default_socket_interface, certificate_provider_instances);
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
@@ -165,6 +169,7 @@ impl Parts {
             static_resources: static_resources.unwrap_or_default(),
             dynamic_resources: dynamic_resources.unwrap_or_default(),
             admin,
+            overload: Overload::from_proto(overload_manager.unwrap_or_default()).within("overload_manager")?,
         })
     }
 }

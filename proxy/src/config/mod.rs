@@ -17,6 +17,7 @@ pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
 pub mod network_filter;
+pub mod overload;
 pub mod proxy_protocol;
 pub mod retry_policy;
 pub mod route;

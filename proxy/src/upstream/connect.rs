@@ -4,13 +4,21 @@ use std::{io, net::SocketAddr, time::Instant};
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::SockRef;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
     config::{cluster::ClusterConfig, tls::UpstreamTls},
     net::stream::Stream,
     stats::{ClusterStat, HostStat, WorkerIndex},
-    upstream::{cluster::Cluster, endpoint_set::Host},
+    upstream::{
+        cluster::Cluster,
+        endpoint_set::Host,
+        origin::{Origin, Source},
+    },
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,12 +33,17 @@ pub enum ConnectError {
 }
 
 /// Counts the try, and its failure, on the cluster and the host.
-pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Result<Stream, ConnectError> {
+pub async fn connect(
+    cluster: &Cluster,
+    host: &Host,
+    worker: WorkerIndex,
+    origin: &Origin,
+) -> Result<Stream, ConnectError> {
     let cells = &cluster.stats.cells;
     cells.inc(worker, ClusterStat::CxTotal);
     host.stats.inc(worker, HostStat::CxTotal);
     let begun = Instant::now();
-    let connecting = open(&cluster.config, host.address);
+    let connecting = open(&cluster.config, host.address, origin);
     let connected = match tokio::time::timeout(cluster.config.connect_timeout, connecting).await {
         Ok(connected) => connected,
         Err(_elapsed) => {
@@ -51,8 +64,9 @@ pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Res
     }
 }
 
-async fn open(config: &ClusterConfig, address: SocketAddr) -> Result<Stream, ConnectError> {
-    let stream = open_tcp(config, address).await.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
+async fn open(config: &ClusterConfig, address: SocketAddr, origin: &Origin) -> Result<Stream, ConnectError> {
+    let opened = open_tcp(config, address, origin).await;
+    let stream = opened.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
     let Some(tls) = &config.transport_socket else { return Ok(Stream::plain(stream)) };
     let UpstreamTls { config, sni, .. } = &**tls;
     let name = sni.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
@@ -60,21 +74,40 @@ async fn open(config: &ClusterConfig, address: SocketAddr) -> Result<Stream, Con
     connected.map(|stream| Stream::tls(stream.into())).map_err(|error| ConnectError::Tls(error.to_string()))
 }
 
-async fn open_tcp(config: &ClusterConfig, address: SocketAddr) -> io::Result<TcpStream> {
+async fn open_tcp(config: &ClusterConfig, address: SocketAddr, origin: &Origin) -> io::Result<TcpStream> {
     let (socket, source) = match address {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, config.bind_v4),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, config.bind_v6),
     };
-    if let Some(source) = source {
+    // A source of the other family cannot be.
+    let shown = origin.source.filter(|shown| shown.ip.is_ipv4() == address.is_ipv4());
+    if let Some(Source { ip, mark }) = shown {
+        set_transparent(&socket, ip.is_ipv4(), mark)?;
+    }
+    if let Some(source) = shown.map(|shown| SocketAddr::new(shown.ip, 0)).or(source) {
         if source.port() == 0 {
             // ip(7): the port is chosen at connect, by the whole 4-tuple, so a fixed source address does not run out.
             setsockopt(&socket, IpBindAddressNoPort, &true)?;
         }
         socket.bind(source)?;
     }
-    let stream = socket.connect(address).await?;
+    let mut stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
+    if !origin.preamble.is_empty() {
+        stream.write_all(&origin.preamble).await?;
+    }
     Ok(stream)
+}
+
+/// Allows an address that is not this machine's, whose answers come back here by the mark (needs CAP_NET_ADMIN).
+fn set_transparent(socket: &TcpSocket, is_v4: bool, mark: u32) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if is_v4 {
+        socket.set_ip_transparent_v4(true)?
+    } else {
+        socket.set_ip_transparent_v6(true)?
+    }
+    if mark > 0 { socket.set_mark(mark) } else { Ok(()) }
 }
 
 /// "Connection refused", without the "(os error 111)" that the standard library adds.

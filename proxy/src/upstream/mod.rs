@@ -5,5 +5,6 @@ pub mod cluster;
 pub mod connect;
 pub mod endpoint_set;
 pub mod load_balancer;
+pub mod origin;
 pub mod pool;
 pub mod weighted_cluster;

@@ -8,8 +8,10 @@ mod config;
 mod differences;
 mod http1;
 mod http2;
+mod limits;
 mod listeners;
 mod pair;
+mod proxy_protocol;
 mod tcp;
 mod tools;
 
@@ -107,4 +109,14 @@ fn listeners_take_connections_as_envoys() -> Result<()> {
 #[test]
 fn well_known_clients_see_the_same() -> Result<()> {
     compare(&tools::cases())
+}
+
+#[test]
+fn upstreams_are_told_of_downstreams_as_by_envoy() -> Result<()> {
+    compare_on(&proxy_protocol::cases(), &proxy_protocol::bootstrap)
+}
+
+#[test]
+fn connections_are_limited_as_by_envoy() -> Result<()> {
+    compare_on(&limits::cases(), &limits::bootstrap)
 }

@@ -20,7 +20,7 @@ use crate::{
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
-        connect::{self, ConnectError},
+        connect::ConnectError,
         pool::{ConnectionGuard, HostPool, PendingGuard, PoolError},
     },
 };
@@ -107,7 +107,7 @@ async fn open(pool: Rc<HostPool>, permit: Permit) {
 type Driver = hyper::client::conn::http1::Connection<TokioIo<crate::net::stream::Stream>, Body>;
 
 async fn handshake(pool: &Rc<HostPool>, permit: Permit) -> Result<(Connection, Driver, ConnectionGuard), ConnectError> {
-    let stream = connect::connect(&pool.cluster, &pool.host, pool.worker).await?;
+    let stream = pool.connect().await?;
     let guard = ConnectionGuard::new(pool, permit);
     pool.count(ClusterStat::CxHttp1Total);
     let mut builder = Builder::new();

@@ -18,7 +18,7 @@ use crate::{
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
-        connect::{self, ConnectError},
+        connect::ConnectError,
         pool::{ConnectionGuard, HostPool, PendingGuard, PoolError},
     },
 };
@@ -125,7 +125,7 @@ async fn handshake(
     permit: Permit,
     options: &Http2Options,
 ) -> Result<(Rc<Connection>, Driver, ConnectionGuard), ConnectError> {
-    let stream = connect::connect(&pool.cluster, &pool.host, pool.worker).await?;
+    let stream = pool.connect().await?;
     let guard = ConnectionGuard::new(pool, permit);
     pool.count(ClusterStat::CxHttp2Total);
     let mut builder = h2::client::Builder::new();

@@ -28,6 +28,7 @@ use crate::{
         connect::{self, ConnectError},
         endpoint_set::{EndpointSet, Host},
         load_balancer::LoadBalancer,
+        origin::Origin,
     },
 };
 
@@ -53,8 +54,10 @@ pub struct HostPool {
     pub host: Arc<Host>,
     pub cluster: Arc<Cluster>,
     pub worker: WorkerIndex,
-    /// Requests and TCP connections under way from this worker.
-    active: Cell<u32>,
+    /// What its connections show of the downstream that they are for.
+    origin: Origin,
+    /// Requests and TCP connections under way from this worker, of the pools of all origins.
+    active: Rc<Cell<u32>>,
     /// The host or the cluster is gone: nothing is kept for reuse.
     closed: Cell<bool>,
     http1: http1::Http1Pool,
@@ -180,7 +183,22 @@ impl HostPool {
             host,
             cluster,
             worker,
-            active: Cell::new(0),
+            origin: Origin::default(),
+            active: Rc::default(),
+            closed: Cell::new(false),
+            http1: Default::default(),
+            http2: Default::default(),
+        })
+    }
+
+    /// A pool of connections to the same host for one downstream only.
+    pub(super) fn own(&self, origin: Origin) -> Rc<HostPool> {
+        Rc::new(HostPool {
+            host: self.host.clone(),
+            cluster: self.cluster.clone(),
+            worker: self.worker,
+            origin,
+            active: self.active.clone(),
             closed: Cell::new(false),
             http1: Default::default(),
             http2: Default::default(),
@@ -196,14 +214,17 @@ impl HostPool {
     }
 
     /// A connection for TCP, never pooled. The guards count as long as it is open.
-    pub async fn connect_tcp(self: &Rc<Self>) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
+    pub async fn connect_tcp(
+        self: &Rc<Self>,
+        origin: &Origin,
+    ) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
         let breakers = &self.cluster.circuit_breakers;
         let Some(permit) = breakers.try_acquire(RoutingPriority::Default, Resource::Connections) else {
             self.count(ClusterStat::CxOverflow);
             return Err(PoolError::Overflow);
         };
         let active = self.begin();
-        let stream = connect::connect(&self.cluster, &self.host, self.worker).await?;
+        let stream = connect::connect(&self.cluster, &self.host, self.worker, origin).await?;
         Ok((stream, ConnectionGuard::new(self, permit), active))
     }
 
@@ -221,7 +242,15 @@ impl HostPool {
         ActiveGuard(self.clone())
     }
 
-    fn close(&self) {
+    async fn connect(&self) -> Result<Stream, ConnectError> {
+        connect::connect(&self.cluster, &self.host, self.worker, &self.origin).await
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub(super) fn close(&self) {
         self.closed.set(true);
         self.http1.close();
         self.http2.close();
