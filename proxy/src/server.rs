@@ -25,7 +25,7 @@ use crate::{
     args::{Args, Mode},
     config::bootstrap::Bootstrap,
     drain::Drain,
-    listener::balance::Adopted,
+    listener::{balance::Adopted, global_limit::GlobalLimit},
     logging::Log,
     runtime::{
         self, DrainStep, RuntimeQueries,
@@ -72,6 +72,7 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
         drain: Drain::default(),
         drain_time: args.drain_time,
         connections: AtomicUsize::new(0),
+        global_limit: bootstrap.overload.downstream_connections_max.map(GlobalLimit::new),
         adopters,
     });
     let (files, log_thread) = AccessLogFiles::start().map_err(ServerError::Thread)?;

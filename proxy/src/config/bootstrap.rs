@@ -28,6 +28,7 @@ use crate::config::{
     cluster::{ClusterConfig, Discovery, UpstreamProtocol},
     field::{self, Result, Within as _, element, refuse, unsupported},
     listener::Listener,
+    overload::Overload,
     runtime_values::RuntimeValues,
     tls::Secret,
 };
@@ -42,6 +43,7 @@ pub struct Bootstrap {
     pub secrets: Vec<Arc<Secret>>,
     /// None: no admin server.
     pub admin: Option<SocketAddr>,
+    pub overload: Overload,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<ClusterConfig>>,
     /// The aggregated stream.
@@ -80,8 +82,16 @@ impl Bootstrap {
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
         let encoded = BootstrapMessage(message.encode_to_vec());
-        let Parts { node, static_resources, dynamic_resources, admin, stats, stats_flush_interval, runtime_values } =
-            Parts::from_proto(message)?;
+        let Parts {
+            node,
+            static_resources,
+            dynamic_resources,
+            admin,
+            stats,
+            stats_flush_interval,
+            runtime_values,
+            overload,
+        } = Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
         let clusters = static_clusters(clusters).within("static_resources")?;
@@ -99,6 +109,7 @@ impl Bootstrap {
             node,
             secrets,
             admin,
+            overload,
             listeners,
             clusters,
             ads,
@@ -167,10 +178,11 @@ impl Bootstrap {
 impl std::fmt::Debug for Bootstrap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The message and the secrets may hold private keys.
-        let Self { node, admin, listeners, clusters, ads, lds, cds, .. } = self;
+        let Self { node, admin, overload, listeners, clusters, ads, lds, cds, .. } = self;
         f.debug_struct("Bootstrap")
             .field("node", &node.id)
             .field("admin", admin)
+            .field("overload", overload)
             .field("listeners", listeners)
             .field("clusters", clusters)
             .field("ads", ads)
@@ -189,6 +201,7 @@ struct Parts {
     stats: StatsRules,
     stats_flush_interval: Option<Duration>,
     runtime_values: RuntimeValues,
+    overload: Overload,
 }
 
 impl Parts {
@@ -238,7 +251,7 @@ impl Parts {
             stats_eviction,
         } = message;
         refuse!(node_context_params, hds_config, flags_path, stats_sinks, watchdog, watchdogs, tracing);
-        refuse!(overload_manager, enable_dispatcher_stats, header_prefix, stats_server_version_override);
+        refuse!(enable_dispatcher_stats, header_prefix, stats_server_version_override);
         refuse!(use_tcp_for_dns_lookups, dns_resolution_config, bootstrap_extensions, fatal_actions, config_sources);
         refuse!(default_config_source, default_socket_interface, certificate_provider_instances);
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
@@ -259,6 +272,7 @@ impl Parts {
             stats,
             stats_flush_interval,
             runtime_values,
+            overload: Overload::from_proto(overload_manager.unwrap_or_default()).within("overload_manager")?,
         })
     }
 }

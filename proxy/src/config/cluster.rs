@@ -9,7 +9,9 @@ use weft_xds::{
             cluster::v3::Cluster,
             core::v3::{TransportSocket, transport_socket},
         },
-        extensions::transport_sockets::{raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext},
+        extensions::transport_sockets::{
+            proxy_protocol::v3::ProxyProtocolUpstreamTransport, raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext,
+        },
     },
 };
 
@@ -25,6 +27,7 @@ use crate::config::{
     field::{self, Extension, Result, Within as _, positive_duration, refuse, without_typed_config},
     http_connection_manager::Http2Options,
     http_protocol::Http1UpstreamOptions,
+    proxy_protocol::UpstreamProxyProtocol,
     tls::UpstreamTls,
 };
 
@@ -79,6 +82,8 @@ pub struct ClusterConfig {
     pub bind_v4: Option<SocketAddr>,
     pub bind_v6: Option<SocketAddr>,
     pub transport_socket: Option<Arc<UpstreamTls>>,
+    /// A header of the PROXY protocol goes before everything else on a connection.
+    pub proxy_protocol: Option<UpstreamProxyProtocol>,
     pub connection: ConnectionOptions,
 }
 
@@ -193,6 +198,7 @@ impl ClusterConfig {
         )?;
         let bind =
             BindAddresses::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")?;
+        let transport_socket = Transport::from_proto(transport_socket).within("transport_socket")?;
         Ok(Self {
             stat_name: if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.into() },
             name: name.into(),
@@ -217,7 +223,8 @@ impl ClusterConfig {
             bind_v6: bind.v6,
             connection: ConnectionOptions::from_proto(upstream_connection_options.unwrap_or_default())
                 .within("upstream_connection_options")?,
-            transport_socket: upstream_tls(transport_socket).within("transport_socket")?.map(Arc::new),
+            transport_socket: transport_socket.tls.map(Arc::new),
+            proxy_protocol: transport_socket.proxy_protocol,
         })
     }
 }
@@ -242,18 +249,43 @@ impl ClusterConfig {
     }
 }
 
-fn upstream_tls(message: Option<TransportSocket>) -> Result<Option<UpstreamTls>> {
-    let Some(TransportSocket { name: _, config_type }) = message else { return Ok(None) };
-    let Some(transport_socket::ConfigType::TypedConfig(typed_config)) = config_type else {
-        return Err(without_typed_config());
-    };
-    let extension = Extension::new(typed_config)?;
-    if extension.is::<UpstreamTlsContext>() {
-        UpstreamTls::from_proto(extension.unpack()?).within("typed_config").map(Some)
-    } else if extension.is::<RawBuffer>() {
-        extension.unpack().map(|RawBuffer {}| None)
-    } else {
-        Err(extension.unsupported())
+/// What stands between TCP and the bytes, outermost first.
+struct Transport {
+    proxy_protocol: Option<UpstreamProxyProtocol>,
+    tls: Option<UpstreamTls>,
+}
+
+impl Transport {
+    fn from_proto(message: Option<TransportSocket>) -> Result<Self> {
+        let plain = Self { proxy_protocol: None, tls: None };
+        let Some(TransportSocket { name: _, config_type }) = message else { return Ok(plain) };
+        let Some(transport_socket::ConfigType::TypedConfig(typed_config)) = config_type else {
+            return Err(without_typed_config());
+        };
+        let extension = Extension::new(typed_config)?;
+        if extension.is::<UpstreamTlsContext>() {
+            let tls = UpstreamTls::from_proto(extension.unpack()?).within("typed_config")?;
+            Ok(Self { tls: Some(tls), ..plain })
+        } else if extension.is::<RawBuffer>() {
+            extension.unpack().map(|RawBuffer {}| plain)
+        } else if extension.is::<ProxyProtocolUpstreamTransport>() {
+            Self::behind_proxy_protocol(extension.unpack()?).within("typed_config")
+        } else {
+            Err(extension.unsupported())
+        }
+    }
+
+    fn behind_proxy_protocol(message: ProxyProtocolUpstreamTransport) -> Result<Self> {
+        let ProxyProtocolUpstreamTransport { config, transport_socket, allow_unspecified_address, tlv_as_pool_key: _ } =
+            message; // connections are pooled by downstream, whose extensions are always the same
+        refuse!(allow_unspecified_address);
+        let proxy_protocol = UpstreamProxyProtocol::from_proto(config.unwrap_or_default()).within("config")?;
+        let inner =
+            Self::from_proto(Some(required(transport_socket, "transport_socket")?)).within("transport_socket")?;
+        if inner.proxy_protocol.is_some() {
+            return Err(FieldError::new("transport_socket", "one header of the PROXY protocol is enough"));
+        }
+        Ok(Self { proxy_protocol: Some(proxy_protocol), tls: inner.tls })
     }
 }
 

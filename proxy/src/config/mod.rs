@@ -22,6 +22,7 @@ pub mod matcher;
 pub mod message_file;
 pub mod metadata;
 pub mod network_filter;
+pub mod overload;
 pub mod proxy_protocol;
 pub mod retry_policy;
 pub mod route;

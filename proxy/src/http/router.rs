@@ -383,7 +383,7 @@ impl Tries<'_> {
         if chosen.is_none() {
             self.count(ClusterStat::CxNoneHealthy);
         }
-        chosen
+        chosen.map(|pool| downstream.pool(pool))
     }
 
     fn count_timeouts(&self, answered: &Result<Answer, TryError>, pool: &HostPool) {

@@ -174,6 +174,7 @@ group! {
         CxTotal "downstream_cx_total" Counter,
         CxActive "downstream_cx_active" Gauge,
         CxDestroy "downstream_cx_destroy" Counter,
+        GlobalCxOverflow "downstream_global_cx_overflow" Counter,
         CxTransportSocketConnectTimeout "downstream_cx_transport_socket_connect_timeout" Counter,
         PreCxActive "downstream_pre_cx_active" Gauge,
         PreCxTimeout "downstream_pre_cx_timeout" Counter,

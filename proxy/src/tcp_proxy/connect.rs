@@ -7,6 +7,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::{
     config::tcp_proxy::{TcpCluster, TcpProxy},
     http::{response_flags::ResponseFlags, retry},
+    listener::origin::AddedTlvs,
     net::stream::Stream,
     stats::{ClusterStat, TcpStat},
     tcp_proxy::TcpSession,
@@ -14,6 +15,7 @@ use crate::{
         aggregate,
         connect::ConnectError,
         load_balancer::Wish,
+        origin::Origin,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
         weighted_cluster,
     },
@@ -47,7 +49,10 @@ enum Failure {
 pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr) -> Option<Greeted> {
     let cluster = cluster_name(config, worker, None);
     let pools = worker.cluster(&cluster)?;
-    let upstream = attempt(worker, &pools, destination).await.ok()?;
+    if pools.cluster().config.proxy_protocol.is_some() {
+        return None; // what it would be told is not known yet
+    }
+    let upstream = attempt(worker, &pools, destination, &Origin::default()).await.ok()?;
     Some(Greeted { upstream, cluster, greeting: Vec::new() })
 }
 
@@ -86,8 +91,11 @@ impl TcpSession {
             return None;
         };
         *self.upstream_cluster.borrow_mut() = Some(name);
+        let config = &self.active.config;
+        let added = AddedTlvs { tlvs: &config.proxy_protocol_tlvs, merge: config.proxy_protocol_tlv_merge };
+        let origin = self.downstream.origin(&pools.cluster().config, Some(added));
         loop {
-            match attempt(worker, &pools, self.downstream.local_address).await {
+            match attempt(worker, &pools, self.downstream.local_address, &origin).await {
                 Ok(upstream) => {
                     self.attempts.set(self.attempts.get() + 1);
                     self.upstream_host.set(Some(upstream.host));
@@ -126,7 +134,12 @@ impl TcpSession {
     }
 }
 
-async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketAddr) -> Result<Upstream, Failure> {
+async fn attempt(
+    worker: &Worker,
+    pools: &Rc<ClusterPools>,
+    destination: SocketAddr,
+    origin: &Origin,
+) -> Result<Upstream, Failure> {
     let wish = Wish { original_destination: Some(destination), ..Wish::default() };
     let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
     let Some(pool) = chosen else {
@@ -134,7 +147,7 @@ async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketA
         return Err(Failure::NoHost);
     };
     let host = pool.host.address;
-    match pool.connect_tcp().await {
+    match pool.connect_tcp(origin).await {
         Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
         Err(PoolError::Overflow) => Err(Failure::Overflow),
         Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error)),

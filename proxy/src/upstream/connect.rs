@@ -9,13 +9,21 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::SockRef;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
     config::cluster::{ClusterConfig, FirstAddresses, FirstFamily},
     net::stream::{Metered, Stream},
     stats::{ClusterStat, HostStat, WorkerIndex},
-    upstream::{cluster::Cluster, host::Host},
+    upstream::{
+        cluster::Cluster,
+        host::Host,
+        origin::{Origin, Source},
+    },
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,12 +38,17 @@ pub enum ConnectError {
 }
 
 /// Counts the try, and its failure, on the cluster and the host.
-pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Result<Stream, ConnectError> {
+pub async fn connect(
+    cluster: &Cluster,
+    host: &Host,
+    worker: WorkerIndex,
+    origin: &Origin,
+) -> Result<Stream, ConnectError> {
     let cells = &cluster.stats.cells;
     cells.inc(worker, ClusterStat::CxTotal);
     host.stats.inc(worker, HostStat::CxTotal);
     let begun = Instant::now();
-    let connecting = open(&cluster.config, host);
+    let connecting = open(&cluster.config, host, origin);
     let connected = match tokio::time::timeout(cluster.config.connect_timeout, connecting).await {
         Ok(connected) => connected,
         Err(_elapsed) => {
@@ -58,11 +71,14 @@ pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Res
     }
 }
 
-async fn open(config: &ClusterConfig, host: &Host) -> Result<Stream, ConnectError> {
+async fn open(config: &ClusterConfig, host: &Host, origin: &Origin) -> Result<Stream, ConnectError> {
     let addresses = host.addresses();
     let opened = match &addresses[..] {
-        [only] => open_tcp(config, *only).await,
-        several => open_first(config, in_turns_of_families(several, &config.connection.first_addresses)).await,
+        [only] => open_tcp(config, *only, origin).await,
+        several => {
+            let order = in_turns_of_families(several, &config.connection.first_addresses);
+            open_first(config, order, origin).await
+        }
     };
     let stream = opened.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
     let Some(tls) = &config.transport_socket else { return Ok(Stream::plain(stream)) };
@@ -74,13 +90,13 @@ async fn open(config: &ClusterConfig, host: &Host) -> Result<Stream, ConnectErro
 }
 
 /// RFC 8305, section 4: the next address is tried when one fails or does not answer soon, and the first connection wins.
-async fn open_first(config: &ClusterConfig, addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+async fn open_first(config: &ClusterConfig, addresses: Vec<SocketAddr>, origin: &Origin) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failure = io::Error::other("no address");
     loop {
         match waiting.next() {
-            Some(address) => attempts.push(open_tcp(config, address)),
+            Some(address) => attempts.push(open_tcp(config, address, origin)),
             None if attempts.is_empty() => return Err(failure),
             None => {}
         }
@@ -122,13 +138,18 @@ fn in_turns_of_families(addresses: &[SocketAddr], first: &FirstAddresses) -> Vec
 /// RFC 8305, section 8, recommends 250 ms; Envoy has taken 300.
 const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(300);
 
-async fn open_tcp(config: &ClusterConfig, address: SocketAddr) -> io::Result<TcpStream> {
+async fn open_tcp(config: &ClusterConfig, address: SocketAddr, origin: &Origin) -> io::Result<TcpStream> {
     let connection = &config.connection;
     let (socket, source) = match address {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, config.bind_v4),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, config.bind_v6),
     };
-    if let Some(source) = source {
+    // A source of the other family cannot be.
+    let shown = origin.source.filter(|shown| shown.ip.is_ipv4() == address.is_ipv4());
+    if let Some(Source { ip, mark }) = shown {
+        set_transparent(&socket, ip.is_ipv4(), mark)?;
+    }
+    if let Some(source) = shown.map(|shown| SocketAddr::new(shown.ip, 0)).or(source) {
         if source.port() == 0 {
             // ip(7): the port is chosen at connect, by the whole 4-tuple, so a fixed source address does not run out.
             setsockopt(&socket, IpBindAddressNoPort, &true)?;
@@ -136,11 +157,25 @@ async fn open_tcp(config: &ClusterConfig, address: SocketAddr) -> io::Result<Tcp
         socket.bind(source)?;
     }
     if let Some(keepalive) = &connection.tcp_keepalive {
-        socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive.into())?;
+        SockRef::from(&socket).set_tcp_keepalive(&keepalive.into())?;
     }
-    let stream = socket.connect(address).await?;
+    let mut stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
+    if !origin.preamble.is_empty() {
+        stream.write_all(&origin.preamble).await?;
+    }
     Ok(stream)
+}
+
+/// Allows an address that is not this machine's, whose answers come back here by the mark (needs CAP_NET_ADMIN).
+fn set_transparent(socket: &TcpSocket, is_v4: bool, mark: u32) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if is_v4 {
+        socket.set_ip_transparent_v4(true)?
+    } else {
+        socket.set_ip_transparent_v6(true)?
+    }
+    if mark > 0 { socket.set_mark(mark) } else { Ok(()) }
 }
 
 /// "Connection refused", without the "(os error 111)" that the standard library adds.

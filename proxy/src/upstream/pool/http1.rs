@@ -19,7 +19,7 @@ use crate::{
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
-        connect::{self, ConnectError},
+        connect::ConnectError,
         pool::{ConnectionGuard, HostPool, PendingGuard, PoolError},
     },
 };
@@ -86,7 +86,7 @@ fn open_for_waiting(pool: &Rc<HostPool>, priority: RoutingPriority) {
 
 async fn open(pool: Rc<HostPool>, permit: Permit) {
     pool.count(ClusterStat::CxHttp1Total);
-    match connect::connect(&pool.cluster, &pool.host, pool.worker).await {
+    match pool.connect().await {
         Ok(stream) => {
             let place = Place { pool: pool.clone(), guard: ConnectionGuard::new(&pool, permit) };
             pool.http1.offer(Box::new(Connection { client: ClientConnection::new(stream), place }));

@@ -19,7 +19,7 @@ use crate::{
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
-        connect::{self, ConnectError},
+        connect::ConnectError,
         pool::{ConnectionGuard, HostPool, PendingGuard, PoolError},
     },
 };
@@ -87,7 +87,7 @@ fn open_for_waiting(pool: &Rc<HostPool>, priority: RoutingPriority, options: &Ht
 /// Connects and drives the connection until it closes.
 async fn open(pool: Rc<HostPool>, permit: Permit, options: Http2Options) {
     pool.count(ClusterStat::CxHttp2Total);
-    let connected = connect::connect(&pool.cluster, &pool.host, pool.worker).await;
+    let connected = pool.connect().await;
     pool.http2.connecting.set(pool.http2.connecting.get() - 1);
     match connected {
         Ok(stream) => {

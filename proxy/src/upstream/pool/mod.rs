@@ -29,6 +29,7 @@ use crate::{
         endpoint_set::EndpointSet,
         host::Host,
         load_balancer::{Chooser, LoadBalancer, Wish},
+        origin::Origin,
     },
 };
 
@@ -54,8 +55,10 @@ pub struct HostPool {
     pub host: Arc<Host>,
     pub cluster: Arc<Cluster>,
     pub worker: WorkerIndex,
-    /// Requests and TCP connections under way from this worker.
-    active: Cell<u32>,
+    /// What its connections show of the downstream that they are for.
+    origin: Origin,
+    /// Requests and TCP connections under way from this worker, of the pools of all origins.
+    active: Rc<Cell<u32>>,
     /// The host or the cluster is gone: nothing is kept for reuse.
     closed: Cell<bool>,
     /// Where the number of pools is limited.
@@ -224,7 +227,22 @@ impl HostPool {
             host,
             cluster,
             worker,
-            active: Cell::new(0),
+            origin: Origin::default(),
+            active: Rc::default(),
+            closed: Cell::new(false),
+            http1: Default::default(),
+            http2: Default::default(),
+        })
+    }
+
+    /// A pool of connections to the same host for one downstream only.
+    pub(super) fn own(&self, origin: Origin) -> Rc<HostPool> {
+        Rc::new(HostPool {
+            host: self.host.clone(),
+            cluster: self.cluster.clone(),
+            worker: self.worker,
+            origin,
+            active: self.active.clone(),
             closed: Cell::new(false),
             place: RefCell::default(),
             http1: Default::default(),
@@ -241,7 +259,10 @@ impl HostPool {
     }
 
     /// A connection for TCP, never pooled. The guards count as long as it is open.
-    pub async fn connect_tcp(self: &Rc<Self>) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
+    pub async fn connect_tcp(
+        self: &Rc<Self>,
+        origin: &Origin,
+    ) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
         let breakers = &self.cluster.circuit_breakers;
         let permit = breakers.try_acquire(RoutingPriority::Default, Resource::Connections);
         let Some(permit) = permit.filter(|_| !self.host_is_full(RoutingPriority::Default)) else {
@@ -250,7 +271,7 @@ impl HostPool {
         };
         self.count(ClusterStat::RqPendingTotal);
         let active = self.begin();
-        let stream = match connect::connect(&self.cluster, &self.host, self.worker).await {
+        let stream = match connect::connect(&self.cluster, &self.host, self.worker, origin).await {
             Ok(stream) => stream,
             Err(error) => {
                 self.count(ClusterStat::RqPendingFailureEject);
@@ -277,7 +298,15 @@ impl HostPool {
         ActiveGuard(self.clone())
     }
 
-    fn close(&self) {
+    async fn connect(&self) -> Result<Stream, ConnectError> {
+        connect::connect(&self.cluster, &self.host, self.worker, &self.origin).await
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub(super) fn close(&self) {
         self.closed.set(true);
         self.http1.close();
         self.http2.close();
