@@ -68,12 +68,13 @@ impl Downstream {
 }
 
 type Bytes<'a> = (u8, &'a [u8]);
+type Received = (u8, Box<[u8]>);
 
 /// In Envoy's order: what the cluster adds, then of what came and what the filter adds that which may pass and is not there
 /// already.
 fn tlvs<'a>(
     config: &'a UpstreamProxyProtocol,
-    received: Option<&'a [(u8, Box<[u8]>)]>,
+    received: Option<&'a [Received]>,
     added: Option<AddedTlvs<'a>>,
 ) -> Vec<Bytes<'a>> {
     let configured =

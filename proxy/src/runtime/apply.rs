@@ -12,8 +12,12 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     config::{
-        cluster::ClusterConfig, config_source::ResourceKey, endpoint::LoadAssignment, listener::Listener,
-        route::RouteTable, tls::Secret,
+        cluster::{ClusterConfig, UpstreamBind},
+        config_source::ResourceKey,
+        endpoint::LoadAssignment,
+        listener::Listener,
+        route::RouteTable,
+        tls::Secret,
     },
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::active::ActiveListener,

@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-pub use self::resolver::LookupError;
 use self::resolver::{Answer, Resolver};
+pub use self::{query::QueryError, resolver::LookupError};
 use crate::{
     config::{
         cluster::{DnsDiscovery, DnsHosts},
