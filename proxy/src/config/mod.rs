@@ -22,11 +22,13 @@ pub mod matcher;
 pub mod message_file;
 pub mod metadata;
 pub mod network_filter;
+pub mod overload;
 pub mod proxy_protocol;
 pub mod retry_policy;
 pub mod route;
 pub mod runtime_values;
 pub mod socket_option;
+pub mod stats;
 pub mod substitution;
 pub mod tcp_proxy;
 #[cfg(test)]

@@ -29,7 +29,10 @@ use crate::{
         inspect::http::is_http2_preface,
         registry::{ConnectionLimits, Order},
     },
-    net::{peek::peek_more, stream::Stream},
+    net::{
+        peek::peek_more,
+        stream::{Metered, Stream},
+    },
     stats::HttpStat,
 };
 
@@ -68,6 +71,12 @@ pub async fn serve(active: Arc<ActiveHttp>, downstream: Rc<Downstream>, stream: 
     });
     connection.count(HttpStat::CxTotal);
     let _open = connection.gauge(HttpStat::CxActive);
+    if stream.is_tls() {
+        connection.count(HttpStat::CxSslTotal);
+    }
+    let _secured = stream.is_tls().then(|| connection.gauge(HttpStat::CxSslActive));
+    let index = connection.downstream.worker.index;
+    let stream = stream.counted(Metered::Downstream(active.stats.clone()), index);
     let choosing = connection.unless_ordered(choose_codec(config.codec_type, &stream));
     match choosing.await {
         Some(Some(Codec::Http1)) => {
@@ -83,6 +92,7 @@ pub async fn serve(active: Arc<ActiveHttp>, downstream: Rc<Downstream>, stream: 
         Some(None) | None => {} // closed, or told to end, before its first byte
     }
     connection.count(HttpStat::CxDestroy);
+    active.stats.cx_length.record(index, connection.downstream.started.elapsed());
 }
 
 /// None: the peer closed before it could be told.

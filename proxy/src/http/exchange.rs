@@ -29,7 +29,7 @@ use crate::{
         tunnel::Tunnel,
         upstream_request::UpstreamStream,
     },
-    stats::HttpStat,
+    stats::{CallerKind, HttpStat},
     substitution::{Context as Facts, Subject},
 };
 
@@ -54,6 +54,8 @@ pub struct Exchange {
     pub attempts: Cell<u32>,
     /// Whose request it is: the caller's own address, or what trusted proxies say of it.
     pub remote_address: Cell<SocketAddr>,
+    /// Whether that one is of ours.
+    pub caller: Cell<CallerKind>,
     pub upstream_host: Cell<Option<SocketAddr>>,
     pub upstream_hostname: RefCell<Option<Arc<str>>>,
     pub upstream_protocol: Cell<Option<http::Version>>,
@@ -106,6 +108,7 @@ impl Exchange {
             bytes_sent: Cell::default(),
             attempts: Cell::default(),
             remote_address: Cell::new(connection.downstream.remote_address),
+            caller: Cell::new(CallerKind::External),
             upstream_host: Cell::default(),
             upstream_hostname: RefCell::default(),
             upstream_protocol: Cell::default(),
@@ -271,6 +274,7 @@ impl Drop for Exchange {
         if let Some(status) = self.status.get() {
             stats.codes.count(index, status);
         }
+        connection.active.listener_stats.count_response(index, self.status.get());
         if self.response_sent.get().is_none() {
             if self.flags.get() == ResponseFlags::default() {
                 self.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
@@ -503,7 +507,7 @@ impl ResponseBody {
     fn upstream_complete(&mut self) {
         if let Some(upstream) = self.upstream.take() {
             self.exchange.upstream_response_ended.set(Some(self.exchange.started.elapsed()));
-            upstream.complete();
+            upstream.complete(self.exchange.caller.get());
         }
     }
 

@@ -43,6 +43,7 @@ pub fn prepare(head: &mut request::Parts, exchange: &Rc<Exchange>) -> Result<(),
     let internal_only = routes.as_ref().map_or(&[][..], |routes| &routes.table().internal_only_headers);
     let caller = caller::identify(head, &config.caller, downstream, internal_only)?;
     exchange.remote_address.set(caller.address);
+    exchange.caller.set(caller.kind);
     if let Some(scheme) = config.scheme.overwrite {
         force_scheme(head, scheme);
     }

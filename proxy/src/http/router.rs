@@ -56,6 +56,7 @@ pub async fn route(
     head: &mut request::Parts,
     body: Body,
 ) -> Response<ResponseBody> {
+    exchange.count(HttpStat::RqTotalRouted);
     let Some(resolved) = exchange.route() else {
         exchange.count(HttpStat::NoRoute);
         exchange.keep_request(head);
@@ -115,7 +116,6 @@ async fn forward(
     body: Body,
 ) -> Result<Response<ResponseBody>, LocalReply> {
     let pools = find_cluster(exchange, action, route, head).inspect_err(|_| exchange.keep_request(head))?;
-    exchange.count(HttpStat::RqTotalRouted);
     for rules in route.request_rules() {
         header_mutation::apply_to_request(rules, exchange, head);
     }
@@ -327,10 +327,14 @@ impl Tries<'_> {
                 return answered.map_err(|error| self.reply(&error));
             }
             let asked = answered.as_ref().ok().and_then(|(head, ..)| self.asked_pause(&policy, &head.headers));
-            if let Ok((_, body, stream)) = answered {
+            if let Ok((head, body, stream)) = answered {
+                if self.filter.dynamic_stats {
+                    let worker = self.exchange.connection.downstream.worker.index;
+                    self.pools.cluster().stats.retried.count(worker, head.status);
+                }
                 // Complete already (a bare 503): its connection can go on.
                 if http_body::Body::is_end_stream(&body) {
-                    stream.complete();
+                    stream.complete(self.exchange.caller.get());
                 }
             }
             self.back_off(&policy, asked).await?;
@@ -410,7 +414,7 @@ impl Tries<'_> {
         if chosen.is_none() {
             self.count(ClusterStat::CxNoneHealthy);
         }
-        chosen
+        chosen.map(|pool| downstream.pool(pool))
     }
 
     fn count_timeouts(&self, answered: &Result<Answer, TryError>, pool: &HostPool) {
@@ -461,6 +465,10 @@ impl Tries<'_> {
     }
 
     async fn back_off(&mut self, policy: &RetryPolicy, asked: Option<Duration>) -> Result<(), LocalReply> {
+        self.count(match asked {
+            None => ClusterStat::RqRetryBackoffExponential,
+            Some(_) => ClusterStat::RqRetryBackoffRatelimited,
+        });
         let random = self.exchange.connection.downstream.worker.with_random(fastrand::Rng::f64);
         let pause = asked.unwrap_or_else(|| retry::back_off(&policy.back_off, self.retries - 1, random));
         let until = Instant::now() + pause;
@@ -490,7 +498,7 @@ impl Tries<'_> {
         }
         if self.filter.dynamic_stats {
             let worker = self.exchange.connection.downstream.worker.index;
-            self.pools.cluster().stats.codes.count(worker, reply.status);
+            self.pools.cluster().stats.count_response(worker, reply.status, self.exchange.caller.get());
         }
         reply
     }
@@ -541,6 +549,9 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
         }
         TryError::Connect(ConnectError::Timeout) => {
             reset(unavailable, Flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout", None)
+        }
+        TryError::Connect(ConnectError::Local(cause) | ConnectError::Bind(cause)) => {
+            reset(unavailable, Flags::UPSTREAM_CONNECTION_FAILURE, "local connection failure", Some(cause))
         }
         TryError::Connect(cause @ (ConnectError::Tcp(_) | ConnectError::Tls(_))) => {
             let cause = cause.to_string();
@@ -621,12 +632,13 @@ fn respond(
     }
     *exchange.details.borrow_mut() = "via_upstream".into();
     if filter.dynamic_stats {
-        pools.cluster().stats.codes.count(exchange.connection.downstream.worker.index, head.status);
+        let worker = exchange.connection.downstream.worker.index;
+        pools.cluster().stats.count_response(worker, head.status, exchange.caller.get());
     }
     if is_refused {
         *exchange.details.borrow_mut() = "websocket_handshake_unsuccessful".into();
         head.headers.remove(http::header::CONTENT_LENGTH);
-        stream.complete();
+        stream.complete(exchange.caller.get());
         return Response::from_parts(head, ResponseBody::local(Body::Empty, exchange.clone()));
     }
     Response::from_parts(head, ResponseBody::upstream(body, exchange.clone(), stream, deadlines))

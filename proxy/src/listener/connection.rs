@@ -23,7 +23,7 @@ use crate::{
     listener::{
         active::{ActiveChain, ActiveFilter, ActiveListener},
         arrival::{Arrival, Learned},
-        balance::BalanceGuard,
+        balance::Places,
         network_filter::{self, Admission},
         registry::{Control, Order},
         server_first::{self, Dialled},
@@ -32,6 +32,7 @@ use crate::{
     stats::{ListenerStat, ListenerStats, WorkerIndex},
     tcp_proxy,
     tls::TlsSession,
+    upstream::origin::OwnPools,
     worker::{ConnectionCount, Worker},
 };
 
@@ -62,11 +63,12 @@ pub struct Downstream {
     /// Somebody who knows more has written the listener's access log.
     pub is_logged: Cell<bool>,
     pub listener: Arc<ActiveListener>,
+    pub(super) own_pools: OwnPools,
     /// None until a chain has it.
     chain: Option<Arc<ActiveChain>>,
     admission: Admission,
     open: RefCell<Option<OpenConnection>>,
-    _balanced: Option<BalanceGuard>,
+    _places: Places,
     _count: ConnectionCount,
 }
 
@@ -87,7 +89,7 @@ struct PreConnection {
 struct Accepted {
     worker: Rc<Worker>,
     count: ConnectionCount,
-    balanced: Option<BalanceGuard>,
+    places: Places,
     started: Instant,
     started_at: SystemTime,
 }
@@ -131,7 +133,7 @@ impl Downstream {
     }
 
     fn new(accepted: Accepted, listener: Arc<ActiveListener>, arrival: Arrival) -> (Downstream, TcpStream) {
-        let Accepted { worker, count, balanced, started, started_at } = accepted;
+        let Accepted { worker, count, places, started, started_at } = accepted;
         let Arrival { stream, destination, direct_source, source, server_name, learned, .. } = arrival;
         let downstream = Downstream {
             id: worker.next_connection_id(),
@@ -150,10 +152,11 @@ impl Downstream {
             bytes_received: Cell::default(),
             bytes_sent: Cell::default(),
             is_logged: Cell::new(false),
+            own_pools: OwnPools::default(),
             chain: None,
             admission: Admission::default(),
             open: RefCell::default(),
-            _balanced: balanced,
+            _places: places,
             _count: count,
             listener,
             worker,
@@ -176,11 +179,11 @@ pub async fn serve(
     listener: Arc<ActiveListener>,
     stream: TcpStream,
     peer: SocketAddr,
-    balanced: Option<BalanceGuard>,
+    places: Places,
 ) {
     let count = worker.connection_opened();
     let (started, started_at) = (Instant::now(), SystemTime::now());
-    let accepted = Accepted { worker, count, balanced, started, started_at };
+    let accepted = Accepted { worker, count, places, started, started_at };
     if let Err(error) = run(accepted, listener, stream, peer).await {
         tracing::debug!(%peer, %error, "connection ended before its filter chain had it");
     }

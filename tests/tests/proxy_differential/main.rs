@@ -14,13 +14,16 @@ mod http1_framing;
 mod http2;
 mod http2_conformance;
 mod http2_upstream;
+mod limits;
 mod listeners;
 mod manager;
 mod orders;
 mod pair;
+mod proxy_protocol;
 mod raw_origin;
 mod routes;
 mod scene;
+mod stats;
 mod tcp;
 mod tools;
 mod tunnels;
@@ -124,6 +127,21 @@ fn tcp_connections_go_as_envoys() -> Result<()> {
 #[test]
 fn tcp_connections_are_logged_and_counted_as_envoys() -> Result<()> {
     compare_on(&tcp::counted_cases(), &tcp::bootstrap)
+}
+
+#[test]
+fn upstreams_are_told_of_downstreams_as_by_envoy() -> Result<()> {
+    compare_on(&proxy_protocol::cases(), &proxy_protocol::bootstrap)
+}
+
+#[test]
+fn connections_are_limited_as_by_envoy() -> Result<()> {
+    compare_on(&limits::cases(), &limits::bootstrap)
+}
+
+#[test]
+fn statistics_have_envoys_names_and_values() -> Result<()> {
+    compare_on(&stats::cases(), &stats::bootstrap)
 }
 
 #[test]

@@ -50,6 +50,8 @@ backoff_options: {base_interval: 1s}
 max_downstream_connection_duration: 60s
 max_downstream_connection_duration_jitter_percentage: {value: 50}
 check_drain_close: true
+proxy_protocol_tlvs: [{type: 9, value: aGk=}]
+proxy_protocol_tlv_merge_policy: APPEND_IF_EXISTS_OR_ADD
 access_log_flush_interval: 3s
 access_log_options: {access_log_flush_interval: 2s, flush_access_log_on_start: true}",
     ))
@@ -86,8 +88,6 @@ fn what_is_not_supported_is_refused() {
             "upstream_idle_timeout: 1s",
             "hash_policy: [{filter_state: {key: k}}]",
             "tunneling_config: {}",
-            "proxy_protocol_tlvs: [{}]",
-            "proxy_protocol_tlv_merge_policy: OVERWRITE_BY_TYPE_IF_EXISTS_OR_ADD",
         ],
     );
     assert_refused(
@@ -97,6 +97,10 @@ fn what_is_not_supported_is_refused() {
             (
                 "upstream_connect_mode: ON_DOWNSTREAM_DATA",
                 "max_early_data_bytes: value is required where upstream_connect_mode is not IMMEDIATE",
+            ),
+            (
+                "proxy_protocol_tlvs: [{type: 1, format_string: {text_format: x}}]",
+                "proxy_protocol_tlvs[0].format_string: not supported",
             ),
             ("backoff_options: {}", "backoff_options.base_interval: value is required"),
             (
