@@ -7,18 +7,39 @@ use crate::{
         matcher::{HeaderMatch, HeaderMatcher, HeaderMatcherName},
         route::{CookieMatcher, PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch},
     },
-    http::{exchange::is_grpc, request_headers::scheme},
+    http::{
+        exchange::is_grpc,
+        request_headers::{authority, scheme},
+        route::table::RouteQuery,
+    },
 };
 
-/// `random`: any number, the same for all routes that are tried.
-pub fn matches(rule: &RouteMatch, head: &request::Parts, authority: &[u8], random: u64) -> bool {
-    let RouteMatch { path, case_sensitive, headers, query_parameters, cookies, share, grpc } = rule;
-    path_matches(path, *case_sensitive, head.uri.path())
+/// `request_path`: what of the request's path counts.
+pub fn matches(rule: &RouteMatch, request_path: &str, query: &RouteQuery<'_>) -> bool {
+    let RouteMatch {
+        path,
+        case_sensitive,
+        headers,
+        query_parameters,
+        cookies,
+        share,
+        grpc,
+        tls_context,
+        dynamic_metadata,
+        filter_state,
+    } = rule;
+    let (head, facts) = (query.head, &query.facts);
+    let authority = authority(head);
+    path_matches(path, *case_sensitive, request_path)
         && (!grpc || is_grpc(&head.headers))
         && headers.iter().all(|header| header_matches(header, head, authority))
         && query_parameters.iter().all(|parameter| query_matches(parameter, head.uri.query().unwrap_or_default()))
         && cookies.iter().all(|cookie| cookie_matches(cookie, &head.headers))
-        && share.includes(random)
+        && share.includes(query.random)
+        && tls_context
+            .is_none_or(|wanted| wanted.presented.is_none_or(|presented| presented == query.has_peer_certificate))
+        && dynamic_metadata.iter().all(|matcher| facts.metadata.is_some_and(|metadata| matcher.matches(metadata)))
+        && filter_state.iter().all(|matcher| facts.filter_state.is_some_and(|state| matcher.matches(state)))
 }
 
 fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
@@ -32,6 +53,7 @@ fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
             starts_with(prefix) && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
         }
         PathMatch::SafeRegex(regex) => regex.is_match(path), // anchored when it was compiled
+        PathMatch::Template(template) => template.matches(path),
     }
 }
 
@@ -40,7 +62,7 @@ pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority:
     let joined;
     let value: Option<&[u8]> = match &matcher.name {
         HeaderMatcherName::Header(name) => {
-            joined = header_value(&head.headers, name);
+            joined = header_value_of(&head.headers, name);
             joined.as_deref()
         }
         HeaderMatcherName::Method => Some(head.method.as_str().as_bytes()),
@@ -58,7 +80,7 @@ pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority:
 /// The same of a response.
 pub fn response_header_matches(matcher: &HeaderMatcher, status: StatusCode, headers: &HeaderMap) -> bool {
     match &matcher.name {
-        HeaderMatcherName::Header(name) => value_matches(matcher, header_value(headers, name).as_deref()),
+        HeaderMatcherName::Header(name) => value_matches(matcher, header_value_of(headers, name).as_deref()),
         HeaderMatcherName::Status => value_matches(matcher, Some(status.as_str().as_bytes())),
         HeaderMatcherName::Method
         | HeaderMatcherName::Authority
@@ -88,7 +110,7 @@ fn value_matches(matcher: &HeaderMatcher, value: Option<&[u8]>) -> bool {
 }
 
 /// Several fields of a name count as one, joined by commas.
-fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, [u8]>> {
+pub fn header_value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, [u8]>> {
     let mut values = headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
     let first = values.next()?;
     let rest: Vec<&[u8]> = values.collect();
