@@ -16,6 +16,7 @@ use crate::{
     filter_state::FilterState,
     http::{request_headers::authority, route::matcher::header_value_of},
     listener::filter_chain::ConnectionFacts,
+    tls::TlsSession,
 };
 
 /// As far as it is known yet.
@@ -25,12 +26,14 @@ pub struct Facts<'a> {
     pub response: Option<(StatusCode, &'a HeaderMap)>,
     pub metadata: Option<&'a Metadata>,
     pub filter_state: Option<&'a FilterState>,
+    /// None: plain text.
+    pub tls: Option<&'a TlsSession>,
 }
 
 impl<'a> Facts<'a> {
     /// Of which no request has come yet.
     pub fn of_connection(connection: ConnectionFacts<'a>) -> Facts<'a> {
-        Facts { connection, request: None, response: None, metadata: None, filter_state: None }
+        Facts { connection, request: None, response: None, metadata: None, filter_state: None, tls: None }
     }
 }
 
@@ -153,6 +156,9 @@ impl Facts<'_> {
                 Some(joined).filter(|joined| !joined.is_empty())?.into()
             }
             Input::FilterState(key) => (**self.filter_state?.text(key)?).into(),
+            Input::UriSan => joined(&self.tls?.peer()?.uri_names)?,
+            Input::DnsSan => joined(&self.tls?.peer()?.dns_names)?,
+            Input::Subject => Some(self.tls?.peer()?.subject.as_str()).filter(|subject| !subject.is_empty())?.into(),
             Input::Environment(value) => value.as_deref()?.into(),
             Input::DynamicMetadata { .. } => return None, // a value, no text
         })
@@ -182,6 +188,11 @@ impl Facts<'_> {
             | HeaderMatcherName::Scheme => None,
         }
     }
+}
+
+/// None: there are none.
+fn joined(names: &[String]) -> Option<Cow<'static, str>> {
+    Some(names.join(",").into()).filter(|_| !names.is_empty())
 }
 
 /// What is no text matches nothing.

@@ -17,6 +17,7 @@ use weft_xds::{
                         DynamicMetadataInput, FilterStateInput, ServerNameInput, SourceIpInput, SourcePortInput,
                         SourceTypeInput, TransportProtocolInput, dynamic_metadata_input::path_segment::Segment,
                     },
+                    ssl::v3::{DnsSanInput, SubjectInput, UriSanInput},
                 },
                 input_matchers::{
                     consistent_hashing::v3::ConsistentHashing, ip::v3::Ip,
@@ -105,6 +106,10 @@ pub enum Input {
     /// As `'h2','http/1.1'`.
     ApplicationProtocols,
     FilterState(String),
+    /// Of the peer's certificate, several joined by commas.
+    UriSan,
+    DnsSan,
+    Subject,
     DynamicMetadata {
         namespace: String,
         path: Vec<String>,
@@ -312,7 +317,7 @@ impl Input {
     }
 
     fn of_connection(extension: &Extension) -> Option<Self> {
-        let known: [(bool, Self); 9] = [
+        let known: [(bool, Self); 12] = [
             (extension.is::<DestinationIpInput>(), Self::DestinationIp),
             (extension.is::<DestinationPortInput>(), Self::DestinationPort),
             (extension.is::<SourceIpInput>(), Self::SourceIp),
@@ -322,6 +327,9 @@ impl Input {
             (extension.is::<ServerNameInput>(), Self::ServerName),
             (extension.is::<TransportProtocolInput>(), Self::TransportProtocol),
             (extension.is::<ApplicationProtocolInput>(), Self::ApplicationProtocols),
+            (extension.is::<UriSanInput>(), Self::UriSan),
+            (extension.is::<DnsSanInput>(), Self::DnsSan),
+            (extension.is::<SubjectInput>(), Self::Subject),
         ];
         known.into_iter().find_map(|(is_it, input)| is_it.then_some(input))
     }

@@ -131,7 +131,7 @@ impl HttpConnection {
             }
             Ok(()) => {
                 let request_id = self.echoed_request_id(&head.headers);
-                let mut response = self.filtered(&exchange, head, body).await;
+                let mut response = self.filtered(&exchange, &mut head, body).await;
                 if let Some(id) = request_id {
                     response.headers_mut().insert(X_REQUEST_ID, id);
                 }
@@ -145,19 +145,20 @@ impl HttpConnection {
     async fn filtered(
         &self,
         exchange: &Rc<Exchange>,
-        head: http::request::Parts,
+        head: &mut http::request::Parts,
         body: Body,
     ) -> Response<ResponseBody> {
-        exchange.set_route(exchange.resolve_route(&head));
-        if !self.may_upgrade(exchange, &head) {
-            exchange.keep_request(&head);
+        exchange.set_route(exchange.resolve_route(head));
+        if !self.may_upgrade(exchange, head) {
+            exchange.keep_request(head);
             let refused = LocalReply::new(StatusCode::FORBIDDEN, ResponseFlags::default(), "upgrade_failed");
             return refused.into_response(exchange);
         }
         let filters = &self.active.config.http_filters;
         let mut response = filter::run(filters, exchange, head, body).await;
         while let Some(restart) = exchange.take_restart() {
-            let Restart { head, body, route } = *restart;
+            let Restart { head: next, body, route } = *restart;
+            *head = next;
             exchange.set_route(Some(route));
             // The future is large, and few requests are redirected.
             response = Box::pin(filter::run(filters, exchange, head, body)).await;

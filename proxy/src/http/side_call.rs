@@ -125,7 +125,7 @@ impl SideCall<'_> {
             }
             Some(host) => {
                 let interim = Informational::new(false);
-                upstream_request::send(&host, RoutingPriority::Default, &interim, head, body).await
+                upstream_request::send(&host, RoutingPriority::Default, &interim, &mut head, body).await
             }
         };
         let status = answered.as_ref().map_or(StatusCode::SERVICE_UNAVAILABLE, |(head, ..)| head.status);

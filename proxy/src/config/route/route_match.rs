@@ -44,6 +44,7 @@ pub struct RouteMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsContextMatch {
     pub presented: Option<bool>,
+    pub validated: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -116,7 +117,7 @@ impl RouteMatch {
                 Some(share) => Fraction::from_runtime(share).within("runtime_fraction")?,
             },
             grpc: matches!(grpc, Some(GrpcRouteMatchOptions {})),
-            tls_context: tls_context.map(TlsContextMatch::from_proto).transpose().within("tls_context")?,
+            tls_context: tls_context.map(TlsContextMatch::from_proto),
             dynamic_metadata: field::each(dynamic_metadata, "dynamic_metadata", MetadataMatcher::from_proto)?,
             filter_state: field::each(filter_state, "filter_state", FilterStateMatcher::from_proto)?,
         })
@@ -147,12 +148,9 @@ fn path_match_policy(message: TypedExtensionConfig) -> Result<UriTemplate> {
 }
 
 impl TlsContextMatch {
-    fn from_proto(message: TlsContextMatchOptions) -> Result<Self> {
+    fn from_proto(message: TlsContextMatchOptions) -> Self {
         let TlsContextMatchOptions { presented, validated } = message;
-        if validated.is_some() {
-            return Err(unsupported("validated"));
-        }
-        Ok(Self { presented: presented.map(|wrapper| wrapper.value) })
+        Self { presented: presented.map(|wrapper| wrapper.value), validated: validated.map(|wrapper| wrapper.value) }
     }
 }
 

@@ -63,6 +63,9 @@ fn commands_with_parameters() {
             Command::NeverThere,
         ]
     );
+    let format = Some("%Y".to_owned());
+    let end = Command::PeerCertificateTime { is_end: true, format };
+    assert_eq!(commands("%DOWNSTREAM_PEER_CERT_V_END(%Y)%"), [end]);
     let duration = Command::CommonDuration {
         from: TimePoint::DownstreamReceiveBegin,
         to: TimePoint::UpstreamReceiveBegin,

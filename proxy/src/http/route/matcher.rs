@@ -5,13 +5,14 @@ use http::{HeaderMap, HeaderName, StatusCode, request};
 use crate::{
     config::{
         matcher::{HeaderMatch, HeaderMatcher, HeaderMatcherName},
-        route::{CookieMatcher, PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch},
+        route::{CookieMatcher, PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch, TlsContextMatch},
     },
     http::{
         exchange::is_grpc,
         request_headers::{authority, scheme},
         route::table::RouteQuery,
     },
+    tls::TlsSession,
 };
 
 /// `request_path`: what of the request's path counts.
@@ -36,8 +37,7 @@ pub fn matches(rule: &RouteMatch, request_path: &str, query: &RouteQuery<'_>) ->
         && query_parameters.iter().all(|parameter| query_matches(parameter, head.uri.query().unwrap_or_default()))
         && cookies.iter().all(|cookie| cookie_matches(cookie, &head.headers))
         && share.includes(query.random)
-        && tls_context
-            .is_none_or(|wanted| wanted.presented.is_none_or(|presented| presented == query.has_peer_certificate))
+        && tls_context.is_none_or(|wanted| tls_matches(wanted, facts.tls))
         && dynamic_metadata.iter().all(|matcher| facts.metadata.is_some_and(|metadata| matcher.matches(metadata)))
         && filter_state.iter().all(|matcher| facts.filter_state.is_some_and(|state| matcher.matches(state)))
 }
@@ -55,6 +55,14 @@ fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
         PathMatch::SafeRegex(regex) => regex.is_match(path), // anchored when it was compiled
         PathMatch::Template(template) => template.matches(path),
     }
+}
+
+/// Whoever comes in plain text has shown nothing.
+fn tls_matches(wanted: TlsContextMatch, tls: Option<&TlsSession>) -> bool {
+    let presented = tls.is_some_and(|tls| !tls.peer_chain().is_empty());
+    let validated = tls.is_some_and(TlsSession::is_peer_validated);
+    wanted.presented.is_none_or(|wanted| wanted == presented)
+        && wanted.validated.is_none_or(|wanted| wanted == validated)
 }
 
 pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority: &[u8]) -> bool {

@@ -45,9 +45,10 @@ impl ResolvedRoute {
             request: Some(head),
             metadata: Some(&metadata),
             filter_state: Some(&filter_state),
+            tls: downstream.tls.as_deref(),
             ..Facts::of_connection(downstream.facts())
         };
-        let query = RouteQuery { head, facts, has_peer_certificate: downstream.has_peer_certificate, random };
+        let query = RouteQuery { head, facts, random };
         let (virtual_host, route) = routes.find(&query)?;
         let mut resolved = Self { routes, virtual_host, route, weighted: None, matched: None };
         if let RouteAction::Forward(action) = &resolved.route().action {

@@ -38,7 +38,6 @@ pub struct CompiledRoutes {
 pub struct RouteQuery<'a> {
     pub head: &'a request::Parts,
     pub facts: Facts<'a>,
-    pub has_peer_certificate: bool,
     /// Any number: for routes that match a share of requests.
     pub random: u64,
 }
@@ -197,7 +196,7 @@ mod tests {
             source: "10.0.0.2:1".parse().expect("an address"),
         };
         let facts = Facts { request: Some(&head), ..Facts::of_connection(connection) };
-        table.find(&RouteQuery { head: &head, facts, has_peer_certificate: false, random: 0 })
+        table.find(&RouteQuery { head: &head, facts, random: 0 })
     }
 
     fn compiled(yaml: &str) -> CompiledRoutes {
