@@ -196,6 +196,11 @@ impl Exchange {
         ResolvedRoute::resolve(routes, head, self)
     }
 
+    /// Another route was looked up, whose cluster is not known.
+    pub fn forget_cluster(&self) {
+        *self.upstream_cluster.borrow_mut() = None;
+    }
+
     pub fn restart(&self, restart: Restart) {
         *self.restart.borrow_mut() = Some(Box::new(restart));
     }

@@ -67,6 +67,7 @@ pub fn follow(
     };
     let Some(route) = exchange.resolve_route(&head) else {
         exchange.count(HttpStat::RedirectNoRoute);
+        exchange.forget_cluster();
         return None;
     };
     let hop = (from.route().name.to_string(), route.route().name.to_string());
@@ -77,6 +78,7 @@ pub fn follow(
     });
     if !accepted {
         exchange.count(HttpStat::RedirectPredicate);
+        exchange.forget_cluster();
         return None;
     }
     history.followed += 1;
@@ -123,7 +125,6 @@ fn redirected(
     }
     head.uri = http::Uri::from_parts(uri).ok()?;
     head.headers.insert(header::HOST, host);
-    head.headers.insert(crate::http::request_headers::X_FORWARDED_PROTO, HeaderValue::from_str(target.scheme).ok()?);
     if drops_body {
         head.method = Method::GET;
         head.headers.remove(header::CONTENT_LENGTH);

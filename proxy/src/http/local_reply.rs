@@ -54,11 +54,9 @@ impl LocalReply {
 
     /// In the place of the body that it has, which the format may name.
     pub fn write_body(&mut self, format: &SubstitutionFormat, exchange: &Exchange, request: &request::Parts) {
-        let headers = self.headers.as_deref().cloned().unwrap_or_default();
         let mut body = Vec::new();
         exchange.with_messages(|facts| {
-            let response = Some((self.status, &headers));
-            let facts = Context { request: Some(request), response, local_reply_body: &self.body, ..facts };
+            let facts = Context { request: Some(request), local_reply_body: &self.body, ..facts };
             let access_logs = &exchange.connection.downstream.worker.access_logs;
             access_logs.with_clock(|clock| substitution::write(format, &facts, clock, &mut body));
         });

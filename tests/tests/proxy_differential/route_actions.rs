@@ -102,7 +102,7 @@ fn trees() -> Value {
                 single("x-a", json!({"prefix": "a"})),
                 {"not_matcher": single("x-b", json!({"suffix": "b"}))}]}}, "on_match": action("and not", "/")},
             {"predicate": {"or_matcher": {"predicate": [
-                single("x-c", json!({"contains": "c"})), single("x-d", json!({"safe_regex": {"regex": "d+"}}))]}},
+                single("x-c", json!({"contains": "c"})), single("x-d", json!({"safe_regex": {"google_re2": {}, "regex": "d+"}}))]}},
                 "on_match": action("or", "/")},
             {"predicate": single("x-nested", json!({"exact": "yes"})), "on_match": nested},
             {"predicate": single(":path", json!({"prefix": "/by-path"})), "on_match": action("path", "/")},

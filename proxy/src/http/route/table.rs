@@ -7,7 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderValue, request};
+use http::request;
 
 use crate::{
     config::route::{RouteTable, TlsRequirement},
@@ -84,7 +84,7 @@ impl CompiledRoutes {
     pub fn find(&self, query: &RouteQuery<'_>) -> Option<(usize, usize)> {
         let at = match &self.table.virtual_host_header {
             None => self.virtual_host(authority(query.head)),
-            Some(name) => self.virtual_host(query.head.headers.get(name).map_or(b"", HeaderValue::as_bytes)),
+            Some(name) => self.virtual_host(query.head.headers.get(name)?.as_bytes()),
         }?;
         let host = &self.table.virtual_hosts[at];
         if let Some(redirect) = host.tls_redirect
