@@ -14,13 +14,12 @@ use crate::{
     },
     http::{
         body::Body,
-        exchange::{Exchange, RequestBody, ResponseBody},
+        exchange::{Exchange, RequestBody, ResponseBody, Restart},
         filter::{self, ConnectionBuckets},
         h1, h2,
         local_reply::LocalReply,
         request_headers::{self, X_REQUEST_ID},
         response_flags::ResponseFlags,
-        route::resolved::ResolvedRoute,
         tunnel::Tunnel,
     },
     listener::{
@@ -164,7 +163,7 @@ impl HttpConnection {
         head: &mut http::request::Parts,
         body: Body,
     ) -> Response<ResponseBody> {
-        exchange.set_route(self.resolve_route(head));
+        exchange.set_route(exchange.resolve_route(head));
         let filters = match exchange.tunnel {
             None => Some(&self.active.config.http_filters),
             Some(tunnel) => self.filters_of_tunnel(tunnel, exchange, head),
@@ -177,12 +176,15 @@ impl HttpConnection {
             let refused = LocalReply::new(StatusCode::FORBIDDEN, ResponseFlags::default(), "upgrade_failed");
             return refused.into_response(exchange);
         };
-        filter::run(filters, exchange, head, body).await
-    }
-
-    fn resolve_route(&self, head: &http::request::Parts) -> Option<ResolvedRoute> {
-        let routes = self.active.routes.load_full()?;
-        ResolvedRoute::resolve(routes, head, &self.downstream)
+        let mut response = filter::run(filters, exchange, head, body).await;
+        while let Some(restart) = exchange.take_restart() {
+            let Restart { head: next, body, route } = *restart;
+            *head = next;
+            exchange.set_route(Some(route));
+            // The future is large, and few requests are redirected.
+            response = Box::pin(filter::run(filters, exchange, head, body)).await;
+        }
+        response
     }
 
     /// What the route says of a protocol counts more than what the connection manager says. None: it is not allowed.

@@ -18,11 +18,14 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::{
+    config::metadata::Metadata,
+    filter_state::FilterState,
     http::{
         body::{Body, BodyError},
         connection_manager::HttpConnection,
         h2::{Reason, StreamError},
         informational::Informational,
+        internal_redirect::RedirectHistory,
         local_reply::LocalReply,
         response_flags::ResponseFlags,
         route::resolved::ResolvedRoute,
@@ -77,6 +80,12 @@ pub struct Exchange {
     kept: RefCell<Kept>,
     /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
     refused: RefCell<Option<LocalReply>>,
+    /// What filters leave for those behind them, and for logs.
+    pub metadata: RefCell<Metadata>,
+    pub filter_state: RefCell<FilterState>,
+    pub redirects: RefCell<RedirectHistory>,
+    /// The request is to begin anew, elsewhere.
+    restart: RefCell<Option<Box<Restart>>>,
     /// Interim responses on their way to the downstream codec.
     pub informational: Informational,
     request_waker: RefCell<Option<Waker>>,
@@ -127,6 +136,10 @@ impl Exchange {
             route: RefCell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),
+            metadata: RefCell::default(),
+            filter_state: RefCell::default(),
+            redirects: RefCell::default(),
+            restart: RefCell::default(),
             informational: Informational::new(connection.active.config.proxy_100_continue),
             request_waker: RefCell::default(),
             connection,
@@ -207,6 +220,29 @@ impl Exchange {
     /// None: no route matches.
     pub fn route(&self) -> Option<ResolvedRoute> {
         self.route.borrow().clone()
+    }
+
+    /// By the newest table.
+    pub fn resolve_route(&self, head: &request::Parts) -> Option<ResolvedRoute> {
+        let routes = self.connection.active.routes.load_full()?;
+        ResolvedRoute::resolve(routes, head, self)
+    }
+
+    /// Another route was looked up, whose cluster is not known.
+    pub fn forget_cluster(&self) {
+        *self.upstream_cluster.borrow_mut() = None;
+    }
+
+    pub fn restart(&self, restart: Restart) {
+        *self.restart.borrow_mut() = Some(Box::new(restart));
+    }
+
+    pub fn is_restarted(&self) -> bool {
+        self.restart.borrow().is_some()
+    }
+
+    pub fn take_restart(&self) -> Option<Box<Restart>> {
+        self.restart.borrow_mut().take()
     }
 
     pub fn refuse(&self, reply: LocalReply) {
@@ -291,6 +327,13 @@ impl Drop for Exchange {
             self.with_messages(|context| connection.downstream.worker.access_logs.log(logs, &context));
         }
     }
+}
+
+/// A request that goes through the filters once more, with another head.
+pub struct Restart {
+    pub head: request::Parts,
+    pub body: Body,
+    pub route: ResolvedRoute,
 }
 
 /// Of the messages, what something is written with at the end.
@@ -386,6 +429,8 @@ pub struct Deadlines {
     pub timeout: Option<Duration>,
     /// Nothing arrives for so long.
     pub idle_timeout: Option<Duration>,
+    /// The downstream takes nothing for so long. None: as `idle_timeout`. Some(None): any time.
+    pub flush_timeout: Option<Option<Duration>>,
     idle_at: Option<Instant>,
     /// A WebSocket's request has no end: its timeout is for the answer, counted from the start.
     pub awaits_websocket: bool,
@@ -478,7 +523,7 @@ impl ResponseBody {
     /// How long the downstream may take nothing of it.
     pub fn idle_timeout(&self) -> Option<Duration> {
         match self.upstream {
-            Some(_) => self.deadlines.idle_timeout,
+            Some(_) => self.deadlines.flush_timeout.unwrap_or(self.deadlines.idle_timeout),
             None => self.exchange.connection.active.config.stream_idle_timeout,
         }
     }

@@ -21,6 +21,7 @@ mod orders;
 mod pair;
 mod proxy_protocol;
 mod raw_origin;
+mod route_actions;
 mod routes;
 mod scene;
 mod stats;
@@ -167,6 +168,11 @@ fn orders_are_taken_as_by_envoy() -> Result<()> {
 #[test]
 fn routes_go_where_envoys_do() -> Result<()> {
     scene::compare_scenes(&routes::scenes(), routes::EXCHANGES)
+}
+
+#[test]
+fn routes_act_as_envoys() -> Result<()> {
+    scene::compare_scenes(&route_actions::scenes(), route_actions::EXCHANGES)
 }
 
 #[test]
