@@ -163,7 +163,6 @@ fn what_is_not_supported_is_refused() {
             "watchdog: {}",
             "watchdogs: {}",
             "tracing: {}",
-            "overload_manager: {actions: [{name: x}]}",
             "enable_dispatcher_stats: true",
             "header_prefix: x",
             "stats_server_version_override: 1",

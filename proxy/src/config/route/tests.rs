@@ -266,7 +266,6 @@ fn a_routes_unsupported_fields_are_refused() {
         ("match: {prefix: /}", "action: value is required"),
         ("route: {cluster: c}", "match: value is required"),
         ("match: {}, route: {cluster: c}", "match.path_specifier: value is required"),
-        ("match: {connect_matcher: {}}, route: {cluster: c}", "match.connect_matcher: not supported"),
         ("match: {safe_regex: {regex: '('}}, route: {cluster: c}", "match.safe_regex.regex: unclosed group"),
         (
             "match: {prefix: /, runtime_fraction: {}}, route: {cluster: c}",
@@ -299,7 +298,6 @@ fn an_actions_unsupported_fields_are_refused() {
         ("cluster_specifier_plugin: x", "cluster_specifier_plugin: the table has no plugin 'x'"),
         ("inline_cluster_specifier_plugin: {}", "inline_cluster_specifier_plugin.extension: value is required"),
         ("cluster_header: ' '", "cluster_header: not a header name"),
-        ("cluster: c, upgrade_configs: [{connect_config: {}}]", "upgrade_configs[0].connect_config: not supported"),
         ("cluster: c, host_rewrite_header: ' '", "host_rewrite_header: not a header name"),
         ("cluster: c, regex_rewrite: {}", "regex_rewrite.pattern: value is required"),
         (

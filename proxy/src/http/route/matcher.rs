@@ -175,10 +175,10 @@ mod tests {
             http::Request::builder().method(method).uri(uri).body(()).expect("a request").into_parts().0
         };
         let (connect, get) = (head(Method::CONNECT, "a.test:80"), head(Method::GET, "/"));
-        assert!(target_matches(&PathMatch::Connect, true, &connect));
-        assert!(!target_matches(&PathMatch::Connect, true, &get));
-        assert!(!target_matches(&PathMatch::Prefix(String::new()), true, &connect));
-        assert!(target_matches(&PathMatch::Prefix(String::new()), true, &get));
+        assert!(target_matches(&PathMatch::Connect, true, connect.uri.path(), &connect));
+        assert!(!target_matches(&PathMatch::Connect, true, get.uri.path(), &get));
+        assert!(!target_matches(&PathMatch::Prefix(String::new()), true, connect.uri.path(), &connect));
+        assert!(target_matches(&PathMatch::Prefix(String::new()), true, get.uri.path(), &get));
     }
 
     #[test]
