@@ -25,7 +25,7 @@ pub use crate::config::config_source::{DiscoverySource, SourceOrigin, StreamSour
 use crate::config::{
     access_log::{AccessLog, AccessLogSink},
     address::socket_addr,
-    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
+    cluster::{ClusterConfig, Discovery, UpstreamBind, UpstreamProtocol},
     field::{self, Result, Within as _, element, refuse, unsupported},
     listener::Listener,
     overload::Overload,
@@ -44,6 +44,8 @@ pub struct Bootstrap {
     /// None: no admin server.
     pub admin: Option<SocketAddr>,
     pub overload: Overload,
+    /// How connections of clusters begin that do not say.
+    pub upstream_bind: Arc<UpstreamBind>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<ClusterConfig>>,
     /// The aggregated stream.
@@ -91,10 +93,11 @@ impl Bootstrap {
             stats_flush_interval,
             runtime_values,
             overload,
+            upstream_bind,
         } = Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
-        let clusters = static_clusters(clusters).within("static_resources")?;
+        let clusters = static_clusters(clusters, &upstream_bind).within("static_resources")?;
         let listeners = static_listeners(listeners, &clusters).within("static_resources")?;
         let Sources { ads, lds, cds } = Sources::from_proto(dynamic_resources).within("dynamic_resources")?;
         if let Some(ads) = &ads {
@@ -110,6 +113,7 @@ impl Bootstrap {
             secrets,
             admin,
             overload,
+            upstream_bind,
             listeners,
             clusters,
             ads,
@@ -202,6 +206,7 @@ struct Parts {
     stats_flush_interval: Option<Duration>,
     runtime_values: RuntimeValues,
     overload: Overload,
+    upstream_bind: Arc<UpstreamBind>,
 }
 
 impl Parts {
@@ -256,7 +261,7 @@ impl Parts {
         refuse!(default_config_source, default_socket_interface, certificate_provider_instances);
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
         refuse!(listener_manager, application_log_config, enable_worker_cpu_affinity, stats_eviction);
-        refuse_cluster_manager(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
+        let upstream_bind = cluster_manager_bind(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
         let stats = StatsRules::from_proto(stats_config.unwrap_or_default()).within("stats_config")?;
         let stats_flush_interval = match stats_flush {
             None => Some(field::duration_or(stats_flush_interval, STATS_FLUSH_INTERVAL, "stats_flush_interval")?),
@@ -273,11 +278,13 @@ impl Parts {
             stats_flush_interval,
             runtime_values,
             overload: Overload::from_proto(overload_manager.unwrap_or_default()).within("overload_manager")?,
+            upstream_bind: Arc::new(upstream_bind),
         })
     }
 }
 
-fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
+/// What is read of it; the rest is refused.
+fn cluster_manager_bind(message: ClusterManager) -> Result<UpstreamBind> {
     let ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -285,17 +292,19 @@ fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy builds a cluster that nobody asked for yet
     } = message;
-    refuse!(local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config);
-    Ok(())
+    refuse!(local_cluster_name, outlier_detection, load_stats_config);
+    UpstreamBind::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")
 }
 
-fn static_clusters(messages: Vec<Cluster>) -> Result<Vec<Arc<ClusterConfig>>> {
+fn static_clusters(messages: Vec<Cluster>, default_bind: &Arc<UpstreamBind>) -> Result<Vec<Arc<ClusterConfig>>> {
     let mut names = HashSet::new();
     field::each(messages, "clusters", |message| {
         if !names.insert(message.name.clone()) {
             return Err(FieldError::new("name", format!("duplicate cluster '{}'", message.name)));
         }
-        ClusterConfig::from_proto(message).map(Arc::new)
+        let mut cluster = ClusterConfig::from_proto(message)?;
+        cluster.bind.get_or_insert_with(|| default_bind.clone());
+        Ok(Arc::new(cluster))
     })
 }
 

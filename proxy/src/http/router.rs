@@ -519,6 +519,9 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
         TryError::Connect(ConnectError::Timeout) => {
             reset(unavailable, Flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout", None)
         }
+        TryError::Connect(ConnectError::Local(cause) | ConnectError::Bind(cause)) => {
+            reset(unavailable, Flags::UPSTREAM_CONNECTION_FAILURE, "local connection failure", Some(cause))
+        }
         TryError::Connect(cause @ (ConnectError::Tcp(_) | ConnectError::Tls(_))) => {
             let cause = cause.to_string();
             reset(unavailable, Flags::UPSTREAM_CONNECTION_FAILURE, "remote connection failure", Some(&cause))

@@ -40,9 +40,11 @@ impl Downstream {
     }
 
     /// The pool to take connections for requests from: the shared one, unless its connections would have to show whom
-    /// they are for.
+    /// they are for, or the cluster asks for that.
     pub fn pool(&self, shared: Rc<HostPool>) -> Rc<HostPool> {
-        if self.learned.original_src.is_none() && shared.cluster.config.proxy_protocol.is_none() {
+        let config = &shared.cluster.config;
+        let is_shared = self.learned.original_src.is_none() && config.proxy_protocol.is_none();
+        if is_shared && !config.pool_per_downstream {
             return shared;
         }
         let cluster = shared.cluster.clone();
@@ -66,12 +68,13 @@ impl Downstream {
 }
 
 type Bytes<'a> = (u8, &'a [u8]);
+type Received = (u8, Box<[u8]>);
 
 /// In Envoy's order: what the cluster adds, then of what came and what the filter adds that which may pass and is not there
 /// already.
 fn tlvs<'a>(
     config: &'a UpstreamProxyProtocol,
-    received: Option<&'a [(u8, Box<[u8]>)]>,
+    received: Option<&'a [Received]>,
     added: Option<AddedTlvs<'a>>,
 ) -> Vec<Bytes<'a>> {
     let configured =

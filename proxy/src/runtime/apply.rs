@@ -12,8 +12,12 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     config::{
-        cluster::ClusterConfig, config_source::ResourceKey, endpoint::LoadAssignment, listener::Listener,
-        route::RouteTable, tls::Secret,
+        cluster::{ClusterConfig, UpstreamBind},
+        config_source::ResourceKey,
+        endpoint::LoadAssignment,
+        listener::Listener,
+        route::RouteTable,
+        tls::Secret,
     },
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::active::ActiveListener,
@@ -33,6 +37,8 @@ pub struct DataPath {
     /// Not published yet: they look their hosts up.
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
+    /// Of clusters that do not say how their connections begin.
+    default_bind: Arc<UpstreamBind>,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<ResourceKey, RouteSlot>,
     tls: TlsContexts,
@@ -55,13 +61,20 @@ enum Pending {
 
 impl DataPath {
     /// What clusters find out by themselves is told to `cluster_events`.
-    pub fn new(publisher: Publisher, stats: Arc<Registry>, cluster_events: ClusterEvents) -> DataPath {
+    /// `default_bind` is of clusters that do not say how their connections begin.
+    pub fn new(
+        publisher: Publisher,
+        stats: Arc<Registry>,
+        cluster_events: ClusterEvents,
+        default_bind: Arc<UpstreamBind>,
+    ) -> DataPath {
         DataPath {
             publisher,
             stats,
             clusters: HashMap::new(),
             preparing: HashMap::new(),
             cluster_events,
+            default_bind,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             tls: TlsContexts::default(),
@@ -106,7 +119,7 @@ impl DataPath {
 
     fn new_cluster(&self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) -> Arc<Cluster> {
         let previous = self.clusters.get(&config.name);
-        let cluster = Cluster::new(config, &self.stats, previous.map(Arc::as_ref));
+        let cluster = Cluster::new(config, &self.default_bind, &self.stats, previous.map(Arc::as_ref));
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }

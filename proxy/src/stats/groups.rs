@@ -27,6 +27,7 @@ group! {
         CxConnectTimeout "upstream_cx_connect_timeout" Counter,
         CxConnectAttemptsExceeded "upstream_cx_connect_attempts_exceeded" Counter,
         CxOverflow "upstream_cx_overflow" Counter,
+        BindErrors "bind_errors" Counter,
         CxPoolOverflow "upstream_cx_pool_overflow" Counter,
         OriginalDstHostInvalid "original_dst_host_invalid" Counter,
         CxDestroy "upstream_cx_destroy" Counter,
@@ -228,6 +229,13 @@ group! {
     /// `listener_local_ratelimit.PREFIX.*`, and `local_rate_limit.PREFIX.*` of the network filter.
     RateLimitStat {
         RateLimited "rate_limited" Counter,
+    }
+}
+
+group! {
+    /// `cluster.NAME.MATCH.*`: of `transport_socket_matches`.
+    TransportMatchStat {
+        TotalMatchCount "total_match_count" Counter,
     }
 }
 

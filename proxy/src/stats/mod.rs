@@ -17,7 +17,7 @@ pub mod text;
 
 pub use groups::{
     ClusterStat, ConnectionLimitStat, HostStat, Http2Stat, HttpInspectorStat, HttpStat, ListenerHttpStat, ListenerStat,
-    ProxyProtocolStat, RateLimitStat, ServerStat, TcpStat, TlsInspectorStat,
+    ProxyProtocolStat, RateLimitStat, ServerStat, TcpStat, TlsInspectorStat, TransportMatchStat,
 };
 pub use histogram::{Bins, Histogram};
 pub use name::{MetricName, Tag, TaggedPart};

@@ -194,9 +194,9 @@ fn summed(a: &[(u16, u64)], b: &[(u16, u64)]) -> Vec<(u16, u64)> {
     sum
 }
 
-/// Each code, their classes and all together; nothing where there was none.
+/// Each code, their classes and all together. Nothing where there was none, but for the sum of all.
 fn read_codes(readings: &mut Readings<'_>, before: &str, totals: &[(u16, u64)]) {
-    if totals.is_empty() {
+    if totals.is_empty() && !before.is_empty() {
         return;
     }
     for class in 1..=5u16 {

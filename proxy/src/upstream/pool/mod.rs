@@ -230,6 +230,7 @@ impl HostPool {
             origin: Origin::default(),
             active: Rc::default(),
             closed: Cell::new(false),
+            place: RefCell::default(),
             http1: Default::default(),
             http2: Default::default(),
         })
