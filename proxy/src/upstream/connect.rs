@@ -101,7 +101,7 @@ async fn open(cluster: &Cluster, host: &Host, origin: &Origin) -> Result<Stream,
     let Some(tls) = config.tls_to(&host.metadata) else { return Ok(Stream::plain(stream)) };
     let missing = || ConnectError::Tls("Secret is not supplied by SDS".to_owned());
     let config = tls.config().ok_or_else(missing)?;
-    let name = tls.sni.clone().unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
+    let name = tls.server_name(&host.hostname).unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
     let connected = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
     connected.map(|stream| Stream::tls(stream.into())).map_err(|error| ConnectError::Tls(error.to_string()))
 }

@@ -173,6 +173,17 @@ fn a_refused_host_is_taken_when_there_is_no_other() {
 }
 
 #[test]
+fn a_dead_host_that_nobody_is_waiting_for_is_not_tried_twice() {
+    for reselections in 1..=5 {
+        let mut bench = bench("lb_policy: LEAST_REQUEST", &hosts("1 2"));
+        bench.active = BTreeMap::from([(1, 2)]);
+        bench.refused = vec![0];
+        let wish = Wish { reselections, ..Wish::default() };
+        assert!((0..200).all(|_| bench.choose(wish) == Some(2)), "{reselections} reselections");
+    }
+}
+
+#[test]
 fn new_hosts_start_slowly() {
     let fields =
         "round_robin_lb_config: {slow_start_config: {slow_start_window: 1000s, min_weight_percent: {value: 10}}}";
