@@ -419,7 +419,11 @@ async fn thousands_of_clusters_start_quickly() {
 #[tokio::test]
 async fn memory_of_reading_the_configuration_is_given_back() {
     let endpoint = |at: usize, host: usize| {
-        format!("{{endpoint: {{address: {{socket_address: {{address: 10.{}.{}.{host}, port_value: 80}}}}}}}}", at / 256, at % 256)
+        format!(
+            "{{endpoint: {{address: {{socket_address: {{address: 10.{}.{}.{host}, port_value: 80}}}}}}}}",
+            at / 256,
+            at % 256
+        )
     };
     let clusters = (0..3000).map(|at| {
         let endpoints: Vec<String> = (1..=10).map(|host| endpoint(at, host)).collect();

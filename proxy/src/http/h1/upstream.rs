@@ -139,8 +139,8 @@ impl ClientExchange {
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => match ready!(transport.poll_read(cx)) {
                     Ok(read) if read > 0 => self.has_heard = true,
-                    // RFC 9112 section 8: an incomplete message.
-                    Ok(_) if self.has_heard => return Poll::Ready(Err(Failure::Violation(Violation::Grammar))),
+                    // RFC 9112 section 8: an incomplete message, in whichever way the connection ends.
+                    _ if self.has_heard => return Poll::Ready(Err(Failure::Violation(Violation::Grammar))),
                     _ => return Poll::Ready(Err(Failure::ConnectionTermination)),
                 },
             }
@@ -300,14 +300,13 @@ impl UpstreamBody {
                 }
                 Ok(Piece::More) => match ready!(transport.poll_read(cx)) {
                     Ok(read) if read > 0 => {}
-                    Ok(_) if self.decoder.ends_with_connection() => {
+                    _ if self.decoder.ends_with_connection() => {
                         self.lease = None;
                         self.sending = None;
                         return Poll::Ready(None);
                     }
                     // RFC 9112 section 8: an incomplete message.
-                    Ok(_) => return Poll::Ready(Some(Err(BodyError::Http1(Violation::Grammar)))),
-                    Err(_) => return Poll::Ready(Some(Err(BodyError::Disconnected))),
+                    _ => return Poll::Ready(Some(Err(BodyError::Http1(Violation::Grammar)))),
                 },
             }
         }
