@@ -12,7 +12,6 @@ pub mod drain;
 pub mod http;
 pub mod listener;
 pub mod logging;
-pub mod memory;
 pub mod net;
 pub mod runtime;
 pub mod server;

@@ -431,7 +431,6 @@ impl Runtime {
                 tracing::info!("the first configuration is complete");
                 self.data_path.initialized();
                 self.initialized.send_replace(true);
-                crate::memory::give_back();
             }
         }
     }

@@ -414,28 +414,6 @@ async fn thousands_of_clusters_start_quickly() {
     println!("{CLUSTERS} clusters took {taken:?}");
 }
 
-/// What it took to read and to check the text, and to make messages of it, is not kept by a process that then lives for
-/// months.
-#[tokio::test]
-async fn memory_of_reading_the_configuration_is_given_back() {
-    let endpoint = |at: usize, host: usize| {
-        format!(
-            "{{endpoint: {{address: {{socket_address: {{address: 10.{}.{}.{host}, port_value: 80}}}}}}}}",
-            at / 256,
-            at % 256
-        )
-    };
-    let clusters = (0..3000).map(|at| {
-        let endpoints: Vec<String> = (1..=10).map(|host| endpoint(at, host)).collect();
-        let assignment = format!("{{cluster_name: c{at}, endpoints: [{{lb_endpoints: [{}]}}]}}", endpoints.join(", "));
-        format!("  - {{name: c{at}, type: STATIC, load_assignment: {assignment}}}\n")
-    });
-    let proxy = Proxy::start_static(&format!("  clusters:\n{}", clusters.collect::<String>())).await;
-    proxy.becomes_ready().await;
-    let (peak, kept) = (proxy.memory_bytes("VmHWM"), proxy.memory_bytes("VmRSS"));
-    assert!(kept < peak / 4 * 3, "{kept} of {peak} bytes");
-}
-
 /// Of this process: what a busy machine does not change.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("of a process that lives");

@@ -50,21 +50,6 @@ impl Proxy {
         Proxy::run(admin, &format!("{before}dynamic_resources: {{{dynamic}}}\nstatic_resources:{after}"))
     }
 
-    /// Without a control plane: `resources` are the static ones.
-    pub async fn start_static(resources: &str) -> Proxy {
-        let admin = free_address().await;
-        let address = format!("{{address: {}, port_value: {}}}", admin.ip(), admin.port());
-        Proxy::run(admin, &format!("admin: {{address: {{socket_address: {address}}}}}\nstatic_resources:\n{resources}"))
-    }
-
-    /// A field of the process's status in bytes, such as `VmRSS`.
-    pub fn memory_bytes(&self, field: &str) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
-        let line = text.lines().find(|line| line.starts_with(field)).expect("the kernel says so");
-        let kilobytes: u64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
-        kilobytes * 1024
-    }
-
     fn run(admin: SocketAddr, text: &str) -> Proxy {
         let mut bootstrap = tempfile::NamedTempFile::with_suffix(".yaml").expect("a temporary file");
         bootstrap.write_all(text.as_bytes()).expect("a written file");
