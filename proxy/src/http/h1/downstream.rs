@@ -37,6 +37,7 @@ use crate::{
         head_deadline::HeadDeadline,
         local_reply::LocalReply,
         response_flags::ResponseFlags,
+        tunnel::Tunnel,
     },
     listener::registry::Order,
     net::{linger::linger, stream::Stream},
@@ -228,7 +229,7 @@ impl Codec<'_> {
         // On the heap as long as the request is under way: an idle connection is spared the room.
         let answered = Box::pin(service.call((exchange.clone(), Request::from_parts(parts, body))));
         let answering = Answering { to, keep_alive, immediate: false };
-        match self.answer(&exchange, to.version, answered).await {
+        match self.answer(&exchange, to, answered).await {
             Ok((response, immediate)) => {
                 self.write_response(&exchange, response, Answering { immediate, ..answering }).await
             }
@@ -258,7 +259,7 @@ impl Codec<'_> {
     async fn answer(
         &self,
         exchange: &Exchange,
-        version: Version,
+        to: ResponseTo,
         mut answered: Pin<Box<impl Future<Output = Result<Response<ResponseBody>, Infallible>>>>,
     ) -> Result<(Response<ResponseBody>, bool), Cut> {
         let mut immediate = true;
@@ -270,20 +271,20 @@ impl Codec<'_> {
             }
             while let Some((status, headers)) = exchange.informational.pop() {
                 // RFC 9110 section 15.2: not to HTTP/1.0.
-                if version == Version::HTTP_11 {
+                if to.version == Version::HTTP_11 {
                     encode::interim_head(status, &headers, self.case, self.shared.transport.borrow_mut().tail());
                 }
             }
             if let Poll::Ready(response) = polled {
                 // Who has closed its end, be it only one half, gets nothing more: as in Envoy.
-                if !immediate && self.poll_gone(cx).is_ready() {
+                if !immediate && self.poll_gone(cx, to.tunnel).is_ready() {
                     return Poll::Ready(Err(Cut::Disconnected));
                 }
                 let response = response.unwrap_or_else(|never| match never {});
                 return Poll::Ready(Ok((response, immediate)));
             }
             immediate = false;
-            if self.poll_flush(cx).is_err() || self.poll_gone(cx).is_ready() {
+            if self.poll_flush(cx).is_err() || self.poll_gone(cx, to.tunnel).is_ready() {
                 return Poll::Ready(Err(Cut::Disconnected));
             }
             Poll::Pending
@@ -303,8 +304,13 @@ impl Codec<'_> {
         }
     }
 
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.shared.is_request_complete() { self.shared.poll_disconnected(cx) } else { Poll::Pending }
+    /// What is meant for a tunnel is not read before that is open.
+    fn poll_gone(&self, cx: &mut Context<'_>, tunnel: Option<Tunnel>) -> Poll<()> {
+        if self.shared.is_request_complete() || tunnel.is_some() {
+            self.shared.poll_disconnected(cx)
+        } else {
+            Poll::Pending
+        }
     }
 
     async fn write_response(

@@ -115,7 +115,7 @@ impl LateHead {
 
 /// What the connection is told to do, once each.
 fn follow(connection: &HttpConnection, shared: &Shared, told: Option<Order>, order: Option<Order>) -> Option<Order> {
-    if told.is_none() && order.is_none() && connection.has_reached_request_limit() {
+    if told.is_none() && order.is_none() && connection.takes_no_more_requests() {
         shared.with(|connection| connection.start_shutdown());
     }
     if told == order {
@@ -229,6 +229,9 @@ async fn serve_stream(
         Err(error) => return exchange.downstream_ended(error),
     };
     head.version = http::Version::HTTP_2;
+    if exchange.reset_reason() == Reason::CONNECT_ERROR {
+        send.refuse_tunnel();
+    }
     let ended = body.is_end_stream();
     if let Err(error) = send.send_response(Response::from_parts(head, ()), ended) {
         return exchange.downstream_ended(error);
@@ -239,7 +242,11 @@ async fn serve_stream(
     let stall_timeout = body.idle_timeout();
     match send_body(&mut body, &mut send, stall_timeout).await {
         Ok(()) => {}
-        Err(SendError::Body) => send.reset(Reason::INTERNAL_ERROR),
+        // Taken back: that it cannot be read on is only what follows.
+        Err(SendError::Body) => match send.ended() {
+            Some(error) => exchange.downstream_ended(error),
+            None => send.reset(exchange.reset_reason()),
+        },
         Err(SendError::Stream(error)) => exchange.downstream_ended(error),
         Err(SendError::Stalled) => {
             exchange.downstream_stalled();

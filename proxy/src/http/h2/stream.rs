@@ -67,6 +67,8 @@ pub(super) struct Sending {
     pub(super) is_complete: bool,
     pub(super) is_blocked: bool,
     pub(super) has_head: bool,
+    /// Of a downstream stream: what it is reset with when it is answered before its request has ended.
+    pub(super) reset_when_answered: Reason,
     /// Of a downstream stream: an upgrade was asked for (RFC 8441).
     pub(super) answers_upgrade: bool,
     pub(super) waker: Option<Waker>,
@@ -101,6 +103,7 @@ impl Stream {
                     is_complete: false,
                     is_blocked: false,
                     has_head: false,
+                    reset_when_answered: Reason::NO_ERROR,
                     answers_upgrade: false,
                     waker: None,
                 },
@@ -281,6 +284,16 @@ impl SendStream {
                 Poll::Pending
             }
         })
+    }
+
+    /// None: the stream has not ended before its time.
+    pub fn ended(&self) -> Option<StreamError> {
+        self.stream.with(|state| state.ended)
+    }
+
+    /// The tunnel that was asked for is not to be had, which who goes on sending is told (RFC 9113 section 8.5).
+    pub fn refuse_tunnel(&mut self) {
+        self.stream.with(|state| state.sending.reset_when_answered = Reason::CONNECT_ERROR);
     }
 
     pub fn reset(&mut self, reason: Reason) {
