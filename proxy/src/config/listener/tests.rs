@@ -141,8 +141,8 @@ fn chains_are_checked_against_each_other() {
 
 #[test]
 fn errors_have_the_whole_path() {
-    let broken = CHAIN.replace("cluster: c", "cluster: c, hash_policy: [{source_ip: {}}]");
-    let path = "filters[0].typed_config.hash_policy: not supported";
+    let broken = CHAIN.replace("cluster: c", "cluster: c, on_demand: {}");
+    let path = "filters[0].typed_config.on_demand: not supported";
     assert_eq!(refused(&format!("address: {ADDRESS}\nfilter_chains: [{broken}]")), format!("filter_chains[0].{path}"));
     assert_eq!(
         refused(&format!("address: {ADDRESS}\ndefault_filter_chain: {broken}")),
