@@ -10,12 +10,16 @@ use weft_xds::{
             config::route::v3::FilterConfig,
             extensions::filters::{
                 http::{
+                    basic_auth::v3::{BasicAuth as ProtoBasicAuth, BasicAuthPerRoute},
                     buffer::v3::{Buffer, BufferPerRoute},
                     cors::v3::{Cors, CorsPolicy as ProtoCorsPolicy},
+                    ext_authz::v3::{ExtAuthz as ProtoExtAuthz, ExtAuthzPerRoute},
                     fault::v3::HttpFault,
                     grpc_web::v3::GrpcWeb,
                     header_mutation::v3::{HeaderMutation as ProtoHeaderMutation, HeaderMutationPerRoute},
+                    jwt_authn::v3::{JwtAuthentication, PerRouteConfig as JwtPerRoute},
                     local_ratelimit::v3::LocalRateLimit as ProtoLocalRateLimit,
+                    rbac::v3::{Rbac as ProtoRbac, RbacPerRoute},
                     router::v3::Router,
                 },
                 network::http_connection_manager::v3::{HttpFilter as ProtoHttpFilter, http_filter::ConfigType},
@@ -26,20 +30,28 @@ use weft_xds::{
 };
 
 pub use self::{
+    basic_auth::{BasicAuth, Users},
     buffer::BufferOverride,
     cors::CorsPolicy,
+    ext_authz::{BodyLimit, ExtAuthz, ExtAuthzOverride, GrpcTarget, HttpService, Service},
     fault::{Abort, AbortStatus, Delay, Fault},
     header_mutation::{HeaderMutations, ParameterMutation},
+    jwt_authn::{FetchedKeys, JwtAuthn, JwtOverride, Keys, Places, Provider, RemoteKeys, Requirement},
     local_rate_limit::LocalRateLimit,
+    rbac::{Rbac, RbacOverride},
     router::RouterFilter,
 };
 use crate::config::field::{self, Extension, Result, Within as _, unsupported, without_typed_config};
 
+mod basic_auth;
 mod buffer;
 mod cors;
+mod ext_authz;
 mod fault;
 mod header_mutation;
+mod jwt_authn;
 mod local_rate_limit;
+mod rbac;
 mod router;
 
 /// All of a connection manager's.
@@ -62,18 +74,22 @@ pub struct NamedFilter {
 
 #[derive(Debug)]
 pub enum HttpFilter {
+    BasicAuth(BasicAuth),
     Buffer {
         request_bytes_max: u32,
     },
     /// Its policies are the routes'.
     Cors,
+    ExtAuthz(Box<ExtAuthz>),
     Fault(Fault),
     GrpcWeb,
     HeaderMutation {
         mutations: HeaderMutations,
         most_specific_wins: bool,
     },
+    JwtAuthn(JwtAuthn),
     LocalRateLimit(LocalRateLimit),
+    Rbac(Rbac),
 }
 
 /// What a place in the route table says about filters, by their names.
@@ -88,16 +104,20 @@ pub struct RouteFilterConfig {
 
 #[derive(Debug)]
 pub enum RouteFilter {
+    BasicAuth(Users),
     Buffer(BufferOverride),
     Cors(CorsPolicy),
+    ExtAuthz(ExtAuthzOverride),
     Fault(Fault),
     HeaderMutation(HeaderMutations),
+    JwtAuthn(JwtOverride),
     LocalRateLimit(LocalRateLimit),
+    Rbac(RbacOverride),
 }
 
 enum Parsed {
     Router(RouterFilter),
-    Filter(NamedFilter),
+    Filter(Box<NamedFilter>),
     /// Not known, and may be left out.
     Skipped,
 }
@@ -115,7 +135,7 @@ impl HttpFilters {
                     return Err(error).at(field, index);
                 }
                 Parsed::Router(last) => router = Some(last),
-                Parsed::Filter(filter) => filters.push(filter),
+                Parsed::Filter(filter) => filters.push(*filter),
                 Parsed::Skipped => {}
             }
         }
@@ -146,7 +166,7 @@ impl Parsed {
             return RouterFilter::from_proto(extension.unpack()?).within("typed_config").map(Self::Router);
         }
         match HttpFilter::from_extension(&extension)? {
-            Some(filter) => Ok(Self::Filter(NamedFilter { name: name.into(), disabled, filter })),
+            Some(filter) => Ok(Self::Filter(Box::new(NamedFilter { name: name.into(), disabled, filter }))),
             None if is_optional => Ok(Self::Skipped),
             None => Err(extension.unsupported()),
         }
@@ -174,6 +194,14 @@ impl HttpFilter {
             }
         } else if extension.is::<ProtoLocalRateLimit>() {
             Self::LocalRateLimit(LocalRateLimit::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoBasicAuth>() {
+            Self::BasicAuth(BasicAuth::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoExtAuthz>() {
+            Self::ExtAuthz(Box::new(ExtAuthz::from_proto(extension.unpack()?).within("typed_config")?))
+        } else if extension.is::<JwtAuthentication>() {
+            Self::JwtAuthn(JwtAuthn::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoRbac>() {
+            Self::Rbac(Rbac::from_proto(extension.unpack()?).within("typed_config")?)
         } else {
             return Ok(None);
         }))
@@ -238,6 +266,14 @@ impl RouteFilter {
             let message: ProtoLocalRateLimit = extension.unpack()?;
             field::required(message.token_bucket.as_ref(), "token_bucket")?;
             Self::LocalRateLimit(LocalRateLimit::from_proto(message)?)
+        } else if extension.is::<BasicAuthPerRoute>() {
+            Self::BasicAuth(BasicAuth::of_route(extension.unpack()?)?)
+        } else if extension.is::<ExtAuthzPerRoute>() {
+            Self::ExtAuthz(ExtAuthzOverride::from_proto(extension.unpack()?)?)
+        } else if extension.is::<JwtPerRoute>() {
+            Self::JwtAuthn(JwtOverride::from_proto(extension.unpack()?)?)
+        } else if extension.is::<RbacPerRoute>() {
+            Self::Rbac(Rbac::of_route(extension.unpack()?)?)
         } else {
             return Ok(None);
         }))

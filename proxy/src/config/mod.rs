@@ -5,8 +5,13 @@
 
 pub mod access_log;
 pub mod address;
+<<<<<<< HEAD
+pub mod authorization;
+=======
 pub mod admin;
+>>>>>>> main
 pub mod bootstrap;
+pub mod check;
 pub mod cluster;
 pub mod config_source;
 pub mod data_source;

@@ -68,6 +68,9 @@ pub struct Exchange {
     pub virtual_cluster_name: RefCell<Option<Arc<str>>>,
     pub is_health_check: Cell<bool>,
     pub has_active_fault: Cell<bool>,
+    /// What filters leave for those behind them, and for logs.
+    pub metadata: RefCell<Metadata>,
+    pub filter_state: RefCell<FilterState>,
     /// Since the start: the last try and its response; the request was received, the response began, the response was sent.
     pub upstream_request_begun: Cell<Option<Duration>>,
     pub upstream_response_begun: Cell<Option<Duration>>,
@@ -80,9 +83,6 @@ pub struct Exchange {
     kept: RefCell<Kept>,
     /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
     refused: RefCell<Option<LocalReply>>,
-    /// What filters leave for those behind them, and for logs.
-    pub metadata: RefCell<Metadata>,
-    pub filter_state: RefCell<FilterState>,
     pub redirects: RefCell<RedirectHistory>,
     /// The request is to begin anew, elsewhere.
     restart: RefCell<Option<Box<Restart>>>,
@@ -127,6 +127,8 @@ impl Exchange {
             virtual_cluster_name: RefCell::default(),
             is_health_check: Cell::default(),
             has_active_fault: Cell::default(),
+            metadata: RefCell::default(),
+            filter_state: RefCell::default(),
             upstream_request_begun: Cell::default(),
             upstream_response_begun: Cell::default(),
             upstream_response_ended: Cell::default(),
@@ -136,8 +138,6 @@ impl Exchange {
             route: RefCell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),
-            metadata: RefCell::default(),
-            filter_state: RefCell::default(),
             redirects: RefCell::default(),
             restart: RefCell::default(),
             informational: Informational::new(connection.active.config.proxy_100_continue),

@@ -14,7 +14,10 @@ use crate::{
         tcp_proxy::TcpProxy,
     },
     drain::Drain,
-    http::route::table::{CompiledRoutes, RouteSlot},
+    http::{
+        filter::FilterStats,
+        route::table::{CompiledRoutes, RouteSlot},
+    },
     listener::{
         arrival::{ActiveListenerFilter, ActiveListenerFilterKind, OriginalSrc},
         balance::Balance,
@@ -58,6 +61,8 @@ pub struct ActiveHttp {
     pub routes: RouteSlot,
     pub stats: Arc<HttpStats>,
     pub http2_stats: Arc<Sharded<Http2Stat>>,
+    /// Of each of the filters.
+    pub filter_stats: Vec<FilterStats>,
     pub listener_stats: Arc<GroupStats<ListenerHttpStat>>,
 }
 
@@ -160,6 +165,7 @@ impl ActiveChain {
                 },
                 stats: registry.http(&manager.stat_prefix),
                 http2_stats: registry.http2.clone(),
+                filter_stats: FilterStats::of_all(&manager.http_filters, &manager.stat_prefix, registry),
                 listener_stats: registry.listener_http(listener, &manager.stat_prefix),
                 config: manager.clone(),
             })),

@@ -189,14 +189,14 @@ group! {
         ListenerFilterRemoteClose "downstream_listener_filter_remote_close" Counter,
         ListenerFilterError "downstream_listener_filter_error" Counter,
         NoFilterChainMatch "no_filter_chain_match" Counter,
-        TlsHandshake "ssl_handshake" Counter,
-        TlsConnectionError "ssl_connection_error" Counter,
-        TlsSessionReused "ssl_session_reused" Counter,
-        TlsNoCertificate "ssl_no_certificate" Counter,
-        TlsFailVerifyNoCertificate "ssl_fail_verify_no_cert" Counter,
-        TlsFailVerifyError "ssl_fail_verify_error" Counter,
-        TlsFailVerifyName "ssl_fail_verify_san" Counter,
-        TlsFailVerifyHash "ssl_fail_verify_cert_hash" Counter,
+        TlsHandshake "ssl.handshake" Counter,
+        TlsConnectionError "ssl.connection_error" Counter,
+        TlsSessionReused "ssl.session_reused" Counter,
+        TlsNoCertificate "ssl.no_certificate" Counter,
+        TlsFailVerifyNoCertificate "ssl.fail_verify_no_cert" Counter,
+        TlsFailVerifyError "ssl.fail_verify_error" Counter,
+        TlsFailVerifyName "ssl.fail_verify_san" Counter,
+        TlsFailVerifyHash "ssl.fail_verify_cert_hash" Counter,
     }
 }
 
@@ -257,6 +257,54 @@ group! {
     ConnectionLimitStat {
         LimitedConnections "limited_connections" Counter,
         ActiveConnections "active_connections" Gauge,
+    }
+}
+
+group! {
+    /// `http.PREFIX.rbac.[RULES_PREFIX.]*` and `PREFIX.rbac.*` of the network filter.
+    RbacStat {
+        Allowed "allowed" Counter,
+        Denied "denied" Counter,
+    }
+}
+
+group! {
+    /// The same of shadow rules.
+    RbacShadowStat {
+        Allowed "shadow_allowed" Counter,
+        Denied "shadow_denied" Counter,
+    }
+}
+
+group! {
+    /// `http.PREFIX.basic_auth.*`.
+    BasicAuthStat {
+        Allowed "allowed" Counter,
+        Denied "denied" Counter,
+    }
+}
+
+group! {
+    /// `http.PREFIX.ext_authz.[PREFIX.]*`.
+    ExtAuthzStat {
+        Ok "ok" Counter,
+        Denied "denied" Counter,
+        Error "error" Counter,
+        Disabled "disabled" Counter,
+        FailureModeAllowed "failure_mode_allowed" Counter,
+        Invalid "invalid" Counter,
+        IgnoredDynamicMetadata "ignored_dynamic_metadata" Counter,
+    }
+}
+
+group! {
+    /// `http.PREFIX.jwt_authn.[PREFIX.]*`.
+    JwtStat {
+        Allowed "allowed" Counter,
+        CorsPreflightBypassed "cors_preflight_bypassed" Counter,
+        Denied "denied" Counter,
+        JwksFetchSuccess "jwks_fetch_success" Counter,
+        JwksFetchFailed "jwks_fetch_failed" Counter,
     }
 }
 

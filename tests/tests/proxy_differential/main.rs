@@ -6,8 +6,10 @@
 
 mod access_logs;
 mod admin;
+mod authorization;
 mod config;
 mod differences;
+mod external_authorization;
 mod filters;
 mod frames;
 mod http1;
@@ -27,6 +29,7 @@ mod routes;
 mod scene;
 mod stats;
 mod tcp;
+mod tokens;
 mod tools;
 mod tunnels;
 mod upgrades;
@@ -207,4 +210,19 @@ fn tunnels_go_as_through_envoy() -> Result<()> {
 #[test]
 fn hosts_are_chosen_as_envoys() -> Result<()> {
     compare_with(&upstream::cases(), &Pair::start_with(&upstream::bootstrap, upstream::start_peers)?)
+}
+
+#[test]
+fn access_is_controlled_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&authorization::scenes(), &authorization::exchanges())
+}
+
+#[test]
+fn tokens_are_judged_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&tokens::scenes(), &tokens::exchanges())
+}
+
+#[test]
+fn others_are_asked_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&external_authorization::scenes(), &external_authorization::exchanges())
 }
