@@ -5,11 +5,8 @@
 
 pub mod access_log;
 pub mod address;
-<<<<<<< HEAD
-pub mod authorization;
-=======
 pub mod admin;
->>>>>>> main
+pub mod authorization;
 pub mod bootstrap;
 pub mod check;
 pub mod cluster;
