@@ -13,13 +13,16 @@ use weft_xds::{
                 weighted_cluster::ClusterWeight,
             },
         },
-        r#type::v3::Percent,
+        r#type::v3::{
+            HashPolicy, Percent,
+            hash_policy::{PolicySpecifier, SourceIp},
+        },
     },
 };
 
 use crate::config::{
     access_log::AccessLog,
-    field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or},
+    field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or, unsupported},
     proxy_protocol::Tlv,
     retry_policy::BackOff,
     route,
@@ -38,6 +41,8 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// Between attempts. None: at once.
     pub back_off: Option<BackOff>,
+    /// Ring hash and maglev go by the address that a connection comes from.
+    pub hashes_source_ip: bool,
     /// When the upstream is dialled.
     pub connect_on: ConnectOn,
     /// How much of what the downstream says is taken before the upstream is connected. None: nothing.
@@ -117,7 +122,7 @@ impl TcpProxy {
             check_drain_close,
             cluster_specifier,
         } = message;
-        refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, hash_policy);
+        refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout);
         refuse!(tunneling_config);
         let early_data_bytes_max = max_early_data_bytes.map(|wrapper| wrapper.value as usize);
         let connect_on = match field::enumeration(upstream_connect_mode, "upstream_connect_mode")? {
@@ -146,6 +151,7 @@ impl TcpProxy {
                 .map_or(0.0, |Percent { value }| value / 100.0),
             max_connect_attempts: field::u32_or(max_connect_attempts, 1).max(1),
             back_off: backoff_options.map(back_off).transpose().within("backoff_options")?,
+            hashes_source_ip: hashes_source_ip(hash_policy)?,
             connect_on,
             early_data_bytes_max,
             closes_on_drain: field::bool_or(check_drain_close, false),
@@ -162,6 +168,18 @@ impl TcpProxy {
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
         })
     }
+}
+
+fn hashes_source_ip(policies: Vec<HashPolicy>) -> Result<bool> {
+    if policies.len() > 1 {
+        return Err(FieldError::new("hash_policy", "value must contain no more than 1 item(s)"));
+    }
+    let sources = field::each(policies, "hash_policy", |HashPolicy { policy_specifier }| match policy_specifier {
+        Some(PolicySpecifier::SourceIp(SourceIp {})) => Ok(true),
+        Some(PolicySpecifier::FilterState(_)) => Err(unsupported("filter_state")),
+        None => Ok(false),
+    })?;
+    Ok(sources.contains(&true))
 }
 
 /// At most ten times the base by default.

@@ -24,6 +24,7 @@ use crate::{
         active::{ActiveChain, ActiveFilter, ActiveListener},
         arrival::{Arrival, Learned},
         balance::Places,
+        filter_chain::ConnectionFacts,
         network_filter::{self, Admission},
         registry::{Control, Order},
         server_first::{self, Dialled},
@@ -49,6 +50,8 @@ pub struct Downstream {
     /// None: plain text.
     pub tls: Option<Box<TlsSession>>,
     pub requested_server_name: Option<String>,
+    /// What the client offers in TLS, or speaks, as listener filters found out.
+    pub application_protocols: Vec<String>,
     /// What listener filters found out.
     pub learned: Learned,
     pub control: Rc<Control>,
@@ -103,6 +106,17 @@ impl Downstream {
         self.control.order(cx)
     }
 
+    pub fn facts(&self) -> ConnectionFacts<'_> {
+        ConnectionFacts {
+            destination: self.local_address,
+            server_name: self.requested_server_name.as_deref(),
+            transport_protocol: if self.tls.is_some() { "tls" } else { "raw_buffer" },
+            application_protocols: &self.application_protocols,
+            direct_source: self.direct_remote_address.ip(),
+            source: self.remote_address,
+        }
+    }
+
     pub fn filter_chain_name(&self) -> Option<&str> {
         self.chain.as_ref().map(|chain| &*chain.config.name)
     }
@@ -135,7 +149,8 @@ impl Downstream {
 
     fn new(accepted: Accepted, listener: Arc<ActiveListener>, arrival: Arrival) -> (Downstream, TcpStream) {
         let Accepted { worker, count, places, started, started_at } = accepted;
-        let Arrival { stream, destination, direct_source, source, server_name, learned, .. } = arrival;
+        let Arrival { stream, destination, direct_source, source, server_name, application_protocols, learned, .. } =
+            arrival;
         let downstream = Downstream {
             id: worker.next_connection_id(),
             local_address: destination,
@@ -143,6 +158,7 @@ impl Downstream {
             direct_remote_address: direct_source,
             tls: None,
             requested_server_name: server_name,
+            application_protocols,
             learned,
             control: worker.connections.add(started),
             buffer_limit_bytes: listener.config.per_connection_buffer_limit_bytes,

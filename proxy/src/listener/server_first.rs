@@ -44,9 +44,9 @@ pub async fn filter(
     let Some((chain, active)) = candidate(listener, arrival) else {
         return arrival.filter(filters, worker.index).await;
     };
-    let destination = arrival.destination;
+    let (destination, source) = (arrival.destination, arrival.source);
     let greeted_first = async {
-        if let Some(greeted) = connect::dial(worker, &active.config, destination).await {
+        if let Some(greeted) = connect::dial(worker, &active.config, destination, source).await {
             let dialled = dialled.insert(Dialled { chain, greeted });
             if dialled.greeted.hear().await {
                 return;

@@ -22,11 +22,13 @@ mod orders;
 mod pair;
 mod proxy_protocol;
 mod raw_origin;
+mod route_actions;
 mod routes;
 mod scene;
 mod stats;
 mod tcp;
 mod tools;
+mod tunnels;
 mod upgrades;
 mod upstream;
 
@@ -175,6 +177,11 @@ fn routes_go_where_envoys_do() -> Result<()> {
 }
 
 #[test]
+fn routes_act_as_envoys() -> Result<()> {
+    scene::compare_scenes(&route_actions::scenes(), route_actions::EXCHANGES)
+}
+
+#[test]
 fn access_logs_say_what_envoys_do() -> Result<()> {
     scene::compare_scenes(&access_logs::scenes(), access_logs::EXCHANGES)
 }
@@ -187,6 +194,14 @@ fn filters_do_as_envoys() -> Result<()> {
 #[test]
 fn connections_are_upgraded_as_by_envoy() -> Result<()> {
     compare(&upgrades::cases())
+}
+
+#[test]
+fn tunnels_go_as_through_envoy() -> Result<()> {
+    compare_with(
+        &tunnels::cases(),
+        &Pair::start_with(&tunnels::bootstrap, |namespace| namespace.enter(tunnels::start_origins))?,
+    )
 }
 
 #[test]

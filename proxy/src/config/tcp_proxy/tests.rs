@@ -66,6 +66,16 @@ access_log_options: {access_log_flush_interval: 2s, flush_access_log_on_start: t
 }
 
 #[test]
+fn connections_are_hashed_by_where_they_come_from_where_that_is_asked() {
+    let hashes =
+        |extra: &str| TcpProxy::from_proto(message(&format!("{BASE}\n{extra}"))).map(|proxy| proxy.hashes_source_ip);
+    assert!(!hashes("").unwrap());
+    assert!(hashes("hash_policy: [{source_ip: {}}]").unwrap());
+    let error = hashes("hash_policy: [{source_ip: {}}, {source_ip: {}}]").unwrap_err();
+    assert_eq!(error.to_string(), "hash_policy: value must contain no more than 1 item(s)");
+}
+
+#[test]
 fn what_is_not_supported_is_refused() {
     assert_unsupported(
         BASE,
@@ -75,7 +85,6 @@ fn what_is_not_supported_is_refused() {
             "metadata_match: {}",
             "downstream_idle_timeout: 1s",
             "upstream_idle_timeout: 1s",
-            "hash_policy: [{}]",
             "tunneling_config: {}",
         ],
     );

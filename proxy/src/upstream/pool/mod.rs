@@ -251,6 +251,11 @@ impl HostPool {
         })
     }
 
+    /// What its connections show of the downstream that they are for.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// A connection of the cluster's protocol, from the pool or new.
     pub async fn lease(self: &Rc<Self>, priority: RoutingPriority) -> Result<Lease, PoolError> {
         match &self.cluster.config.protocol {
