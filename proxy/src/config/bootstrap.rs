@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prost::Message as _;
 use weft_xds::{
     FieldError, json,
@@ -62,12 +63,36 @@ pub struct Bootstrap {
 }
 
 /// A bootstrap as it was read, encoded: somebody may ask for it, and as a message it would take ten times the memory.
-pub struct BootstrapMessage(Vec<u8>);
+pub struct BootstrapMessage(Bytes);
 
 impl BootstrapMessage {
     pub fn decode(&self) -> ProtoBootstrap {
-        ProtoBootstrap::decode(self.0.as_slice()).expect("it was encoded from such a message")
+        ProtoBootstrap::decode(self.0.clone()).expect("it was encoded from such a message")
     }
+
+    /// The static resources, each encoded.
+    pub fn static_resources(&self) -> StaticMessages {
+        let outline = Outline::decode(self.0.clone()).expect("it was encoded from such a message");
+        outline.static_resources.unwrap_or_default()
+    }
+}
+
+/// What a bootstrap's static resources are made of, not decoded: in the order of the configuration.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StaticMessages {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub listeners: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub clusters: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub secrets: Vec<Bytes>,
+}
+
+/// A bootstrap with its static resources and nothing else.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Outline {
+    #[prost(message, optional, tag = "2")]
+    static_resources: Option<StaticMessages>,
 }
 
 /// As Envoy's.
@@ -81,7 +106,7 @@ impl Bootstrap {
 
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
-        let encoded = BootstrapMessage(message.encode_to_vec());
+        let encoded = BootstrapMessage(message.encode_to_vec().into());
         let Parts {
             node,
             static_resources,

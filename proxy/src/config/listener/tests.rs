@@ -155,8 +155,8 @@ fn chains_are_checked_against_each_other() {
 
 #[test]
 fn errors_have_the_whole_path() {
-    let broken = CHAIN.replace("cluster: c", "cluster: c, hash_policy: [{filter_state: {key: k}}]");
-    let path = "filters[0].typed_config.hash_policy[0].filter_state: not supported";
+    let broken = CHAIN.replace("cluster: c", "cluster: c, on_demand: {}");
+    let path = "filters[0].typed_config.on_demand: not supported";
     assert_eq!(refused(&format!("address: {ADDRESS}\nfilter_chains: [{broken}]")), format!("filter_chains[0].{path}"));
     assert_eq!(
         refused(&format!("address: {ADDRESS}\ndefault_filter_chain: {broken}")),
