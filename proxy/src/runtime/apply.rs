@@ -17,6 +17,7 @@ use crate::{
         endpoint::LoadAssignment,
         listener::{Listener, TrafficDirection},
         route::RouteTable,
+        runtime_values::RuntimeValues,
         tls::Secret,
     },
     http::route::table::{CompiledRoutes, RouteSlot},
@@ -40,6 +41,7 @@ pub struct DataPath {
     cluster_events: ClusterEvents,
     /// Of clusters that do not say how their connections begin.
     default_bind: Arc<UpstreamBind>,
+    runtime_values: RuntimeValues,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<ResourceKey, RouteSlot>,
     tls: TlsContexts,
@@ -68,6 +70,7 @@ impl DataPath {
         stats: Arc<Registry>,
         cluster_events: ClusterEvents,
         default_bind: Arc<UpstreamBind>,
+        runtime_values: RuntimeValues,
     ) -> DataPath {
         DataPath {
             publisher,
@@ -76,6 +79,7 @@ impl DataPath {
             preparing: HashMap::new(),
             cluster_events,
             default_bind,
+            runtime_values,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             tls: TlsContexts::default(),
@@ -189,9 +193,10 @@ impl DataPath {
             Some(_) => ServerStat::ListenersModified,
             None => ServerStat::ListenersAdded,
         });
+        let connections_max = self.runtime_values.listener_connections_max(&name);
         let slots = std::cell::RefCell::new(&mut self.routes);
         let slot_of = |name: &ResourceKey| slot(&mut slots.borrow_mut(), name);
-        let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats);
+        let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats, connections_max);
         self.listeners.insert(name, listener);
         self.pending = Pending::Snapshot;
         self.serving = true;

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     config::listener::{BindOptions, Listener, ListenerAddress},
     drain::Drain,
-    listener::{balance::Adopters, global_limit::GlobalLimit},
+    listener::{balance::Adopters, open_limit::OpenLimit},
     net::socket,
     runtime::snapshot::Snapshot,
 };
@@ -35,7 +35,7 @@ pub struct Shared {
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
     /// None: there may be any number of them.
-    pub global_limit: Option<Arc<GlobalLimit>>,
+    pub global_limit: Option<Arc<OpenLimit>>,
     /// Where workers give connections that others shall have.
     pub adopters: Adopters,
 }

@@ -59,6 +59,7 @@ pub fn start(
     let (secret_files, changed_secrets) = SecretFiles::new();
     let (cluster_events, cluster_events_received) = mpsc::unbounded_channel();
     let default_bind = bootstrap.upstream_bind.clone();
+    let runtime_values = bootstrap.runtime_values.clone();
     let mut runtime = Runtime {
         feeds: Feeds::new(&bootstrap, sender),
         expiries: Expiries::default(),
@@ -67,7 +68,7 @@ pub fn start(
         bootstrap,
         loaded_at,
         warming,
-        data_path: DataPath::new(publisher, stats, cluster_events, default_bind),
+        data_path: DataPath::new(publisher, stats, cluster_events, default_bind, runtime_values),
         failures: Failures::default(),
         counters,
         initialized,

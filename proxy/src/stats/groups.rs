@@ -182,6 +182,7 @@ group! {
         CxTotal "downstream_cx_total" Counter,
         CxActive "downstream_cx_active" Gauge,
         CxDestroy "downstream_cx_destroy" Counter,
+        CxOverflow "downstream_cx_overflow" Counter,
         GlobalCxOverflow "downstream_global_cx_overflow" Counter,
         CxTransportSocketConnectTimeout "downstream_cx_transport_socket_connect_timeout" Counter,
         PreCxActive "downstream_pre_cx_active" Gauge,
