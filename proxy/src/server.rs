@@ -145,8 +145,14 @@ impl Process<'_> {
             tracing::info!(name, "a runtime value that nothing here depends on");
         }
         let (shutdown, shutdown_asked) = watch::channel(false);
-        let mut runtime =
-            runtime::start(bootstrap, publisher, self.registry.clone(), self.args.dynamic_fields, shutdown_asked)?;
+        let mut runtime = runtime::start(
+            bootstrap,
+            publisher,
+            self.registry.clone(),
+            self.files.clone(),
+            self.args.dynamic_fields,
+            shutdown_asked,
+        )?;
         let (quit, mut quit_asked) = mpsc::channel(1);
         let admin = admin::Admin {
             runtime: runtime.queries().clone(),

@@ -1,6 +1,6 @@
 //! `envoy.config.bootstrap.v3.Bootstrap`: who this proxy is, what it starts with, and where more comes from.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use prost::Message as _;
 use weft_xds::{
@@ -26,7 +26,7 @@ pub use crate::config::config_source::{DiscoverySource, SourceOrigin, StreamSour
 use crate::config::{
     access_log::{AccessLog, AccessLogSink},
     address::socket_addr,
-    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
+    cluster::{ClusterConfig, Discovery, UpstreamProtocol, event_log_path},
     field::{self, Result, Within as _, element, refuse, unsupported},
     listener::Listener,
     runtime_values::RuntimeValues,
@@ -53,6 +53,8 @@ pub struct Bootstrap {
     /// Labels of every statistic.
     pub stats_tags: Vec<(String, String)>,
     pub runtime_values: RuntimeValues,
+    /// `cluster_manager.outlier_detection`.
+    pub outlier_event_log: Option<PathBuf>,
 }
 
 /// A bootstrap as it was read, encoded: somebody may ask for it, and as a message it would take ten times the memory.
@@ -76,7 +78,7 @@ impl Bootstrap {
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
         let encoded = BootstrapMessage(message.encode_to_vec());
-        let Parts { node, static_resources, dynamic_resources, admin, stats_tags, runtime_values } =
+        let Parts { node, static_resources, dynamic_resources, admin, stats_tags, runtime_values, outlier_event_log } =
             Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
@@ -90,8 +92,20 @@ impl Bootstrap {
         }
         let admin = admin.map(admin_address).transpose().within("admin")?.flatten();
         let message = encoded;
-        let bootstrap =
-            Self { message, node, secrets, admin, listeners, clusters, ads, lds, cds, stats_tags, runtime_values };
+        let bootstrap = Self {
+            message,
+            node,
+            secrets,
+            admin,
+            listeners,
+            clusters,
+            ads,
+            lds,
+            cds,
+            stats_tags,
+            runtime_values,
+            outlier_event_log,
+        };
         bootstrap.check_sources()?;
         Ok(bootstrap)
     }
@@ -172,6 +186,7 @@ struct Parts {
     admin: Option<Admin>,
     stats_tags: Vec<(String, String)>,
     runtime_values: RuntimeValues,
+    outlier_event_log: Option<PathBuf>,
 }
 
 impl Parts {
@@ -226,7 +241,7 @@ impl Parts {
         refuse!(default_config_source, default_socket_interface, certificate_provider_instances);
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
         refuse!(listener_manager, application_log_config, enable_worker_cpu_affinity, stats_eviction);
-        refuse_cluster_manager(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
+        let outlier_event_log = outlier_event_log(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
         let stats_tags = stats_tags(stats_config.unwrap_or_default()).within("stats_config")?;
         let runtime_values =
             RuntimeValues::from_proto(layered_runtime.unwrap_or_default()).within("layered_runtime")?;
@@ -237,11 +252,13 @@ impl Parts {
             admin,
             stats_tags,
             runtime_values,
+            outlier_event_log,
         })
     }
 }
 
-fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
+/// The one thing that is read of the cluster manager's own settings.
+fn outlier_event_log(message: ClusterManager) -> Result<Option<PathBuf>> {
     let ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -249,8 +266,8 @@ fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy builds a cluster that nobody asked for yet
     } = message;
-    refuse!(local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config);
-    Ok(())
+    refuse!(local_cluster_name, upstream_bind_config, load_stats_config);
+    event_log_path(outlier_detection.unwrap_or_default()).within("outlier_detection")
 }
 
 /// Those of a fixed value. Others would be cut out of names, which have their tags as labels here from the start.

@@ -38,8 +38,10 @@ mod http_options;
 mod load_balancing;
 mod localities;
 mod original_dst;
+mod outlier_detection;
 mod subsets;
 
+pub(in crate::config) use self::outlier_detection::event_log_path;
 pub use self::{
     circuit_breakers::{CircuitBreakerConfig, CircuitBreakerThresholds, PerHostLimits, RetryBudget},
     connection::{ConnectionOptions, FirstAddresses, FirstFamily, Keepalive},
@@ -49,6 +51,7 @@ pub use self::{
     load_balancing::{LbPolicy, LeastRequestConfig, LoadBalancing, SlowStart},
     localities::{LocalityPolicy, ZoneAware},
     original_dst::OriginalDst,
+    outlier_detection::{Enforcing, FailurePercentage, OutlierDetection, SuccessRate},
     subsets::{Fallback, Selector, SelectorFallback, SubsetConfig},
 };
 
@@ -80,6 +83,7 @@ pub struct ClusterConfig {
     pub bind_v6: Option<SocketAddr>,
     pub transport_socket: Option<Arc<UpstreamTls>>,
     pub connection: ConnectionOptions,
+    pub outlier_detection: Option<Arc<OutlierDetection>>,
 }
 
 #[derive(Clone, Debug)]
@@ -151,7 +155,6 @@ impl ClusterConfig {
         } = message;
         refuse!(transport_socket_matches, transport_socket_matcher, stats_matcher, health_checks);
         refuse!(per_connection_buffer_high_watermark_timeout, upstream_http_protocol_options);
-        refuse!(outlier_detection);
         refuse!(protocol_selection, close_connections_on_host_health_failure, filters, lrs_server);
         refuse!(lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config, track_cluster_stats);
         refuse!(preconnect_policy, connection_pool_per_downstream_connection, queuing_policies);
@@ -217,6 +220,11 @@ impl ClusterConfig {
             bind_v6: bind.v6,
             connection: ConnectionOptions::from_proto(upstream_connection_options.unwrap_or_default())
                 .within("upstream_connection_options")?,
+            outlier_detection: outlier_detection
+                .map(OutlierDetection::from_proto)
+                .transpose()
+                .within("outlier_detection")?
+                .map(Arc::new),
             transport_socket: upstream_tls(transport_socket).within("transport_socket")?.map(Arc::new),
         })
     }

@@ -36,6 +36,7 @@ use crate::{
         aggregate,
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
+        outlier_detection::Outcome,
         pool::{ClusterPools, HostPool},
     },
 };
@@ -385,6 +386,7 @@ impl Tries<'_> {
     fn count_timeouts(&self, answered: &Result<Answer, TryError>, pool: &HostPool) {
         match answered {
             Err(TryError::PerTryTimeout) => {
+                pool.report(Outcome::TimedOut);
                 self.count(ClusterStat::RqPerTryTimeout);
                 pool.count_host(HostStat::RqTimeout);
             }
@@ -394,6 +396,7 @@ impl Tries<'_> {
                 self.exchange.count(HttpStat::RqMaxDurationReached)
             }
             Err(TryError::Deadline(Deadline::Timeout)) => {
+                pool.report(Outcome::TimedOut);
                 self.count(ClusterStat::RqTimeout);
                 pool.count_host(HostStat::RqTimeout);
             }

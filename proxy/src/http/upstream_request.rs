@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, task::Poll, time::Instant};
 
-use http::{request, response};
+use http::{HeaderName, request, response};
 use http_body::Body as _;
 use tokio::task::AbortHandle;
 
@@ -10,7 +10,8 @@ use crate::{
     config::route::RoutingPriority,
     http::{
         body::{Body, BodyError},
-        exchange::Deadline,
+        exchange::{self, Deadline},
+        grpc_status,
         h1::{ClientExchange, ClientOptions, Failure},
         h2::{self, Reason, RecvStream, SendError, SendStream, StreamError},
         informational::Informational,
@@ -20,6 +21,7 @@ use crate::{
     upstream::{
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
+        outlier_detection::Outcome,
         pool::{ActiveGuard, HostPool, Http1Lease, Http2Lease, Lease, PoolError},
     },
 };
@@ -78,6 +80,9 @@ impl UpstreamStream {
 
     pub fn failed(mut self, error: &BodyError) {
         self.completed = true;
+        if matches!(error, BodyError::Disconnected | BodyError::Http1(_) | BodyError::Http2(_)) {
+            self.pool.report(Outcome::Failed);
+        }
         self.pool.count(match error {
             BodyError::Deadline(Deadline::Timeout) => ClusterStat::RqTimeout,
             _ => ClusterStat::RqRxReset,
@@ -124,14 +129,17 @@ pub async fn send(
         _active: active,
     };
     pool.count(ClusterStat::RqActive);
+    let outliers = OutlierReport::of(pool, &head);
     let sent = send_on_pool(&mut stream, priority, informational, head, body).await;
     match sent {
         Ok((head, body)) => {
+            outliers.answered(pool, &head);
             let succeeded = !head.status.is_server_error();
             pool.count_host(if succeeded { HostStat::RqSuccess } else { HostStat::RqError });
             Ok((head, body, stream))
         }
         Err(error) => {
+            outliers.failed(pool, &error);
             pool.count_host(HostStat::RqError);
             if matches!(error, TryError::RemoteReset | TryError::RefusedStream | TryError::ConnectionTermination) {
                 pool.count(ClusterStat::RqRxReset);
@@ -142,6 +150,47 @@ pub async fn send(
     }
 }
 
+/// What outlier detection is told of one try.
+struct OutlierReport {
+    is_grpc: bool,
+}
+
+impl OutlierReport {
+    fn of(pool: &HostPool, head: &request::Parts) -> OutlierReport {
+        OutlierReport { is_grpc: pool.cluster.outliers.is_some() && exchange::is_grpc(&head.headers) }
+    }
+
+    fn answered(&self, pool: &HostPool, head: &response::Parts) {
+        let Some(outliers) = &pool.cluster.outliers else { return };
+        // Only a response without a body says so in time.
+        let grpc_status = head.headers.get("grpc-status").filter(|_| self.is_grpc);
+        let status = grpc_status.map_or(head.status.as_u16(), |status| grpc_status::to_http(status.as_bytes()));
+        outliers.report(&pool.host, Outcome::Status(status));
+        if head.headers.contains_key(X_ENVOY_DEGRADED) {
+            outliers.report_degraded(&pool.host);
+        }
+    }
+
+    fn failed(&self, pool: &HostPool, error: &TryError) {
+        match error {
+            TryError::Connect(_)
+            | TryError::RefusedStream
+            | TryError::ResetBeforeRequest
+            | TryError::ConnectionTermination
+            | TryError::RemoteReset
+            | TryError::Protocol => pool.report(Outcome::Failed),
+            // Not the host's fault, or told by whoever measured the time.
+            TryError::Overflow
+            | TryError::RequestBody
+            | TryError::PerTryTimeout
+            | TryError::NoHealthyUpstream
+            | TryError::Deadline(_) => {}
+        }
+    }
+}
+
+const X_ENVOY_DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
+
 async fn send_on_pool(
     stream: &mut UpstreamStream,
     priority: RoutingPriority,
@@ -151,7 +200,9 @@ async fn send_on_pool(
 ) -> Result<(response::Parts, Body), TryError> {
     let pool = stream.pool.clone();
     for _ in 0..STALE_CONNECTIONS_MAX {
-        let unsent = match pool.lease(priority).await? {
+        let lease = pool.lease(priority).await?;
+        pool.report(Outcome::Connected);
+        let unsent = match lease {
             Lease::Http1(lease) => send_http1(stream, lease, informational, head, body).await?,
             Lease::Http2(lease) => send_http2(stream, lease, informational, head, body).await?,
         };

@@ -23,7 +23,7 @@ use crate::{
         tls_contexts::TlsContexts,
     },
     stats::{ClusterStat, Registry, ServerStat},
-    upstream::{background::ClusterEvents, cluster::Cluster},
+    upstream::{background::ClusterEvents, cluster::Cluster, event_log::EventLogs},
 };
 
 pub struct DataPath {
@@ -33,6 +33,7 @@ pub struct DataPath {
     /// Not published yet: they look their hosts up.
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
+    event_logs: EventLogs,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<ResourceKey, RouteSlot>,
     tls: TlsContexts,
@@ -55,13 +56,19 @@ enum Pending {
 
 impl DataPath {
     /// What clusters find out by themselves is told to `cluster_events`.
-    pub fn new(publisher: Publisher, stats: Arc<Registry>, cluster_events: ClusterEvents) -> DataPath {
+    pub fn new(
+        publisher: Publisher,
+        stats: Arc<Registry>,
+        cluster_events: ClusterEvents,
+        event_logs: EventLogs,
+    ) -> DataPath {
         DataPath {
             publisher,
             stats,
             clusters: HashMap::new(),
             preparing: HashMap::new(),
             cluster_events,
+            event_logs,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             tls: TlsContexts::default(),
@@ -106,7 +113,7 @@ impl DataPath {
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }
-        cluster.start(self.cluster_events.clone());
+        cluster.start(self.cluster_events.clone(), &self.event_logs);
         cluster
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use weft_xds::any;
 
 use crate::{
+    access_log::AccessLogFiles,
     args::UnknownFields,
     config::bootstrap::Bootstrap,
     runtime::{
@@ -22,6 +23,7 @@ use crate::{
         warming::{Start, Warming},
     },
     stats::Registry,
+    upstream::event_log::{EventLog, EventLogs},
     xds::{
         client,
         connect::ControlPlaneError,
@@ -46,6 +48,7 @@ pub fn start(
     bootstrap: Bootstrap,
     publisher: Publisher,
     stats: Arc<Registry>,
+    files: Arc<AccessLogFiles>,
     unknown_fields: UnknownFields,
     shutdown: watch::Receiver<bool>,
 ) -> Result<RuntimeHandle, StartError> {
@@ -56,6 +59,8 @@ pub fn start(
     let (sender, events) = client::events();
     let (secret_files, changed_secrets) = SecretFiles::new();
     let (cluster_events, cluster_events_received) = mpsc::unbounded_channel();
+    let outliers = bootstrap.outlier_event_log.as_deref().map(|path| EventLog::new(files.clone(), path));
+    let event_logs = EventLogs { files, outliers };
     let mut runtime = Runtime {
         feeds: Feeds::new(&bootstrap, sender),
         expiries: Expiries::default(),
@@ -64,7 +69,7 @@ pub fn start(
         bootstrap,
         loaded_at,
         warming,
-        data_path: DataPath::new(publisher, stats, cluster_events),
+        data_path: DataPath::new(publisher, stats, cluster_events, event_logs),
         failures: Failures::default(),
         counters,
         initialized,

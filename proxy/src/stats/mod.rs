@@ -10,8 +10,8 @@ mod registry;
 mod sharded;
 
 pub use groups::{
-    ClusterStat, ConnectionLimitStat, HostStat, Http2Stat, HttpInspectorStat, HttpStat, ListenerStat,
-    ProxyProtocolStat, RateLimitStat, ServerStat, TcpStat, TlsInspectorStat,
+    ClusterStat, ConnectionLimitStat, HealthCheckStat, HostStat, Http2Stat, HttpInspectorStat, HttpStat, ListenerStat,
+    OutlierStat, ProxyProtocolStat, RateLimitStat, ServerStat, TcpStat, TlsInspectorStat,
 };
 pub use prometheus::{PromText, write_prometheus};
 pub use registry::{ClusterStats, GroupStats, HttpStats, ListenerStats, Registry};

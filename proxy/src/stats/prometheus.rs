@@ -63,6 +63,10 @@ pub fn write_prometheus(registry: &Registry, out: &mut PromText) {
     let label = "envoy_cluster_name";
     cells(out, "envoy_cluster_", label, clusters.iter().map(|c| (&*c.name, &c.cells)));
     cells(out, "envoy_cluster_http2_", label, clusters.iter().map(|c| (&*c.name, &*c.http2)));
+    let outliers = clusters.iter().filter_map(|c| Some((&*c.name, &**c.outlier_detection.get()?)));
+    cells(out, "envoy_cluster_outlier_detection_", label, outliers);
+    let checks = clusters.iter().filter_map(|c| Some((&*c.name, &**c.health_check.get()?)));
+    cells(out, "envoy_cluster_health_check_", label, checks);
     codes(
         out,
         "envoy_cluster_upstream_rq",

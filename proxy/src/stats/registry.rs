@@ -5,12 +5,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
 use crate::stats::{
-    ClusterStat, CodeCounters, ConnectionLimitStat, Histogram, Http2Stat, HttpInspectorStat, HttpStat, ListenerStat,
-    ProxyProtocolStat, RateLimitStat, ServerStat, Sharded, StatGroup, TcpStat, TlsInspectorStat, WorkerIndex,
+    ClusterStat, CodeCounters, ConnectionLimitStat, HealthCheckStat, Histogram, Http2Stat, HttpInspectorStat, HttpStat,
+    ListenerStat, OutlierStat, ProxyProtocolStat, RateLimitStat, ServerStat, Sharded, StatGroup, TcpStat,
+    TlsInspectorStat, WorkerIndex,
 };
 
 pub struct Registry {
@@ -42,6 +43,9 @@ pub struct ClusterStats {
     pub name: Arc<str>,
     pub cells: Sharded<ClusterStat>,
     pub http2: Arc<Sharded<Http2Stat>>,
+    /// Of clusters that have it.
+    pub outlier_detection: OnceLock<Arc<Sharded<OutlierStat>>>,
+    pub health_check: OnceLock<Arc<Sharded<HealthCheckStat>>>,
     /// Final answers of routed requests, as Envoy's `upstream_rq`.
     pub codes: CodeCounters,
     pub rq_time: Histogram,
@@ -100,6 +104,8 @@ impl Registry {
             name: name.clone(),
             cells: Sharded::new(shards),
             http2: Arc::new(Sharded::new(shards)),
+            outlier_detection: OnceLock::new(),
+            health_check: OnceLock::new(),
             codes: CodeCounters::new(shards),
             rq_time: Histogram::new(shards),
             cx_connect: Histogram::new(shards),

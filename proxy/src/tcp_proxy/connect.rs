@@ -14,6 +14,7 @@ use crate::{
         aggregate,
         connect::ConnectError,
         load_balancer::Wish,
+        outlier_detection::Outcome,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
         weighted_cluster,
     },
@@ -134,7 +135,14 @@ async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketA
         return Err(Failure::NoHost);
     };
     let host = pool.host.address;
-    match pool.connect_tcp().await {
+    let connected = pool.connect_tcp().await;
+    match &connected {
+        Ok(_) => pool.report(Outcome::ConnectedFinally),
+        Err(PoolError::Connect(ConnectError::Timeout)) => pool.report(Outcome::TimedOut),
+        Err(PoolError::Connect(_)) => pool.report(Outcome::Failed),
+        Err(PoolError::Overflow) => {}
+    }
+    match connected {
         Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
         Err(PoolError::Overflow) => Err(Failure::Overflow),
         Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error)),

@@ -15,13 +15,15 @@ use crate::{
         cluster::{ClusterConfig, Discovery},
         endpoint::{Endpoint, HealthStatus, LoadAssignment},
     },
-    stats::{ClusterStat, ClusterStats, Registry, WorkerIndex},
+    stats::{ClusterStat, ClusterStats, Registry, Sharded, WorkerIndex},
     upstream::{
         background::{ClusterEvent, ClusterEvents, Tasks},
         circuit_breaker::CircuitBreakers,
         dns,
         endpoint_set::EndpointSet,
+        event_log::EventLogs,
         host::Host,
+        outlier_detection::OutlierMonitor,
     },
 };
 
@@ -30,6 +32,8 @@ pub struct Cluster {
     pub endpoints: ArcSwap<EndpointSet>,
     pub circuit_breakers: Arc<CircuitBreakers>,
     pub stats: Arc<ClusterStats>,
+    /// None: no host is ever ejected.
+    pub outliers: Option<OutlierMonitor>,
     /// Grows with each change of `endpoints`, so that a worker sees by one load whether its view is current.
     endpoints_version: AtomicU64,
     shards: usize,
@@ -57,10 +61,16 @@ impl Cluster {
             },
             Discovery::OriginalDst | Discovery::Aggregate(_) => EndpointSet::empty(balancing),
         };
+        let stats = registry.cluster(&config.stat_name);
+        let outliers = config.outlier_detection.as_ref().map(|outlier_detection| {
+            let cells = stats.outlier_detection.get_or_init(|| Arc::new(Sharded::new(shards)));
+            OutlierMonitor::new(outlier_detection, cells.clone())
+        });
         let cluster = Cluster {
             endpoints: ArcSwap::from_pointee(endpoints),
             circuit_breakers: Arc::new(CircuitBreakers::new(&config.circuit_breakers)),
-            stats: registry.cluster(&config.stat_name),
+            stats,
+            outliers,
             endpoints_version: AtomicU64::new(0),
             shards,
             main_thread: registry.main_thread(),
@@ -74,7 +84,10 @@ impl Cluster {
 
     /// Begins what goes on for it in the background; says when its hosts were looked up and checked for the first time.
     /// To be called once, on the main thread's runtime.
-    pub fn start(self: &Arc<Self>, events: ClusterEvents) {
+    pub fn start(self: &Arc<Self>, events: ClusterEvents, logs: &EventLogs) {
+        if let Some(outliers) = &self.outliers {
+            outliers.start(self, logs.outliers.clone(), &self.tasks);
+        }
         let prepared = ClusterEvent::Prepared { name: self.config.name.clone(), hash: self.config.hash };
         let say = events.clone();
         let _ = self.events.set(events); // Err: it was started before, and goes on
@@ -148,6 +161,10 @@ impl Cluster {
         for (gauge, value) in gauges {
             self.stats.cells.set(self.main_thread, gauge, value as u64);
         }
+    }
+
+    pub fn main_thread(&self) -> WorkerIndex {
+        self.main_thread
     }
 
     pub fn endpoints_version(&self) -> u64 {

@@ -17,8 +17,10 @@ mod http2_upstream;
 mod listeners;
 mod manager;
 mod orders;
+mod outliers;
 mod pair;
 mod raw_origin;
+mod resilience;
 mod routes;
 mod scene;
 mod tcp;
@@ -168,4 +170,15 @@ fn connections_are_upgraded_as_by_envoy() -> Result<()> {
 #[test]
 fn hosts_are_chosen_as_envoys() -> Result<()> {
     compare_with(&upstream::cases(), &Pair::start_with(&upstream::bootstrap, upstream::start_peers)?)
+}
+
+#[test]
+fn outliers_are_found_as_by_envoy() -> Result<()> {
+    compare_scenarios(outliers::scenarios)
+}
+
+fn compare_scenarios(scenarios: fn() -> Vec<resilience::Scenario>) -> Result<()> {
+    let written = scenarios();
+    let bootstrap = |ports, log: &std::path::Path| resilience::bootstrap(&written, ports, log);
+    compare_with(&resilience::cases(scenarios()), &Pair::start_with(&bootstrap, resilience::start_hosts)?)
 }

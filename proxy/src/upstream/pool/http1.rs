@@ -37,6 +37,8 @@ type Opened = Result<Box<Connection>, ConnectError>;
 struct Connection {
     client: ClientConnection,
     requests: u32,
+    /// The pool's when it was opened.
+    drains: u32,
     place: Place,
 }
 
@@ -88,7 +90,8 @@ async fn open(pool: Rc<HostPool>, permit: Permit) {
         Ok(stream) => {
             let place = Place { pool: pool.clone(), _guard: ConnectionGuard::new(&pool, permit) };
             pool.count(ClusterStat::CxHttp1Total);
-            pool.http1.offer(Box::new(Connection { client: ClientConnection::new(stream), requests: 0, place }));
+            let client = ClientConnection::new(stream);
+            pool.http1.offer(Box::new(Connection { client, requests: 0, drains: pool.drains.get(), place }));
         }
         Err(error) => {
             pool.http1.connections.set(pool.http1.connections.get() - 1);
@@ -195,6 +198,9 @@ impl Http1Lease {
     pub fn give_back(mut self) {
         let Some(connection) = self.connection.take().filter(|_| self.may_reuse) else { return };
         let pool = connection.place.pool.clone();
+        if connection.drains != pool.drains.get() {
+            return; // the host was found to be bad meanwhile
+        }
         if pool.may_reuse(connection.requests) {
             pool.http1.offer(connection);
         } else if !pool.closed.get() {

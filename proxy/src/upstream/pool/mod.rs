@@ -29,6 +29,7 @@ use crate::{
         endpoint_set::EndpointSet,
         host::Host,
         load_balancer::{Chooser, LoadBalancer, Wish},
+        outlier_detection::Outcome,
     },
 };
 
@@ -58,6 +59,10 @@ pub struct HostPool {
     active: Cell<u32>,
     /// The host or the cluster is gone: nothing is kept for reuse.
     closed: Cell<bool>,
+    /// The host was found to be bad, and what was open then has been dealt with.
+    drained: Cell<bool>,
+    /// How often that has happened: connections of an earlier time are not kept.
+    drains: Cell<u32>,
     /// Where the number of pools is limited.
     place: RefCell<Option<Permit>>,
     http1: http1::Http1Pool,
@@ -163,6 +168,7 @@ impl ClusterPools {
         for gone in view.hosts.iter().filter(|old| !kept.contains(&old.host.id)) {
             gone.close();
         }
+        next.hosts.iter().for_each(|pool| pool.follow_health());
         let mut balancer = std::mem::take(&mut view.balancer);
         balancer.follow();
         *view = View { balancer, ..next };
@@ -226,6 +232,8 @@ impl HostPool {
             worker,
             active: Cell::new(0),
             closed: Cell::new(false),
+            drained: Cell::new(false),
+            drains: Cell::new(0),
             place: RefCell::default(),
             http1: Default::default(),
             http2: Default::default(),
@@ -277,6 +285,24 @@ impl HostPool {
         let timeout = self.cluster.config.idle_timeout;
         let closed = self.http1.close_idle(now, timeout) + self.http2.close_idle(now, timeout);
         self.cluster.stats.cells.add(self.worker, ClusterStat::CxIdleTimeout, closed);
+    }
+
+    /// Tells outlier detection, where the cluster has it, what became of a try.
+    pub fn report(&self, outcome: Outcome) {
+        if let Some(outliers) = &self.cluster.outliers {
+            outliers.report(&self.host, outcome);
+        }
+    }
+
+    /// Of a host that has become bad no connection is kept for later: those in use end with what they carry.
+    fn follow_health(&self) {
+        let failed = self.host.has_failed();
+        if failed && !self.drained.get() {
+            self.drains.set(self.drains.get() + 1);
+            self.http1.close();
+            self.http2.close();
+        }
+        self.drained.set(failed);
     }
 
     fn is_unused(&self) -> bool {
