@@ -180,7 +180,10 @@ mod tests {
         assert_eq!((config.consecutive_5xx, config.max_ejection_percent, config.always_eject_one_host), (5, 10, false));
         assert_eq!((config.success_rate.stdev_factor, config.enforcing.consecutive_gateway_failure), (1.9, 0));
         assert!(config.successful_check_unejects && !config.detects_degraded && !config.splits_local_origin);
-        let error = refusal(parsed("monitors: [{name: x}]"));
+        let error = refusal(parsed(
+            "monitors: [{name: x, typed_config: {'@type': \
+             type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin}}]",
+        ));
         assert_eq!(error, "monitors: not supported");
     }
 }

@@ -74,7 +74,7 @@ fn a_host_stays_away_longer_each_time_up_to_a_bound_and_the_past_is_forgiven() {
         assert!(matches!(&effects[..], [Effect::Unejected { event }] if event.ejections == round));
         assert!(cluster.ejected().is_empty());
     }
-    for _ in 0..3 {
+    for _ in 0..4 {
         cluster.pass(1);
     }
     cluster.fail(0);
