@@ -109,7 +109,7 @@ fn local_origin() -> Vec<Scenario> {
         scenario(
             "nobody listens",
             on(&[9501, DEAD], json!({"consecutive_5xx": 2})),
-            vec![Send(3, ""), Send(2, ""), Flags(DEAD, EJECTED), Send(4, ""), Look, Count(STATS), Events],
+            vec![Send(4, ""), Flags(DEAD, EJECTED), Send(4, ""), Look, Count(STATS), Events],
         ),
         scenario(
             "the connection breaks",
