@@ -18,6 +18,7 @@ pub mod server;
 pub mod stats;
 pub mod substitution;
 pub mod tcp_proxy;
+pub mod tls;
 pub mod token_bucket;
 pub mod upstream;
 pub mod worker;

@@ -1,5 +1,9 @@
 //! SIGTERM to a sidecar under load: what is in flight completes, what comes next goes elsewhere, nothing is lost.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -31,6 +35,119 @@ fn a_replicas_sidecar_ends_under_load_without_an_error() -> Result<()> {
         })?;
         load.finish()?.check_flawless().with_context(|| format!("{connections:?}"))?;
         ensure!(status.success(), "the sidecar ended with {status}");
+    }
+    Ok(())
+}
+
+/// One HTTP/2 connection for each of three callers, as gRPC clients keep theirs.
+#[test]
+fn a_replicas_sidecar_ends_under_http2_and_grpc_load_without_an_error() -> Result<()> {
+    let http2 = Http2Calls { target: REVIEWS, authority: REVIEWS_AUTHORITY, path: "/delay/5ms", grpc: false };
+    let grpc = Http2Calls { target: GREETER, authority: "greeter:9090", path: "/demo.Greeter/Greet", grpc: true };
+    for (calls, ending) in [(http2, REVIEWS_REPLICAS[1]), (grpc, "greeter-a")] {
+        let mut mesh = mesh()?;
+        let load = Http2Load::start(&mesh, &calls)?;
+        let begun = load.until_more(100);
+        if begun.is_err() {
+            load.finish()?;
+            return begun.context(calls.path);
+        }
+        let status = mesh.pod_mut(ending)?.sidecar()?.terminate(DRAIN_PATIENCE)?;
+        let goes_on = load.until_more(200);
+        // What a caller has to say comes before that too few went on.
+        load.finish().and(goes_on).with_context(|| format!("{ending} ended under {}", calls.path))?;
+        ensure!(status.success(), "the sidecar ended with {status}");
+    }
+    Ok(())
+}
+
+/// What to call over HTTP/2.
+#[derive(Clone, Copy)]
+struct Http2Calls {
+    target: SocketAddr,
+    authority: &'static str,
+    path: &'static str,
+    grpc: bool,
+}
+
+/// Callers in the client's pod, until it is finished.
+struct Http2Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    callers: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Http2Load {
+    fn start(mesh: &Mesh, calls: &Http2Calls) -> Result<Self> {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut callers = Vec::new();
+        for _ in 0..3 {
+            let (entrance, calls) = (mesh.pod(CLIENT)?.namespace().entrance(), *calls);
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            callers.push(std::thread::spawn(move || {
+                entrance.enter()?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(call_until_stopped(calls, &stop, &answered))
+            }));
+        }
+        Ok(Self { stop, answered, callers })
+    }
+
+    fn until_more(&self, requests: usize) -> Result<()> {
+        let before = self.answered.load(Ordering::SeqCst);
+        wait::until("further answers", CHANGE_PATIENCE, || {
+            let answered = self.answered.load(Ordering::SeqCst) - before;
+            let callers = self.callers.iter().filter(|caller| !caller.is_finished()).count();
+            ensure!(answered >= requests, "only {answered}, with {callers} callers left");
+            Ok(())
+        })
+    }
+
+    fn finish(self) -> Result<()> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.callers.into_iter().try_for_each(|caller| caller.join().expect("a caller does not panic"))
+    }
+}
+
+async fn call_until_stopped(calls: Http2Calls, stop: &AtomicBool, answered: &AtomicUsize) -> Result<()> {
+    let stream = tokio::net::TcpStream::connect(calls.target).await?;
+    let (sender, connection) = h2::client::handshake(stream).await?;
+    let driver = tokio::spawn(connection);
+    while !stop.load(Ordering::SeqCst) {
+        let call = tokio::time::timeout(Duration::from_secs(10), call(&calls, sender.clone()));
+        call.await?.with_context(|| format!("after {} answers", answered.load(Ordering::SeqCst)))?;
+        answered.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    driver.abort();
+    Ok(())
+}
+
+async fn call(calls: &Http2Calls, sender: h2::client::SendRequest<bytes::Bytes>) -> Result<()> {
+    let uri = format!("http://{}{}", calls.authority, calls.path);
+    let request = if calls.grpc {
+        http::Request::post(uri)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("x-origin-do", "delay/5ms/grpc/0")
+            .body(())?
+    } else {
+        http::Request::get(uri).body(())?
+    };
+    let (answer, mut body) = sender.ready().await?.send_request(request, !calls.grpc)?;
+    if calls.grpc {
+        body.send_data(bytes::Bytes::from_static(b"\0\0\0\0\0"), true)?;
+    }
+    let answer = answer.await?;
+    ensure!(answer.status() == 200, "{answer:?}");
+    let (head, mut body) = answer.into_parts();
+    while let Some(data) = body.data().await {
+        body.flow_control().release_capacity(data?.len())?;
+    }
+    let trailers = body.trailers().await?;
+    if calls.grpc {
+        let trailers = trailers.with_context(|| format!("no trailers after {head:?}"))?;
+        ensure!(trailers["grpc-status"] == "0", "{trailers:?}");
     }
     Ok(())
 }

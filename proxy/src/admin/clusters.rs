@@ -78,6 +78,7 @@ fn health_flags(member: &Member) -> String {
         (host.has(HealthFlag::DegradedByActiveCheck), "/degraded_active_hc"),
         (member.health_status == HealthStatus::Degraded, "/degraded_eds_health"),
         (host.has(HealthFlag::DegradedByOutlierDetection), "/degraded_outlier_detection"),
+        (host.has(HealthFlag::PendingRemoval), "/pending_dynamic_removal"),
         (host.has(HealthFlag::PendingActiveCheck), "/pending_active_hc"),
         (host.has(HealthFlag::ExcludedAtOnce), "/excluded_via_immediate_hc_fail"),
         (host.has(HealthFlag::ActiveCheckTimeout), "/active_hc_timeout"),

@@ -3,11 +3,14 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use weft_xds::{
-    canonical,
+    FieldError, canonical,
     pb::envoy::{
         config::{
             cluster::v3::Cluster,
-            core::v3::{TransportSocket, transport_socket},
+            core::{
+                self,
+                v3::{TransportSocket, transport_socket},
+            },
         },
         extensions::transport_sockets::{raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext},
     },
@@ -34,6 +37,7 @@ mod connection;
 mod discovery;
 mod dns;
 mod hashing;
+mod health_check;
 mod http_options;
 mod load_balancing;
 mod localities;
@@ -48,6 +52,7 @@ pub use self::{
     discovery::Discovery,
     dns::{DnsDiscovery, DnsHosts, LookupFamily, ResolverConfig},
     hashing::{ConsistentHashing, HashFunction, MaglevConfig, RingHashConfig},
+    health_check::{CheckIntervals, CheckKind, GrpcCheck, HealthCheck, HttpCheck, TcpCheck},
     load_balancing::{LbPolicy, LeastRequestConfig, LoadBalancing, SlowStart},
     localities::{LocalityPolicy, ZoneAware},
     original_dst::OriginalDst,
@@ -84,6 +89,11 @@ pub struct ClusterConfig {
     pub transport_socket: Option<Arc<UpstreamTls>>,
     pub connection: ConnectionOptions,
     pub outlier_detection: Option<Arc<OutlierDetection>>,
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// Hosts do not count before their first check.
+    pub ignore_new_hosts_until_checked: bool,
+    /// Hosts go when discovery drops them, though they pass their checks.
+    pub ignore_health_on_host_removal: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -139,7 +149,7 @@ impl ClusterConfig {
             protocol_selection,
             upstream_connection_options,
             close_connections_on_host_health_failure,
-            ignore_health_on_host_removal: _, // of active health checks, which are refused
+            ignore_health_on_host_removal,
             filters,
             load_balancing_policy,
             lrs_server,
@@ -153,12 +163,13 @@ impl ClusterConfig {
             cluster_discovery_type,
             lb_config,
         } = message;
-        refuse!(transport_socket_matches, transport_socket_matcher, stats_matcher, health_checks);
+        refuse!(transport_socket_matches, transport_socket_matcher, stats_matcher);
         refuse!(per_connection_buffer_high_watermark_timeout, upstream_http_protocol_options);
         refuse!(protocol_selection, close_connections_on_host_health_failure, filters, lrs_server);
         refuse!(lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config, track_cluster_stats);
         refuse!(preconnect_policy, connection_pool_per_downstream_connection, queuing_policies);
         let common_lb_config = common_lb_config.unwrap_or_default();
+        let ignore_new_hosts_until_checked = common_lb_config.ignore_new_hosts_until_first_hc;
         field::unset(
             &common_lb_config.close_connections_on_host_set_change,
             "common_lb_config.close_connections_on_host_set_change",
@@ -220,6 +231,9 @@ impl ClusterConfig {
             bind_v6: bind.v6,
             connection: ConnectionOptions::from_proto(upstream_connection_options.unwrap_or_default())
                 .within("upstream_connection_options")?,
+            health_check: health_check(health_checks)?,
+            ignore_new_hosts_until_checked,
+            ignore_health_on_host_removal,
             outlier_detection: outlier_detection
                 .map(OutlierDetection::from_proto)
                 .transpose()
@@ -231,9 +245,9 @@ impl ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// Whether it is to look its hosts up before it goes live.
+    /// Whether it is to look its hosts up, or check them, before it goes live.
     pub fn prepares_itself(&self) -> bool {
-        self.wait_for_warm_on_init && matches!(self.discovery, Discovery::Dns(_))
+        self.wait_for_warm_on_init && (self.health_check.is_some() || matches!(self.discovery, Discovery::Dns(_)))
     }
 
     pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
@@ -247,6 +261,15 @@ impl ClusterConfig {
             Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => None,
         };
         endpoints.into_iter().chain(self.tls_contexts().flat_map(|tls| tls.secrets()))
+    }
+}
+
+fn health_check(messages: Vec<core::v3::HealthCheck>) -> Result<Option<Arc<HealthCheck>>> {
+    let mut messages = messages.into_iter();
+    let first = messages.next().map(HealthCheck::from_proto).transpose().at("health_checks", 0)?;
+    match messages.next() {
+        Some(_) => Err(FieldError::new("health_checks", "Multiple health checks not supported")),
+        None => Ok(first.map(Arc::new)),
     }
 }
 

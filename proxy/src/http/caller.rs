@@ -180,7 +180,7 @@ fn address_value(ip: IpAddr) -> HeaderValue {
 }
 
 fn forwarded_proto(downstream: &Downstream) -> HeaderValue {
-    HeaderValue::from_static(if downstream.is_tls { "https" } else { "http" })
+    HeaderValue::from_static(if downstream.tls.is_some() { "https" } else { "http" })
 }
 
 /// Takes from a caller what only our own may ask for.

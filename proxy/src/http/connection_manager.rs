@@ -132,7 +132,7 @@ impl HttpConnection {
             }
             Ok(()) => {
                 let request_id = self.echoed_request_id(&head.headers);
-                let mut response = self.filtered(&exchange, head, body).await;
+                let mut response = self.filtered(&exchange, &mut head, body).await;
                 if let Some(id) = request_id {
                     response.headers_mut().insert(X_REQUEST_ID, id);
                 }
@@ -146,12 +146,12 @@ impl HttpConnection {
     async fn filtered(
         &self,
         exchange: &Rc<Exchange>,
-        head: http::request::Parts,
+        head: &mut http::request::Parts,
         body: Body,
     ) -> Response<ResponseBody> {
-        exchange.set_route(self.resolve_route(&head));
-        if !self.may_upgrade(exchange, &head) {
-            exchange.keep_request(&head);
+        exchange.set_route(self.resolve_route(head));
+        if !self.may_upgrade(exchange, head) {
+            exchange.keep_request(head);
             let refused = LocalReply::new(StatusCode::FORBIDDEN, ResponseFlags::default(), "upgrade_failed");
             return refused.into_response(exchange);
         }

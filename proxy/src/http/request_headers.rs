@@ -123,7 +123,7 @@ fn normalize_path(head: &mut request::Parts, options: PathOptions, exchange: &Ex
 fn forward_client_cert(headers: &mut HeaderMap, mode: ForwardClientCert, downstream: &Downstream) {
     let forwards = match mode {
         ForwardClientCert::Sanitize => false,
-        ForwardClientCert::ForwardOnly => downstream.has_peer_certificate,
+        ForwardClientCert::ForwardOnly => downstream.tls.as_ref().is_some_and(|tls| !tls.peer_chain().is_empty()),
         ForwardClientCert::AlwaysForwardOnly => true,
     };
     if !forwards {

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::LOC
 
 use crate::{
     config::{
+        cluster::Discovery,
         http_connection_manager::HttpConnectionManager,
         http_filter::RouterFilter,
         route::{ForwardAction, HostRewrite, RedirectPath, RetryPolicy, RouteAction},
@@ -52,12 +53,12 @@ const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-env
 pub async fn route(
     filter: &RouterFilter,
     exchange: &Rc<Exchange>,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     body: Body,
 ) -> Response<ResponseBody> {
     let Some(resolved) = exchange.route() else {
         exchange.count(HttpStat::NoRoute);
-        exchange.keep_request(&head);
+        exchange.keep_request(head);
         let reply = LocalReply::new(StatusCode::NOT_FOUND, ResponseFlags::NO_ROUTE_FOUND, "route_not_found");
         return reply.into_response(exchange);
     };
@@ -69,25 +70,25 @@ pub async fn route(
         RouteAction::DirectResponse(direct) => {
             exchange.count(HttpStat::RqDirectResponse);
             for rules in resolved.request_rules() {
-                header_mutation::apply_to_request(rules, exchange, &mut head);
+                header_mutation::apply_to_request(rules, exchange, head);
             }
-            exchange.keep_request(&head);
+            exchange.keep_request(head);
             let reply = LocalReply::new(direct.status, ResponseFlags::default(), "direct_response");
             reply.with_body(direct.body.clone()).into_response(exchange)
         }
         RouteAction::Redirect(redirect) => {
             exchange.count(HttpStat::RqDirectResponse);
             for rules in resolved.request_rules() {
-                header_mutation::apply_to_request(rules, exchange, &mut head);
+                header_mutation::apply_to_request(rules, exchange, head);
             }
-            let location = rewrite::location(redirect, &route.route_match.path, &head);
+            let location = rewrite::location(redirect, &route.route_match.path, head);
             if let RedirectPath::Rewritten(wanted) = &redirect.path {
                 let whole = head.uri.path_and_query().map_or("/", |path| path.as_str());
                 let rewritten = rewrite::rewritten_path(wanted, &route.route_match.path, whole);
                 // Err: what no path can be stands in the location all the same; the log has the former one.
-                let _ = set_path(&mut head, &rewritten);
+                let _ = set_path(head, &rewritten);
             }
-            exchange.keep_request(&head);
+            exchange.keep_request(head);
             let mut reply = LocalReply::new(redirect.status, ResponseFlags::default(), "direct_response");
             if let Ok(location) = HeaderValue::from_str(&location) {
                 reply.headers_mut().insert(LOCATION, location);
@@ -110,27 +111,27 @@ async fn forward(
     exchange: &Rc<Exchange>,
     action: &ForwardAction,
     route: &ResolvedRoute,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     body: Body,
 ) -> Result<Response<ResponseBody>, LocalReply> {
-    let pools = find_cluster(exchange, action, route, &head).inspect_err(|_| exchange.keep_request(&head))?;
+    let pools = find_cluster(exchange, action, route, head).inspect_err(|_| exchange.keep_request(head))?;
     exchange.count(HttpStat::RqTotalRouted);
     for rules in route.request_rules() {
-        header_mutation::apply_to_request(rules, exchange, &mut head);
+        header_mutation::apply_to_request(rules, exchange, head);
     }
-    rewrite_target(filter, action, route, &mut head).inspect_err(|_| exchange.keep_request(&head))?;
-    let orders = router_headers::take(filter, action, &mut head).inspect_err(|_| exchange.keep_request(&head))?;
+    rewrite_target(filter, action, route, head).inspect_err(|_| exchange.keep_request(head))?;
+    let orders = router_headers::take(filter, action, head).inspect_err(|_| exchange.keep_request(head))?;
     if !filter.suppress_envoy_headers
         && let Some(timeout) = orders.expected_timeout(Duration::ZERO)
     {
         head.headers.insert(EXPECTED_TIMEOUT_MS, (timeout.as_millis() as u64).into());
     }
     let config = &exchange.connection.active.config;
-    let max_duration = max_duration(action, config, &head);
+    let max_duration = max_duration(action, config, head);
     if config.scheme.match_upstream {
-        set_scheme(&mut head, if pools.cluster().config.transport_socket.is_some() { "https" } else { "http" });
+        set_scheme(head, if pools.cluster().config.transport_socket.is_some() { "https" } else { "http" });
     }
-    exchange.keep_request(&head);
+    exchange.keep_request(head);
     let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
     let downstream = &exchange.connection.downstream;
     let ends = Ends { local: downstream.local_address, remote: downstream.remote_address };
@@ -139,7 +140,7 @@ async fn forward(
         exchange,
         action,
         pools: &pools,
-        selection: HostSelection::new(action, &pools, &head, ends),
+        selection: HostSelection::new(action, &pools, head, ends),
         include_attempt_count: route.virtual_host().include_request_attempt_count,
         deadlines: Deadlines::new(config.request_timeout, orders.timeout, idle_timeout).bounded_by(max_duration),
         orders,
@@ -276,7 +277,7 @@ struct Tries<'a> {
 }
 
 impl Tries<'_> {
-    async fn run(&mut self, head: request::Parts, body: Body) -> Result<Answer, LocalReply> {
+    async fn run(&mut self, head: &mut request::Parts, body: Body) -> Result<Answer, LocalReply> {
         let Some(policy) = self.orders.retry_policy.take() else {
             return match self.once(head, body).await {
                 Ok(answer) => Ok(answer),
@@ -293,7 +294,10 @@ impl Tries<'_> {
                 None => Body::Empty,
                 Some(source) => source.replay().unwrap_or_default(),
             };
-            let answered = self.once(head.clone(), body).await;
+            let answered = match self.changes_head_for_good() {
+                true => self.once(&mut head.clone(), body).await,
+                false => self.once(head, body).await,
+            };
             let wanted = match &answered {
                 Ok((head, ..)) => retry::retries_response(&policy, head.status, &head.headers),
                 Err(error) => failure(error).is_some_and(|failure| retry::retries_failure(&policy.retry_on, failure)),
@@ -321,36 +325,43 @@ impl Tries<'_> {
         }
     }
 
+    /// What a try writes into the head the next one writes anew, but for what depends on the host, or on a protocol that
+    /// only some of the hosts speak.
+    fn changes_head_for_good(&self) -> bool {
+        matches!(self.action.host_rewrite, Some(HostRewrite::Auto))
+            || matches!(self.pools.cluster().config.discovery, Discovery::Aggregate(_))
+    }
+
     /// One try, within the deadlines of the request.
-    async fn once(&mut self, mut head: request::Parts, body: Body) -> Result<Answer, TryError> {
+    async fn once(&mut self, head: &mut request::Parts, body: Body) -> Result<Answer, TryError> {
         let exchange = self.exchange;
         exchange.attempts.set(exchange.attempts.get() + 1);
         if self.include_attempt_count {
             head.headers.insert(X_ENVOY_ATTEMPT_COUNT, exchange.attempts.get().into());
         }
         if self.retries > 0 && !self.filter.suppress_envoy_headers {
-            self.tell_time_left(&mut head);
+            self.tell_time_left(head);
         }
         let pool = self.choose_host().ok_or(TryError::NoHealthyUpstream)?;
         if let Some(HostRewrite::Auto) = self.action.host_rewrite {
-            rewrite_to_host(self.action, &pool.host.hostname, &mut head);
+            rewrite_to_host(self.action, &pool.host.hostname, head);
         }
         exchange.upstream_host.set(Some(pool.host.address));
         *exchange.upstream_hostname.borrow_mut() = Some(pool.host.hostname.clone());
         exchange.upstream_request_begun.set(Some(exchange.started.elapsed()));
         self.tried.push(pool.host.id);
-        let per_try = self.orders.per_try_timeout;
+        let mut per_try = self.orders.per_try_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
         let sending = upstream_request::send(&pool, self.action.priority, &exchange.informational, head, body);
-        let mut sending = std::pin::pin!(async {
-            match per_try {
-                None => sending.await,
-                Some(timeout) => tokio::time::timeout(timeout, sending).await.unwrap_or(Err(TryError::PerTryTimeout)),
-            }
-        });
+        let mut sending = std::pin::pin!(sending);
         let deadlines = &mut self.deadlines;
-        let answered = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
-            Poll::Ready(answered) => Poll::Ready(answered),
-            Poll::Pending => deadlines.poll(exchange, cx).map(|over| Err(TryError::Deadline(over))),
+        let answered = std::future::poll_fn(|cx| {
+            if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
+                return Poll::Ready(answered);
+            }
+            if per_try.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Err(TryError::PerTryTimeout));
+            }
+            deadlines.poll(exchange, cx).map(|over| Err(TryError::Deadline(over)))
         })
         .await;
         self.count_timeouts(&answered, &pool);

@@ -111,7 +111,7 @@ pub async fn send(
     pool: &Rc<HostPool>,
     priority: RoutingPriority,
     informational: &Informational,
-    head: request::Parts,
+    head: &mut request::Parts,
     body: Body,
 ) -> Result<(response::Parts, Body, UpstreamStream), TryError> {
     let active = pool.begin();
@@ -129,11 +129,16 @@ pub async fn send(
         _active: active,
     };
     pool.count(ClusterStat::RqActive);
-    let outliers = OutlierReport::of(pool, &head);
+    let outliers = OutlierReport::of(pool, head);
     let sent = send_on_pool(&mut stream, priority, informational, head, body).await;
     match sent {
         Ok((head, body)) => {
             outliers.answered(pool, &head);
+            if let Some(checks) = &pool.cluster.checks
+                && head.headers.contains_key(X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL)
+            {
+                checks.fail_at_once(&pool.host);
+            }
             let succeeded = !head.status.is_server_error();
             pool.count_host(if succeeded { HostStat::RqSuccess } else { HostStat::RqError });
             Ok((head, body, stream))
@@ -189,26 +194,27 @@ impl OutlierReport {
     }
 }
 
+const X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
 const X_ENVOY_DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
 
 async fn send_on_pool(
     stream: &mut UpstreamStream,
     priority: RoutingPriority,
     informational: &Informational,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     mut body: Body,
 ) -> Result<(response::Parts, Body), TryError> {
     let pool = stream.pool.clone();
     for _ in 0..STALE_CONNECTIONS_MAX {
         let lease = pool.lease(priority).await?;
         pool.report(Outcome::Connected);
-        let unsent = match lease {
+        let sent = match lease {
             Lease::Http1(lease) => send_http1(stream, lease, informational, head, body).await?,
             Lease::Http2(lease) => send_http2(stream, lease, informational, head, body).await?,
         };
-        (head, body) = match unsent {
+        body = match sent {
             Sent::Response(head, body) => return Ok((head, body)),
-            Sent::Not(head, body) => (*head, body),
+            Sent::Not(body) => body,
         };
     }
     Err(TryError::ResetBeforeRequest)
@@ -217,21 +223,21 @@ async fn send_on_pool(
 enum Sent {
     Response(response::Parts, Body),
     /// Nothing was written: it can go elsewhere.
-    Not(Box<request::Parts>, Body),
+    Not(Body),
 }
 
 async fn send_http1(
     stream: &mut UpstreamStream,
     lease: Http1Lease,
     informational: &Informational,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     body: Body,
 ) -> Result<Sent, TryError> {
-    request_headers::to_http1(&mut head).map_err(|_| TryError::Protocol)?;
-    let exchange = ClientExchange::begin(lease, ClientOptions::of(&stream.pool.cluster.config), &head, body);
+    request_headers::to_http1(head).map_err(|_| TryError::Protocol)?;
+    let exchange = ClientExchange::begin(lease, ClientOptions::of(&stream.pool.cluster.config), head, body);
     let answered = exchange.response(|status, headers| informational.push((status, headers)).is_ok()).await;
     if let Err(Failure::Unsent(body)) = answered {
-        return Ok(Sent::Not(Box::new(head), body));
+        return Ok(Sent::Not(body));
     }
     count_sent(&stream.pool);
     match answered {
@@ -244,15 +250,15 @@ async fn send_http2(
     stream: &mut UpstreamStream,
     lease: Http2Lease,
     informational: &Informational,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     body: Body,
 ) -> Result<Sent, TryError> {
     let is_tls = stream.pool.cluster.config.transport_socket.is_some();
-    request_headers::to_http2(&mut head, is_tls).map_err(|_| TryError::Protocol)?;
+    request_headers::to_http2(head, is_tls).map_err(|_| TryError::Protocol)?;
     let ended = body.is_end_stream();
-    let Some((mut recv, send)) = lease.requests().send(&head, ended) else {
+    let Some((mut recv, send)) = lease.requests().send(head, ended) else {
         lease.retire();
-        return Ok(Sent::Not(Box::new(head), body));
+        return Ok(Sent::Not(body));
     };
     count_sent(&stream.pool);
     stream.lease = Some(lease);

@@ -10,10 +10,15 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use rustls::server::Acceptor;
 use tokio::net::TcpStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::{
-    config::filter_chain::FilterChain,
+    config::{
+        filter_chain::FilterChain,
+        tls::{DownstreamConfigs, Rejection},
+    },
     http::{self, response_flags::ResponseFlags},
     listener::{
         active::{ActiveChain, ActiveFilter, ActiveListener},
@@ -26,6 +31,7 @@ use crate::{
     net::stream::Stream,
     stats::{ListenerStat, ListenerStats, WorkerIndex},
     tcp_proxy,
+    tls::TlsSession,
     worker::{ConnectionCount, Worker},
 };
 
@@ -39,9 +45,8 @@ pub struct Downstream {
     pub remote_address: SocketAddr,
     /// The peer's own address.
     pub direct_remote_address: SocketAddr,
-    pub is_tls: bool,
-    /// The client has shown one, and it was verified as far as the chain asks for that.
-    pub has_peer_certificate: bool,
+    /// None: plain text.
+    pub tls: Option<Box<TlsSession>>,
     pub requested_server_name: Option<String>,
     /// What listener filters found out.
     pub learned: Learned,
@@ -116,6 +121,15 @@ impl Downstream {
         self.chain.as_ref().map(|chain| &*chain.config)
     }
 
+    /// Whose request it is may be told by the server's name that the handshake had.
+    fn learn_tls(&mut self, tls: Option<TlsSession>) {
+        let Some(tls) = tls else { return };
+        if self.requested_server_name.is_none() {
+            self.requested_server_name = tls.server_name.clone();
+        }
+        self.tls = Some(Box::new(tls));
+    }
+
     fn new(accepted: Accepted, listener: Arc<ActiveListener>, arrival: Arrival) -> (Downstream, TcpStream) {
         let Accepted { worker, count, balanced, started, started_at } = accepted;
         let Arrival { stream, destination, direct_source, source, server_name, learned, .. } = arrival;
@@ -124,8 +138,7 @@ impl Downstream {
             local_address: destination,
             remote_address: source,
             direct_remote_address: direct_source,
-            is_tls: false,
-            has_peer_certificate: false,
+            tls: None,
             requested_server_name: server_name,
             learned,
             control: worker.connections.add(started),
@@ -203,9 +216,8 @@ async fn run(accepted: Accepted, listener: Arc<ActiveListener>, stream: TcpStrea
             return Ok(());
         }
     }
-    let stream = secured(&chain.config, &downstream.listener.stats, index, stream).await?;
-    downstream.is_tls = stream.is_tls();
-    downstream.has_peer_certificate = stream.has_peer_certificate();
+    let (stream, tls) = secured(&chain.config, &downstream.listener.stats, index, stream).await?;
+    downstream.learn_tls(tls);
     let dialled = dialled.filter(|dialled| Arc::ptr_eq(&dialled.chain, &chain));
     run_filter(&chain, Rc::new(downstream), stream, dialled).await;
     Ok(())
@@ -271,13 +283,12 @@ async fn secured(
     stats: &ListenerStats,
     worker: WorkerIndex,
     stream: TcpStream,
-) -> io::Result<Stream> {
-    let Some(tls) = &chain.transport_socket else { return Ok(Stream::plain(stream)) };
-    let config = tls.config().ok_or_else(|| io::Error::other("Secret is not supplied by SDS"))?;
-    let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+) -> io::Result<(Stream, Option<TlsSession>)> {
+    let Some(tls) = &chain.transport_socket else { return Ok((Stream::plain(stream), None)) };
+    let configs = tls.configs().ok_or_else(|| io::Error::other("Secret is not supplied by SDS"))?;
     let accepted = match chain.transport_socket_connect_timeout {
-        None => handshake.await,
-        Some(timeout) => match tokio::time::timeout(timeout, handshake).await {
+        None => handshake(&configs, stream).await,
+        Some(timeout) => match tokio::time::timeout(timeout, handshake(&configs, stream)).await {
             Ok(accepted) => accepted,
             Err(_elapsed) => {
                 stats.cells.inc(worker, ListenerStat::CxTransportSocketConnectTimeout);
@@ -285,9 +296,51 @@ async fn secured(
             }
         },
     };
-    let counted = if accepted.is_ok() { ListenerStat::TlsHandshake } else { ListenerStat::TlsConnectionError };
-    stats.cells.inc(worker, counted);
-    accepted.map(|stream| Stream::tls(stream.into()))
+    match accepted {
+        Ok((stream, session)) => {
+            stats.cells.inc(worker, ListenerStat::TlsHandshake);
+            if session.is_resumed {
+                stats.cells.inc(worker, ListenerStat::TlsSessionReused);
+            }
+            if session.peer_chain().is_empty() {
+                stats.cells.inc(worker, ListenerStat::TlsNoCertificate);
+            }
+            Ok((stream, Some(session)))
+        }
+        Err(error) => {
+            stats.cells.inc(worker, failure_stat(&error));
+            Err(error)
+        }
+    }
+}
+
+async fn handshake(configs: &DownstreamConfigs, stream: TcpStream) -> io::Result<(Stream, TlsSession)> {
+    let (stream, choice) = match configs.only() {
+        Some(only) => (TlsAcceptor::from(only.config.clone()).accept(stream).await?, only),
+        None => {
+            let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            let choice = configs.choose(&start.client_hello());
+            let choice = choice.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no server name"))?;
+            (start.into_stream(choice.config.clone()).await?, choice)
+        }
+    };
+    let session = TlsSession::new(stream.get_ref().1, choice.certificate.clone(), configs.validation.clone());
+    Ok((Stream::tls(stream.into()), session))
+}
+
+/// Why a handshake failed, as Envoy counts it.
+fn failure_stat(error: &io::Error) -> ListenerStat {
+    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::NoCertificatesPresented) => ListenerStat::TlsFailVerifyNoCertificate,
+        Some(rustls::Error::InvalidCertificate(cause)) => match Rejection::of(cause) {
+            Some(Rejection::Names) => ListenerStat::TlsFailVerifyName,
+            Some(Rejection::Pins) => ListenerStat::TlsFailVerifyHash,
+            Some(Rejection::Chain(_) | Rejection::Spiffe(_) | Rejection::Unreadable) | None => {
+                ListenerStat::TlsFailVerifyError
+            }
+        },
+        _ => ListenerStat::TlsConnectionError,
+    }
 }
 
 async fn run_filter(chain: &ActiveChain, downstream: Rc<Downstream>, stream: Stream, dialled: Option<Dialled>) {

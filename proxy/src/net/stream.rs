@@ -63,14 +63,6 @@ impl Stream {
         matches!(self.transport, Transport::Tls(_))
     }
 
-    /// Whether the other side has shown a certificate.
-    pub fn has_peer_certificate(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(_) => false,
-            Transport::Tls(stream) => stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty()),
-        }
-    }
-
     /// What TLS agreed on.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         match &self.transport {

@@ -216,6 +216,12 @@ group! {
         NoFilterChainMatch "no_filter_chain_match" Counter,
         TlsHandshake "ssl_handshake" Counter,
         TlsConnectionError "ssl_connection_error" Counter,
+        TlsSessionReused "ssl_session_reused" Counter,
+        TlsNoCertificate "ssl_no_certificate" Counter,
+        TlsFailVerifyNoCertificate "ssl_fail_verify_no_cert" Counter,
+        TlsFailVerifyError "ssl_fail_verify_error" Counter,
+        TlsFailVerifyName "ssl_fail_verify_san" Counter,
+        TlsFailVerifyHash "ssl_fail_verify_cert_hash" Counter,
     }
 }
 

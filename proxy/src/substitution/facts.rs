@@ -4,7 +4,7 @@ use std::{fmt::Display, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 
-use super::{Context, Subject, bytes, grpc_status, text};
+use super::{Context, Subject, bytes, grpc_status, text, tls};
 use crate::{
     config::substitution::{Fact, GrpcStatusForm, TimePoint, TimePrecision},
     http::{
@@ -174,7 +174,7 @@ fn write_connection(fact: Fact, downstream: &Downstream, remote: SocketAddr, out
         Fact::DownstreamDirectRemoteAddress => text(out, Some(direct)),
         Fact::DownstreamDirectRemoteAddressWithoutPort => text(out, Some(direct.ip())),
         Fact::DownstreamDirectRemotePort => text(out, Some(direct.port())),
-        _ => false,
+        fact => tls::write(fact, downstream, out),
     }
 }
 

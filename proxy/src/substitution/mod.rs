@@ -3,6 +3,7 @@
 mod facts;
 pub mod grpc_status;
 mod time;
+mod tls;
 
 use std::{io::Write, time::SystemTime};
 
@@ -198,6 +199,10 @@ fn write_value(command: &Command, context: &Context<'_>, clock: &mut Clock, out:
         Command::GrpcStatus(form) => grpc_status::write(*form, context, out),
         Command::Environment(value) => bytes(out, Some(value.as_bytes())),
         Command::NeverThere => false,
+        Command::PeerCertificateTime { is_end, format } => {
+            let at = tls::peer_time(*is_end, context.subject.downstream());
+            at.is_some_and(|at| time::write(format.as_deref(), at, clock, out))
+        }
         Command::CommonDuration { from, to, precision } => {
             text(out, facts::between(*from, *to, *precision, context.subject))
         }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     config::{
@@ -20,9 +21,10 @@ use crate::{
         background::{ClusterEvent, ClusterEvents, Tasks},
         circuit_breaker::CircuitBreakers,
         dns,
-        endpoint_set::EndpointSet,
+        endpoint_set::{EndpointSet, Member},
         event_log::EventLogs,
-        host::Host,
+        health_check::{HealthMonitor, Preparation},
+        host::{HealthFlag, Host},
         outlier_detection::OutlierMonitor,
     },
 };
@@ -34,6 +36,10 @@ pub struct Cluster {
     pub stats: Arc<ClusterStats>,
     /// None: no host is ever ejected.
     pub outliers: Option<OutlierMonitor>,
+    /// None: hosts are not asked whether they are well.
+    pub checks: Option<HealthMonitor>,
+    /// Tells whoever follows the hosts one by one.
+    hosts_changed: watch::Sender<()>,
     /// Grows with each change of `endpoints`, so that a worker sees by one load whether its view is current.
     endpoints_version: AtomicU64,
     shards: usize,
@@ -51,9 +57,27 @@ impl Cluster {
         let balancing = &config.load_balancing;
         let known = previous.map(|previous| previous.endpoints.load());
         let known = known.as_deref().map(Arc::as_ref);
+        let stats = registry.cluster(&config.stat_name);
+        let outliers = config.outlier_detection.as_ref().map(|outlier_detection| {
+            let cells = stats.outlier_detection.get_or_init(|| Arc::new(Sharded::new(shards)));
+            OutlierMonitor::new(outlier_detection, cells.clone())
+        });
+        let checks = config.health_check.as_ref().map(|health_check| {
+            let cells = stats.health_check.get_or_init(|| Arc::new(Sharded::new(shards)));
+            HealthMonitor::new(health_check, cells.clone())
+        });
+        for member in known.into_iter().flat_map(|known| &known.members) {
+            if checks.is_none() {
+                member.host.forget_checks();
+            }
+            if outliers.is_none() {
+                member.host.forget_ejection();
+            }
+        }
         let endpoints = match &config.discovery {
             Discovery::Static(assignment) => {
-                EndpointSet::new(assignment, balancing, known, |endpoint| Host::new(endpoint, shards))
+                let new_host = |endpoint: &Endpoint| new_host(endpoint, shards, &config, checks.as_ref());
+                EndpointSet::new(assignment, balancing, known, new_host, |_| false)
             }
             Discovery::Eds(_) | Discovery::Dns(_) => match known {
                 Some(known) => known.reassessed(balancing),
@@ -61,16 +85,13 @@ impl Cluster {
             },
             Discovery::OriginalDst | Discovery::Aggregate(_) => EndpointSet::empty(balancing),
         };
-        let stats = registry.cluster(&config.stat_name);
-        let outliers = config.outlier_detection.as_ref().map(|outlier_detection| {
-            let cells = stats.outlier_detection.get_or_init(|| Arc::new(Sharded::new(shards)));
-            OutlierMonitor::new(outlier_detection, cells.clone())
-        });
         let cluster = Cluster {
             endpoints: ArcSwap::from_pointee(endpoints),
             circuit_breakers: Arc::new(CircuitBreakers::new(&config.circuit_breakers)),
             stats,
             outliers,
+            checks,
+            hosts_changed: watch::Sender::new(()),
             endpoints_version: AtomicU64::new(0),
             shards,
             main_thread: registry.main_thread(),
@@ -91,13 +112,24 @@ impl Cluster {
         let prepared = ClusterEvent::Prepared { name: self.config.name.clone(), hash: self.config.hash };
         let say = events.clone();
         let _ = self.events.set(events); // Err: it was started before, and goes on
-        match &self.config.discovery {
-            Discovery::Dns(discovery) => {
-                dns::start(self, discovery, &self.tasks, move || {
-                    let _ = say.send(prepared); // Err: the process is ending
+        let say = move || {
+            let _ = say.send(prepared); // Err: the process is ending
+        };
+        match (&self.config.discovery, &self.checks) {
+            (Discovery::Dns(discovery), None) => dns::start(self, discovery, &self.tasks, say),
+            (Discovery::Dns(discovery), Some(checks)) => {
+                let (found, looked_up) = oneshot::channel();
+                let preparation = Preparation { looked_up: Some(looked_up), prepared: Box::new(say) };
+                checks.start(self, self.hosts_changed.subscribe(), logs, &self.tasks, preparation);
+                dns::start(self, discovery, &self.tasks, || {
+                    let _ = found.send(()); // Err: the cluster is gone
                 });
             }
-            Discovery::Static(_) | Discovery::Eds { .. } | Discovery::OriginalDst | Discovery::Aggregate(_) => {}
+            (_, Some(checks)) => {
+                let preparation = Preparation { looked_up: None, prepared: Box::new(say) };
+                checks.start(self, self.hosts_changed.subscribe(), logs, &self.tasks, preparation);
+            }
+            (_, None) => {}
         }
     }
 
@@ -109,23 +141,40 @@ impl Cluster {
     /// Hosts that stay keep their state. Main thread only.
     pub fn update_endpoints(&self, assignment: &LoadAssignment) {
         let known = self.endpoints.load_full();
-        let new_host = |endpoint: &Endpoint| Host::new(endpoint, self.shards);
-        let set = EndpointSet::new(assignment, &self.config.load_balancing, Some(&known), new_host);
+        let new_host = |endpoint: &Endpoint| new_host(endpoint, self.shards, &self.config, self.checks.as_ref());
+        let set = EndpointSet::new(assignment, &self.config.load_balancing, Some(&known), new_host, |member| {
+            self.keeps(member)
+        });
         if set.has_other_hosts(&known) {
             self.stats.cells.inc(self.main_thread, ClusterStat::MembershipChange);
         }
         self.publish(set);
     }
 
+    /// Though discovery has dropped it: what passes its checks is trusted more.
+    fn keeps(&self, member: &Member) -> bool {
+        self.checks.is_some()
+            && !self.config.ignore_health_on_host_removal
+            && !member.host.health_check.disabled
+            && !member.host.has(HealthFlag::FailedActiveCheck)
+            && member.health_status != HealthStatus::Unhealthy
+    }
+
     /// What is known of the hosts' health changed. Main thread only.
     pub fn reassess(&self) {
-        self.publish(self.endpoints.load().reassessed(&self.config.load_balancing));
+        let known = self.endpoints.load_full();
+        let set = known.reassessed(&self.config.load_balancing);
+        if set.members.len() != known.members.len() {
+            self.stats.cells.inc(self.main_thread, ClusterStat::MembershipChange);
+        }
+        self.publish(set);
     }
 
     fn publish(&self, set: EndpointSet) {
         self.set_membership_gauges(&set);
         self.endpoints.store(Arc::new(set));
         self.endpoints_version.fetch_add(1, Relaxed);
+        self.hosts_changed.send_replace(());
     }
 
     /// After a change that the configuration's task does not know of.
@@ -175,4 +224,12 @@ impl Cluster {
     pub fn ad_hoc_host(&self, address: SocketAddr) -> Arc<Host> {
         Host::new(&Endpoint::at(address), self.shards)
     }
+}
+
+fn new_host(endpoint: &Endpoint, shards: usize, config: &ClusterConfig, checks: Option<&HealthMonitor>) -> Arc<Host> {
+    let host = Host::new(endpoint, shards);
+    if let Some(checks) = checks {
+        checks.mark_new(&host, config.ignore_new_hosts_until_checked);
+    }
+    host
 }

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -63,10 +64,35 @@ async fn open(config: &ClusterConfig, host: &Host) -> Result<Stream, ConnectErro
         several => open_first(config, in_turns_of_families(several, &config.connection.first_addresses)).await,
     };
     let stream = opened.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
+    secure(config, host, stream, &[]).await
+}
+
+/// To ask a host whether it is well, at an address for that perhaps. It is counted nowhere, and takes as long as it takes.
+/// `alpn_protocols`: instead of the cluster's, unless empty.
+pub async fn connect_to_check(
+    config: &ClusterConfig,
+    host: &Host,
+    address: SocketAddr,
+    alpn_protocols: &[Vec<u8>],
+) -> Result<Stream, ConnectError> {
+    let opened = open_tcp(config, address).await;
+    let stream = opened.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
+    secure(config, host, stream, alpn_protocols).await
+}
+
+async fn secure(
+    config: &ClusterConfig,
+    host: &Host,
+    stream: TcpStream,
+    alpn_protocols: &[Vec<u8>],
+) -> Result<Stream, ConnectError> {
     let Some(tls) = &config.transport_socket else { return Ok(Stream::plain(stream)) };
     let missing = || ConnectError::Tls("Secret is not supplied by SDS".to_owned());
-    let config = tls.config().ok_or_else(missing)?;
-    let name = tls.sni.clone().unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
+    let mut config = tls.config().ok_or_else(missing)?;
+    if !alpn_protocols.is_empty() {
+        Arc::make_mut(&mut config).alpn_protocols = alpn_protocols.to_vec();
+    }
+    let name = tls.server_name(&host.hostname).unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
     let connected = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
     connected.map(|stream| Stream::tls(stream.into())).map_err(|error| ConnectError::Tls(error.to_string()))
 }

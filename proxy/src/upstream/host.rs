@@ -56,6 +56,8 @@ pub enum HealthFlag {
     ActiveCheckTimeout = 32,
     /// It said so itself, in answers to requests.
     DegradedByOutlierDetection = 64,
+    /// Discovery has dropped it, and it stays as long as it passes its checks.
+    PendingRemoval = 128,
 }
 
 impl Host {
@@ -127,6 +129,28 @@ impl Host {
         } else {
             HealthStatus::Healthy
         }
+    }
+
+    /// For one whose cluster no longer looks for these: nobody would clear them.
+    pub fn forget_checks(&self) {
+        use HealthFlag::{
+            ActiveCheckTimeout, DegradedByActiveCheck, ExcludedAtOnce, FailedActiveCheck, PendingActiveCheck,
+            PendingRemoval,
+        };
+        let of_checks = [
+            ActiveCheckTimeout,
+            DegradedByActiveCheck,
+            ExcludedAtOnce,
+            FailedActiveCheck,
+            PendingActiveCheck,
+            PendingRemoval,
+        ];
+        of_checks.into_iter().for_each(|flag| self.clear(flag));
+    }
+
+    pub fn forget_ejection(&self) {
+        self.clear(HealthFlag::Ejected);
+        self.clear(HealthFlag::DegradedByOutlierDetection);
     }
 
     /// It was found to be bad, so that connections to it are not kept.

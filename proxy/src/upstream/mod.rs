@@ -8,6 +8,7 @@ pub mod connect;
 pub mod dns;
 pub mod endpoint_set;
 pub mod event_log;
+pub mod health_check;
 pub mod host;
 pub mod levels;
 pub mod load_balancer;

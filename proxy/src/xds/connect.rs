@@ -145,7 +145,7 @@ impl Tls {
             // RFC 9113 section 3.2: HTTP/2 over TLS is agreed on by ALPN.
             config.alpn_protocols = vec![b"h2".to_vec()];
         }
-        Some(Tls { config: Arc::new(config), server_name: tls.sni.clone() })
+        Some(Tls { config: Arc::new(config), server_name: tls.server_name("") })
     }
 }
 

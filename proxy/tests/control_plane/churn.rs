@@ -1,6 +1,13 @@
 //! Changes without end under load: nothing that does not concern a request or a connection is seen by it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,38 +21,87 @@ use weft_xds::type_url::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFI
 use crate::{
     Serving,
     ads_server::{AdsServer, DEADLINE},
-    cluster, endpoints, listener,
+    answered_by, by_rds, cluster, endpoints, listener,
     proxy::{eventually, free_address, origin},
-    request_until, routes, serving, serving_from,
+    routes, serving, serving_from,
 };
 
 /// Requests, one after the other on connections of their own, until it is stopped. None of them may fail.
-struct Load {
+pub struct Load {
     stop: watch::Sender<bool>,
-    requests: Vec<JoinHandle<usize>>,
+    answered: Arc<AtomicUsize>,
+    callers: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(listening: SocketAddr) -> Load {
+    pub fn start(listening: SocketAddr) -> Load {
         let (stop, stopped) = watch::channel(false);
-        let requests = (0..4).map(|_| tokio::spawn(request_until(listening, stopped.clone()))).collect();
-        Load { stop, requests }
+        let answered = Arc::new(AtomicUsize::new(0));
+        let caller = |_| tokio::spawn(request_until(listening, stopped.clone(), answered.clone()));
+        let callers = (0..4).map(caller).collect();
+        Load { stop, answered, callers }
+    }
+
+    /// How many were answered so far.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// How many were answered.
-    async fn end(self) -> usize {
+    pub async fn end(self) -> usize {
         self.stop.send_replace(true);
-        let mut answered = 0;
-        for task in self.requests {
-            answered += task.await.expect("no request fails");
+        for caller in self.callers {
+            caller.await.expect("no request fails");
         }
-        answered
+        self.answered.load(Ordering::Relaxed)
     }
+}
+
+/// Panics at the first request that is not answered as it should.
+async fn request_until(address: SocketAddr, stopped: watch::Receiver<bool>, answered: Arc<AtomicUsize>) {
+    while !*stopped.borrow() {
+        assert_eq!(answered_by(address).await, "a", "after {} requests", answered.load(Ordering::Relaxed));
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Each change routes to a cluster that was not there before and drops the one before; some change the listener too.
+#[tokio::test]
+async fn no_request_fails_while_changes_arrive_in_any_order() {
+    const CHANGES: usize = 1000;
+    const REQUESTS: usize = 10_000;
+    let application = origin("a").await;
+    let Serving { mut stream, proxy: _proxy, listening, server: _server } = serving(application).await;
+    let load = Load::start(listening);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut table = "r".to_owned();
+    let mut change = 1;
+    // Longer than asked where the machine is slow: what counts is how many requests meet how many changes.
+    while change <= CHANGES || load.answered() < REQUESTS {
+        change += 1;
+        let (version, name) = (change.to_string(), format!("c{change}"));
+        let mut answers =
+            vec![(CLUSTER, cluster(&name, "1s")), (CLUSTER_LOAD_ASSIGNMENT, endpoints(&name, application))];
+        if random.u8(..) < 80 {
+            table = format!("r{change}");
+            answers.push((LISTENER, listener("l", listening, &by_rds(&table))));
+        }
+        answers.push((ROUTE_CONFIGURATION, routes(&table, &name)));
+        random.shuffle(&mut answers);
+        for (type_url, resource) in answers {
+            stream.answer(type_url, &version, &version, &[resource]);
+            tokio::time::sleep(Duration::from_micros(random.u64(0..4000))).await;
+        }
+        while let Some(request) = stream.request_at_hand() {
+            assert_eq!(request.error_detail, None);
+        }
+    }
+    assert!(load.end().await >= REQUESTS);
 }
 
 #[tokio::test]
 async fn endpoints_change_a_hundred_times_a_second() {
-    const CHANGES: usize = 300;
+    const CHANGES: usize = 3000;
     let hosts = [origin("a").await, origin("a").await, origin("a").await];
     let Serving { mut stream, proxy: _proxy, listening, server: _server } = serving(hosts[0]).await;
     let load = Load::start(listening);
@@ -135,26 +191,101 @@ async fn echoes(stream: &mut TcpStream, text: &[u8]) {
     assert_eq!(answer, text);
 }
 
+/// Agrees to any upgrade and then sends back what it gets.
+async fn upgrading_echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                head(&mut stream).await;
+                let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+                stream.write_all(answer).await?;
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    address
+}
+
+/// Reads up to the empty line.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let byte = tokio::time::timeout(DEADLINE, stream.read_u8()).await.expect("in time");
+        head.push(byte.expect("the connection is open"));
+    }
+    String::from_utf8(head).expect("a head")
+}
+
+async fn websocket(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+    stream.write_all(request).await.expect("the connection is open");
+    let head = head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    stream
+}
+
+/// Bytes both ways without a pause, until it is stopped; gives how many came back. None may be missing or changed.
+async fn bulk(stream: TcpStream, stopped: watch::Receiver<bool>) -> usize {
+    let (mut read, mut write) = stream.into_split();
+    let pattern: Vec<u8> = (0..65_521_u32).map(|at| at.to_le_bytes()[usize::from(at % 2 == 1)]).collect();
+    let expected = pattern.clone();
+    let sending = tokio::spawn(async move {
+        while !*stopped.borrow() {
+            write.write_all(&pattern).await.expect("the connection is open");
+        }
+        write.shutdown().await.expect("the connection is open");
+    });
+    let mut received = 0;
+    let mut buffer = vec![0; expected.len()];
+    loop {
+        let read = read.read_exact(&mut buffer).await;
+        if read.is_err() {
+            break;
+        }
+        assert!(buffer == expected, "changed after {received} bytes");
+        received += buffer.len();
+    }
+    sending.await.expect("everything is sent");
+    received
+}
+
 #[tokio::test]
 async fn connections_survive_a_thousand_edits_of_other_listeners() {
     const EDITS: usize = 1000;
     let application = echo().await;
     let Serving { mut stream, proxy: _proxy, listening: _, server: _server } = serving(application).await;
-    let (tcp, edited) = (free_address().await, free_address().await);
+    let upgrading = upgrading_echo().await;
+    stream.answer(CLUSTER, "2", "2", &[cluster("a", "1s"), cluster("w", "1s")]);
+    assert_eq!(stream.request_for(CLUSTER_LOAD_ASSIGNMENT).await.resource_names, ["a", "w"]);
+    stream.answer(CLUSTER_LOAD_ASSIGNMENT, "2", "2", &[endpoints("a", application), endpoints("w", upgrading)]);
+    stream.acknowledged(CLUSTER, "2", "2").await;
+    stream.acknowledged(CLUSTER_LOAD_ASSIGNMENT, "2", "2").await;
+    let (tcp, web, edited) = (free_address().await, free_address().await, free_address().await);
+    let upgrades = format!("upgrade_configs: [{{upgrade_type: websocket}}], route_config: {}", routes("web", "w"));
     let versioned = |version: usize| {
         let table = format!("route_config: {}", routes(&format!("inline-{version}"), "a"));
-        vec![tcp_listener(tcp, "a"), listener("m", edited, &table)]
+        vec![tcp_listener(tcp, "a"), listener("w", web, &upgrades), listener("m", edited, &table)]
     };
     stream.answer(LISTENER, "2", "2", &versioned(2));
     stream.acknowledged(LISTENER, "2", "2").await;
     assert!(stream.request_for(ROUTE_CONFIGURATION).await.resource_names.is_empty(), "l is gone");
-    eventually("it listens", async || TcpStream::connect(tcp).await.is_ok()).await;
+    for address in [tcp, web] {
+        eventually("it listens", async || TcpStream::connect(address).await.is_ok()).await;
+    }
     let mut connections = Vec::new();
     for _ in 0..100 {
-        let mut connection = TcpStream::connect(tcp).await.expect("a connection");
-        echoes(&mut connection, b"before").await;
-        connections.push(connection);
+        connections.push(TcpStream::connect(tcp).await.expect("a connection"));
+        connections.push(websocket(web).await);
     }
+    for connection in &mut connections {
+        echoes(connection, b"before").await;
+    }
+    let (stop, stopped) = watch::channel(false);
+    let bulk = tokio::spawn(bulk(TcpStream::connect(tcp).await.expect("a connection"), stopped));
     for edit in 3..EDITS + 3 {
         let version = edit.to_string();
         stream.answer(LISTENER, &version, &version, &versioned(edit));
@@ -162,6 +293,8 @@ async fn connections_survive_a_thousand_edits_of_other_listeners() {
         let at = edit % connections.len();
         echoes(&mut connections[at], version.as_bytes()).await;
     }
+    stop.send_replace(true);
+    assert!(bulk.await.expect("no byte is lost") > 1 << 20);
     for connection in &mut connections {
         echoes(connection, &[7; 100_000]).await;
     }

@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ads_server::{AdsServer, AdsStream, DEADLINE};
 use proxy::{Proxy, eventually, free_address, get, origin};
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::rustls::{
     self,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -381,53 +381,6 @@ async fn the_configuration_goes_on_while_the_proxy_drains() {
     assert_eq!(proxy.dumped("ClustersConfigDump").await["version_info"], "1");
     drop(under_way);
     assert!(proxy.ends().await);
-}
-
-/// Each change routes to a cluster that was not there before and drops the one before; some change the listener too.
-#[tokio::test]
-async fn no_request_fails_while_changes_arrive_in_any_order() {
-    const CHANGES: usize = 300;
-    const CONNECTIONS: usize = 4;
-    let application = origin("a").await;
-    let Serving { mut stream, proxy: _proxy, listening, server: _server } = serving(application).await;
-    let (stop, stopped) = watch::channel(false);
-    let requests: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(request_until(listening, stopped.clone()))).collect();
-    let mut random = fastrand::Rng::with_seed(7);
-    let mut table = "r".to_owned();
-    for change in 2..CHANGES + 2 {
-        let (version, name) = (change.to_string(), format!("c{change}"));
-        let mut answers =
-            vec![(CLUSTER, cluster(&name, "1s")), (CLUSTER_LOAD_ASSIGNMENT, endpoints(&name, application))];
-        if random.u8(..) < 80 {
-            table = format!("r{change}");
-            answers.push((LISTENER, listener("l", listening, &by_rds(&table))));
-        }
-        answers.push((ROUTE_CONFIGURATION, routes(&table, &name)));
-        random.shuffle(&mut answers);
-        for (type_url, resource) in answers {
-            stream.answer(type_url, &version, &version, &[resource]);
-            tokio::time::sleep(Duration::from_micros(random.u64(0..4000))).await;
-        }
-        while let Some(request) = stream.request_at_hand() {
-            assert_eq!(request.error_detail, None);
-        }
-    }
-    stop.send_replace(true);
-    let mut answered = 0;
-    for task in requests {
-        answered += task.await.expect("requests");
-    }
-    assert!(answered > CHANGES, "{answered} requests are too few to say anything");
-}
-
-/// How many were answered; panics at the first that was not.
-async fn request_until(address: SocketAddr, stopped: watch::Receiver<bool>) -> usize {
-    let mut answered = 0;
-    while !*stopped.borrow() {
-        assert_eq!(answered_by(address).await, "a", "after {answered} requests");
-        answered += 1;
-    }
-    answered
 }
 
 /// A large mesh, with the endpoints of each cluster in an answer of their own: work that grows with the square of the

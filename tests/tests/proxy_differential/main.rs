@@ -9,6 +9,7 @@ mod config;
 mod differences;
 mod filters;
 mod frames;
+mod health;
 mod http1;
 mod http1_framing;
 mod http2;
@@ -175,6 +176,11 @@ fn hosts_are_chosen_as_envoys() -> Result<()> {
 #[test]
 fn outliers_are_found_as_by_envoy() -> Result<()> {
     compare_scenarios(outliers::scenarios)
+}
+
+#[test]
+fn hosts_are_checked_as_by_envoy() -> Result<()> {
+    compare_scenarios(health::scenarios)
 }
 
 fn compare_scenarios(scenarios: fn() -> Vec<resilience::Scenario>) -> Result<()> {

@@ -1,11 +1,14 @@
-//! Hosts that fail, recover and say how they are, as scenarios of a few steps with a cluster each.
+//! Hosts that fail, recover and say how they are: outlier detection, health checks, retries and stateful sessions, as scenarios of a few steps
+//! with a cluster each.
 //!
-//! The hosts are small servers of this file: what a request gets is said by the request itself, by port (`x-do`).
+//! The hosts are small servers of this file: what a request gets is said by the request itself, by port (`x-do`), and what a
+//! health check gets by what was set before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -39,6 +42,12 @@ pub(crate) enum Step {
     Send(usize, &'static str),
     /// The same, but what comes back is not compared.
     Load(usize, &'static str),
+    /// One request with these headers; its whole answer is compared, but for which host it was.
+    Ask(&'static str, &'static [(&'static str, &'static str)]),
+    /// A host answers health checks so from now on.
+    Become(u16, &'static str),
+    /// What the last health check of a host asked, line by line.
+    Asked(u16),
     /// Until `/clusters` says this of a host's health.
     Flags(u16, &'static str),
     /// Until a statistic of the cluster has at least this value.
@@ -85,6 +94,24 @@ impl Scenario {
         match step {
             Step::Send(times, doing) => facts.add(format!("{at}: statuses"), format!("{:?}", send(*times, doing)?)),
             Step::Load(times, doing) => drop(send(*times, doing)?),
+            Step::Ask(doing, headers) => {
+                let headers: Vec<_> = headers.iter().copied().chain([("x-do", *doing)]).collect();
+                let mut connection = Connection::open(target.ports.http(), TIMEOUT)?;
+                let mut asked = Facts::default();
+                asked.add_outcome(&connection.get("any.test", &format!("/{name}/"), &headers));
+                facts.append(asked.within(&format!("{at}: ")));
+            }
+            Step::Become(port, answer) => {
+                let mut health = HEALTH.lock().expect("nobody panics with it");
+                health.insert((*port, check_path(target.ports, self.name)), (*answer).to_owned());
+            }
+            Step::Asked(port) => {
+                let path = check_path(target.ports, self.name);
+                let asked = ASKED.lock().expect("nobody panics with it").get(&(*port, path.clone())).cloned();
+                for (number, line) in asked.context("never asked")?.iter().enumerate() {
+                    facts.add(format!("{at}: line {number}"), line.replace(&path, "CHECK"));
+                }
+            }
             Step::Flags(port, wanted) => {
                 let reached = wait::until(&format!("{port} is {wanted}"), PATIENCE, || {
                     let found = flags(target, &name)?;
@@ -181,17 +208,21 @@ pub(crate) fn hosts(ports: &[u16]) -> Value {
     json!([{"lb_endpoints": ports.iter().map(host).collect::<Vec<_>>()}])
 }
 
-/// In the fields `LOG` stands for a log file.
+pub(crate) fn check_path(ports: Ports, name: &str) -> String {
+    format!("/check/{}/{}", ports.first, name.replace(' ', "-"))
+}
+
+/// In the cluster's fields `CHECK` stands for the path of its health checks, and `LOG` for a log file.
 pub(crate) fn bootstrap(scenarios: &[Scenario], ports: Ports, access_log: &Path) -> String {
-    let filled = |value: &Value| -> Value {
+    let filled = |scenario: &Scenario, value: &Value| -> Value {
         let log = access_log.with_extension("outliers");
-        serde_json::from_str(&value.to_string().replace("\"LOG\"", &json!(log).to_string()))
-            .expect("it was JSON before")
+        let text = value.to_string().replace("\"CHECK\"", &json!(check_path(ports, scenario.name)).to_string());
+        serde_json::from_str(&text.replace("\"LOG\"", &json!(log).to_string())).expect("it was JSON before")
     };
     let clusters = scenarios.iter().map(|scenario| {
         let name = scenario.name.replace(' ', "-");
         let mut all = json!({"name": name, "type": "STATIC", "connect_timeout": "1s"});
-        let mut fields = filled(&scenario.cluster);
+        let mut fields = filled(scenario, &scenario.cluster);
         if fields["load_assignment"].is_null() {
             fields["load_assignment"] = json!({"endpoints": hosts(&HOSTS[..2])});
         }
@@ -204,7 +235,7 @@ pub(crate) fn bootstrap(scenarios: &[Scenario], ports: Ports, access_log: &Path)
     let routes = scenarios.iter().map(|scenario| {
         let name = scenario.name.replace(' ', "-");
         let mut action = json!({"cluster": name});
-        if let (Some(action), Value::Object(fields)) = (action.as_object_mut(), filled(&scenario.route)) {
+        if let (Some(action), Value::Object(fields)) = (action.as_object_mut(), filled(scenario, &scenario.route)) {
             action.extend(fields);
         }
         json!({"match": {"prefix": format!("/{name}/")}, "route": action})
@@ -228,6 +259,12 @@ pub(crate) fn bootstrap(scenarios: &[Scenario], ports: Ports, access_log: &Path)
     });
     format!("{document:#}\n")
 }
+
+/// What hosts answer to health checks, by port and path; 200 unless it says so.
+static HEALTH: LazyLock<Mutex<HashMap<(u16, String), String>>> = LazyLock::new(Mutex::default);
+
+/// What they were asked last.
+static ASKED: LazyLock<Mutex<HashMap<(u16, String), Vec<String>>>> = LazyLock::new(Mutex::default);
 
 /// The hosts, for as long as the test's process lives.
 pub(crate) fn start_hosts(namespace: &Namespace) -> Result<()> {
@@ -267,17 +304,23 @@ fn serve(stream: TcpStream, port: u16) -> Result<()> {
         };
         let length: u64 = field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
+        let path = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+        let set = HEALTH.lock().expect("nobody panics with it").get(&(port, path.to_owned())).cloned();
+        if path.starts_with("/check/") {
+            ASKED.lock().expect("nobody panics with it").insert((port, path.to_owned()), head.clone());
+        }
         let said = field("x-do").unwrap_or_default();
         let of_port = said.split(';').find_map(|part| part.trim().strip_prefix(&format!("{port}=")));
-        let answer = of_port.unwrap_or("200");
-        if !write_answer(&mut writer, answer, port)? {
+        let with_body = !head.first().is_some_and(|line| line.starts_with("HEAD "));
+        let answer = set.as_deref().or(of_port).unwrap_or("200");
+        if !write_answer(&mut writer, answer, port, with_body)? {
             return Ok(());
         }
     }
 }
 
 /// `STATUS[,name:value...]`, `close`, `hang` or `slow`; false: the connection is to end.
-fn write_answer(writer: &mut TcpStream, answer: &str, port: u16) -> Result<bool> {
+fn write_answer(writer: &mut TcpStream, answer: &str, port: u16, with_body: bool) -> Result<bool> {
     let mut parts = answer.split(',');
     match parts.next().unwrap_or_default() {
         "close" => return Ok(false),
@@ -291,7 +334,7 @@ fn write_answer(writer: &mut TcpStream, answer: &str, port: u16) -> Result<bool>
         }
         status => {
             let fields: String = parts.map(|field| format!("{}\r\n", field.replacen(':', ": ", 1))).collect();
-            let body = format!("from {port}");
+            let body = if with_body { format!("from {port}") } else { String::new() };
             let length = body.len();
             writer.write_all(
                 format!("HTTP/1.1 {status} x\r\n{fields}content-length: {length}\r\n\r\n{body}").as_bytes(),

@@ -342,7 +342,6 @@ fn what_is_not_supported_is_refused() {
             "transport_socket_matcher: {}",
             "stats_matcher: {}",
             "per_connection_buffer_high_watermark_timeout: 1s",
-            "health_checks: [{}]",
             "upstream_http_protocol_options: {}",
             "protocol_selection: USE_DOWNSTREAM_PROTOCOL",
             "close_connections_on_host_health_failure: true",

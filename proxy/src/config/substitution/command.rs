@@ -30,6 +30,11 @@ pub enum Command {
     Environment(String),
     /// `%DYNAMIC_METADATA()%`, `%FILTER_STATE()%`: nothing here writes any, so there never is a value.
     NeverThere,
+    /// `%DOWNSTREAM_PEER_CERT_V_START%` and `%DOWNSTREAM_PEER_CERT_V_END%`.
+    PeerCertificateTime {
+        is_end: bool,
+        format: Option<String>,
+    },
     CommonDuration {
         from: TimePoint,
         to: TimePoint,
@@ -164,6 +169,28 @@ facts! {
     DownstreamDirectRemoteAddress "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" text,
     DownstreamDirectRemoteAddressWithoutPort "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" text,
     DownstreamDirectRemotePort "DOWNSTREAM_DIRECT_REMOTE_PORT" number,
+    DownstreamTlsVersion "DOWNSTREAM_TLS_VERSION" text,
+    DownstreamTlsCipher "DOWNSTREAM_TLS_CIPHER" text,
+    DownstreamPeerSubject "DOWNSTREAM_PEER_SUBJECT" text,
+    DownstreamPeerIssuer "DOWNSTREAM_PEER_ISSUER" text,
+    DownstreamPeerSerial "DOWNSTREAM_PEER_SERIAL" text,
+    DownstreamPeerUriNames "DOWNSTREAM_PEER_URI_SAN" text,
+    DownstreamPeerDnsNames "DOWNSTREAM_PEER_DNS_SAN" text,
+    DownstreamPeerIpNames "DOWNSTREAM_PEER_IP_SAN" text,
+    DownstreamPeerEmailNames "DOWNSTREAM_PEER_EMAIL_SAN" text,
+    DownstreamPeerOtherNames "DOWNSTREAM_PEER_OTHERNAME_SAN" text,
+    DownstreamPeerFingerprint256 "DOWNSTREAM_PEER_FINGERPRINT_256" text,
+    DownstreamPeerFingerprint1 "DOWNSTREAM_PEER_FINGERPRINT_1" text,
+    DownstreamPeerChainFingerprints256 "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256" text,
+    DownstreamPeerChainFingerprints1 "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1" text,
+    DownstreamPeerChainSerials "DOWNSTREAM_PEER_CHAIN_SERIALS" text,
+    DownstreamPeerCertificate "DOWNSTREAM_PEER_CERT" text,
+    DownstreamLocalSubject "DOWNSTREAM_LOCAL_SUBJECT" text,
+    DownstreamLocalUriNames "DOWNSTREAM_LOCAL_URI_SAN" text,
+    DownstreamLocalDnsNames "DOWNSTREAM_LOCAL_DNS_SAN" text,
+    DownstreamLocalIpNames "DOWNSTREAM_LOCAL_IP_SAN" text,
+    DownstreamLocalEmailNames "DOWNSTREAM_LOCAL_EMAIL_SAN" text,
+    DownstreamLocalOtherNames "DOWNSTREAM_LOCAL_OTHERNAME_SAN" text,
 }
 
 impl HeaderKey {

@@ -75,6 +75,8 @@ impl<'a> Token<'a> {
                 self.parameter("a name")?;
                 (Command::NeverThere, true)
             }
+            "DOWNSTREAM_PEER_CERT_V_START" => (self.certificate_time(false)?, false),
+            "DOWNSTREAM_PEER_CERT_V_END" => (self.certificate_time(true)?, false),
             "COMMON_DURATION" => (self.common_duration()?, false),
             name => (self.fact(name)?, false),
         };
@@ -105,6 +107,10 @@ impl<'a> Token<'a> {
         let format = format.replace("%f", "%9f");
         jiff::fmt::strtime::format(&format, jiff::Timestamp::UNIX_EPOCH).map_err(|cause| self.error(cause))?;
         Ok(Some(format))
+    }
+
+    fn certificate_time(&self, is_end: bool) -> Result<Command> {
+        Ok(Command::PeerCertificateTime { is_end, format: self.time_format()? })
     }
 
     fn header(&self, command: fn(HeaderKey, Option<HeaderKey>) -> Command) -> Result<Command> {

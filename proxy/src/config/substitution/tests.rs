@@ -56,6 +56,9 @@ fn commands_with_parameters() {
     assert_eq!(commands("%QUERY_PARAM(a):5%"), [Command::QueryParameter("a".to_owned())]);
     assert_eq!(commands("%ENVIRONMENT(WEFT_NONE)%"), [Command::Environment("-".to_owned())]);
     assert_eq!(commands("%DYNAMIC_METADATA(a:b)%%FILTER_STATE(k:PLAIN)%"), [Command::NeverThere, Command::NeverThere]);
+    let format = Some("%Y".to_owned());
+    let end = Command::PeerCertificateTime { is_end: true, format };
+    assert_eq!(commands("%DOWNSTREAM_PEER_CERT_V_END(%Y)%"), [end]);
     let duration = Command::CommonDuration {
         from: TimePoint::DownstreamReceiveBegin,
         to: TimePoint::UpstreamReceiveBegin,

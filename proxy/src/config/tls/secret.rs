@@ -3,21 +3,23 @@
 
 use std::{fmt, sync::Arc};
 
-use rustls::{RootCertStore, sign};
+use rustls::sign;
 use weft_xds::{
     FieldError, canonical,
     pb::envoy::{
         config::core::v3::{DataSource, WatchedDirectory, data_source::Specifier},
         extensions::transport_sockets::tls::v3::{
-            CertificateValidationContext, SdsSecretConfig, Secret as ProtoSecret, TlsCertificate, secret::Type,
+            CertificateValidationContext, SdsSecretConfig, Secret as ProtoSecret, TlsCertificate, TlsSessionTicketKeys,
+            secret::Type,
         },
     },
 };
 
 use super::{
     certificate::{CertifiedKey, certified_key},
-    provider,
-    verify::{Validation, roots},
+    parameters::provider,
+    tickets::TicketKeys,
+    validation::{PeerValidation, Roots},
 };
 use crate::config::{
     config_source::{self, Discovered, DiscoverySource, FileSource, ResourceKey, SourceOrigin},
@@ -40,8 +42,9 @@ pub(super) enum SecretValue {
         /// Its `trusted_ca` stands in it.
         message: Box<CertificateValidationContext>,
         /// Of `trusted_ca`.
-        roots: Option<Arc<RootCertStore>>,
+        roots: Option<Arc<Roots>>,
     },
+    SessionTicketKeys(TicketKeys),
 }
 
 impl fmt::Debug for Secret {
@@ -57,7 +60,7 @@ impl Secret {
         let (value, hash) = match required(r#type, "type")? {
             Type::TlsCertificate(message) => certificate(message, &mut files).within("tls_certificate")?,
             Type::ValidationContext(message) => validation_context(message, &mut files).within("validation_context")?,
-            Type::SessionTicketKeys(_) => return Err(unsupported("session_ticket_keys")),
+            Type::SessionTicketKeys(message) => ticket_keys(message, &mut files).within("session_ticket_keys")?,
             Type::GenericSecret(_) => return Err(unsupported("generic_secret")),
         };
         Ok(Self { name: name.into(), hash, value, files })
@@ -84,19 +87,38 @@ fn validation_context(
 ) -> Result<(SecretValue, u64)> {
     let directory = message.watched_directory.take();
     watch(&message.trusted_ca, directory.as_ref(), files);
+    watch(&message.crl, directory.as_ref(), files);
+    if let Some(crl) = message.crl.take() {
+        let bytes = data_source::read(crl).within("crl")?;
+        message.crl = Some(inline(bytes));
+    }
     let mut trusted = None;
     if let Some(trusted_ca) = message.trusted_ca.take() {
         let bytes = data_source::read(trusted_ca).within("trusted_ca")?;
-        let inline = DataSource { watched_directory: None, specifier: Some(Specifier::InlineBytes(bytes)) };
-        trusted = Some(roots(inline.clone()).within("trusted_ca")?);
+        let inline = inline(bytes);
+        trusted = Some(Roots::read(inline.clone()).within("trusted_ca")?);
         message.trusted_ca = Some(inline);
     }
     // Whether names can be checked depends on what the context that takes it adds.
     if trusted.is_some() {
-        Validation::from_proto(message.clone(), trusted.clone())?;
+        PeerValidation::from_proto(message.clone(), trusted.clone())?;
     }
     let hash = canonical::hash(&message);
     Ok((SecretValue::ValidationContext { message: Box::new(message), roots: trusted }, hash))
+}
+
+fn ticket_keys(message: TlsSessionTicketKeys, files: &mut Vec<FileSource>) -> Result<(SecretValue, u64)> {
+    let TlsSessionTicketKeys { keys } = message;
+    for source in &keys {
+        watch(&Some(source.clone()), None, files);
+    }
+    let keys = TicketKeys::read(keys)?;
+    let hash = xxhash_rust::xxh3::xxh3_64(&keys.concat());
+    Ok((SecretValue::SessionTicketKeys(TicketKeys::from_bytes(&keys)?), hash))
+}
+
+fn inline(bytes: Vec<u8>) -> DataSource {
+    DataSource { watched_directory: None, specifier: Some(Specifier::InlineBytes(bytes)) }
 }
 
 fn watch(source: &Option<DataSource>, directory: Option<&WatchedDirectory>, files: &mut Vec<FileSource>) {

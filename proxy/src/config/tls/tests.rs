@@ -1,4 +1,8 @@
-use rustls::{ClientConnection, Connection, ServerConnection};
+use rustls::{ClientConnection, Connection, pki_types::ServerName, server::Acceptor};
+
+mod attacks;
+mod resumption;
+mod selection;
 
 use super::*;
 use crate::config::testing::{assert_refused, assert_unsupported, message, refusal};
@@ -35,12 +39,21 @@ fn names(matcher: &str) -> UpstreamTls {
 
 /// Both ends of a connection without a network in between.
 fn handshake(server: &DownstreamTls, client: &UpstreamTls) -> Result<(Connection, Connection), rustls::Error> {
-    let name = client.sni.clone().unwrap_or_else(|| ServerName::from(std::net::Ipv4Addr::LOCALHOST));
-    let mut server = Connection::from(ServerConnection::new(server.config().expect("complete"))?);
+    let name = client.server_name("").unwrap_or_else(|| ServerName::from(std::net::Ipv4Addr::LOCALHOST));
     let mut client = Connection::from(ClientConnection::new(client.config().expect("complete"), name)?);
+    let mut acceptor = Acceptor::default();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("a vector takes everything");
+    acceptor.read_tls(&mut &hello[..]).expect("a slice gives everything");
+    let accepted = acceptor.accept().map_err(|(error, _)| error)?.expect("a whole hello");
+    let configs = server.configs().expect("complete");
+    let no_name = || rustls::Error::General("no server name".into());
+    let choice = configs.choose(&accepted.client_hello()).ok_or_else(no_name)?;
+    let server = accepted.into_connection(choice.config.clone()).map_err(|(error, _)| error)?;
+    let mut server = Connection::from(server);
     for _ in 0..8 {
-        carry(&mut client, &mut server)?;
         carry(&mut server, &mut client)?;
+        carry(&mut client, &mut server)?;
     }
     assert!(!server.is_handshaking() && !client.is_handshaking());
     Ok((server, client))
@@ -79,7 +92,7 @@ fn both_sides_prove_who_they_are() {
 fn the_name_of_a_server_is_not_what_it_is_known_by() {
     let unnamed =
         UpstreamTls::from_proto(message(&format!("common_tls_context: {{validation_context: {{{CA}}}}}"))).unwrap();
-    assert!(unnamed.sni.is_none());
+    assert!(unnamed.server_name("").is_none());
     handshake(&server(""), &unnamed).unwrap();
     let misnamed = UpstreamTls::from_proto(message(&format!(
         "sni: outbound_.80_._.elsewhere.test\ncommon_tls_context: {{validation_context: {{{CA}}}}}"
@@ -169,7 +182,8 @@ fn sessions_may_be_forbidden() {
         handshake(&server, &upstream("")).unwrap();
     }
     let tls = downstream(&format!("tls_certificates: [{CERTIFICATE}]"), "disable_stateless_session_resumption: true");
-    assert!(tls.config().expect("complete").session_storage.can_cache());
+    let configs = tls.configs().expect("complete");
+    assert!(configs.only().expect("one certificate").config.session_storage.can_cache());
 }
 
 #[test]
@@ -228,21 +242,15 @@ fn certificates_that_cannot_be_used_are_refused() {
 #[test]
 fn what_is_not_supported_is_refused() {
     let base = format!("common_tls_context: {{tls_certificates: [{CERTIFICATE}]}}");
-    assert_unsupported(
-        &base,
-        DownstreamTls::from_proto,
-        &[
-            "session_timeout: 1s",
-            "ocsp_staple_policy: MUST_STAPLE",
-            "session_ticket_keys: {}",
-            "session_ticket_keys_sds_secret_config: {}",
-        ],
-    );
+    assert_unsupported(&base, DownstreamTls::from_proto, &["ocsp_staple_policy: MUST_STAPLE"]);
     assert_refused(
         &base,
         DownstreamTls::from_proto,
         &[
-            ("require_sni: true", "require_sni: true is not supported"),
+            (
+                "session_ticket_keys: {keys: [{inline_string: x}]}",
+                "session_ticket_keys.keys[0]: 80 bytes are required, there are 1",
+            ),
             (
                 "require_client_certificate: true",
                 "require_client_certificate: a validation_context with trusted_ca is required",
@@ -253,20 +261,18 @@ fn what_is_not_supported_is_refused() {
         refusal(DownstreamTls::from_proto(message("{}"))),
         "common_tls_context.tls_certificates: a server needs a certificate"
     );
-    assert_unsupported(
-        "max_session_keys: 0",
-        UpstreamTls::from_proto,
-        &[
-            "auto_host_sni: true",
-            "auto_sni_san_validation: true",
-            "allow_renegotiation: true",
-            "enforce_rsa_key_usage: true",
-        ],
-    );
+    assert_unsupported("max_session_keys: 0", UpstreamTls::from_proto, &["allow_renegotiation: true"]);
     assert_refused(
         "max_session_keys: 0",
         UpstreamTls::from_proto,
-        &[("sni: 1.2.3.4", "sni: not a DNS name"), ("sni: a b", "sni: not a DNS name")],
+        &[
+            ("sni: 1.2.3.4", "sni: not a DNS name"),
+            ("sni: a b", "sni: not a DNS name"),
+            (
+                "auto_sni_san_validation: true",
+                "auto_sni_san_validation: auto_sni_san_validation was configured without configuring a validation context",
+            ),
+        ],
     );
 }
 
@@ -275,7 +281,7 @@ fn what_contexts_do_not_do_is_refused() {
     for (fields, expected) in [
         (
             "tls_certificate_sds_secret_configs: [{name: x}, {name: y}]",
-            "tls_certificate_sds_secret_configs: only one certificate is supported",
+            "tls_certificates: a client has one certificate",
         ),
         (
             "tls_certificate_sds_secret_configs: [{name: x, sds_config: {self: {}}}]",
@@ -286,9 +292,15 @@ fn what_contexts_do_not_do_is_refused() {
         ("custom_handshaker: {}", "custom_handshaker: not supported"),
         ("key_log: {path: x}", "key_log: not supported"),
         ("alpn_protocols: [h2, '']", "alpn_protocols[1]: the length must be 1 to 255 bytes"),
-        ("tls_params: {cipher_suites: [x]}", "tls_params.cipher_suites: not supported"),
-        ("tls_params: {ecdh_curves: [x]}", "tls_params.ecdh_curves: not supported"),
-        ("tls_params: {signature_algorithms: [x]}", "tls_params.signature_algorithms: not supported"),
+        (
+            "tls_params: {cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256, AES128-SHA]}",
+            "tls_params.cipher_suites[1]: AES128-SHA is not supported",
+        ),
+        ("tls_params: {ecdh_curves: [P-521]}", "tls_params.ecdh_curves[0]: P-521 is not supported"),
+        (
+            "tls_params: {signature_algorithms: [rsa_pkcs1_sha1]}",
+            "tls_params.signature_algorithms[0]: rsa_pkcs1_sha1 is not supported",
+        ),
         ("tls_params: {compliance_policies: [FIPS_202205]}", "tls_params.compliance_policies: not supported"),
         (
             "tls_params: {tls_minimum_protocol_version: TLSv1_0}",
@@ -304,35 +316,33 @@ fn what_contexts_do_not_do_is_refused() {
             "validation_context.ca_certificate_provider_instance: not supported",
         ),
         (
-            "validation_context: {verify_certificate_spki: [x]}",
-            "validation_context.verify_certificate_spki: not supported",
+            "validation_context: {verify_certificate_spki: ['%']}",
+            "validation_context.verify_certificate_spki[0]: Invalid base64-encoded SHA-256",
         ),
         (
             "validation_context: {verify_certificate_hash: [x]}",
-            "validation_context.verify_certificate_hash: not supported",
+            "validation_context.verify_certificate_hash[0]: Invalid hex-encoded SHA-256",
         ),
         (
             "validation_context: {match_subject_alt_names: [{}]}",
             "validation_context.match_subject_alt_names: not supported",
         ),
-        ("validation_context: {crl: {}}", "validation_context.crl: not supported"),
         (
-            "validation_context: {allow_expired_certificate: true}",
-            "validation_context.allow_expired_certificate: not supported",
+            "validation_context: {crl: {inline_string: x}}",
+            "validation_context.crl: Failed to load CRL: trusted_ca is required",
         ),
         (
-            "validation_context: {trust_chain_verification: ACCEPT_UNTRUSTED}",
-            "validation_context.trust_chain_verification: ACCEPT_UNTRUSTED is not supported",
-        ),
-        (
-            "validation_context: {custom_validator_config: {}}",
-            "validation_context.custom_validator_config: not supported",
+            "validation_context: {trusted_ca: {filename: tests/fixtures/tls/ca.pem}, crl: {inline_string: x}}",
+            "validation_context.crl: no CRL in PEM found",
         ),
         (
             "validation_context: {only_verify_leaf_cert_crl: true}",
-            "validation_context.only_verify_leaf_cert_crl: not supported",
+            "validation_context.only_verify_leaf_cert_crl: means nothing without crl",
         ),
-        ("validation_context: {max_verify_depth: 1}", "validation_context.max_verify_depth: not supported"),
+        (
+            "validation_context: {custom_validator_config: {name: x}}",
+            "validation_context.custom_validator_config.typed_config: value is required",
+        ),
         (
             "validation_context: {require_signed_certificate_timestamp: true}",
             "validation_context.require_signed_certificate_timestamp: true is not supported",
@@ -343,7 +353,7 @@ fn what_contexts_do_not_do_is_refused() {
         ),
         (
             "validation_context: {match_typed_subject_alt_names: [{san_type: OTHER_NAME, matcher: {exact: x}}]}",
-            "validation_context.match_typed_subject_alt_names[0].san_type: OTHER_NAME is not supported",
+            "validation_context.match_typed_subject_alt_names[0].oid: not an object identifier",
         ),
         (
             "validation_context: {trusted_ca: {inline_string: xx}}",
@@ -381,7 +391,7 @@ fn secrets_complete_a_context_and_renew_it() {
     handshake(&foreign, &client).map(|_| ()).unwrap_err();
 
     let server = downstream("tls_certificate_sds_secret_configs: [{name: own}]", "");
-    assert!(server.config().is_none());
+    assert!(server.configs().is_none());
     server.refresh(&find).unwrap();
     handshake(&server, &client).unwrap();
     let renewed = secret("own", &format!("tls_certificate: {OTHER}"));
@@ -390,14 +400,17 @@ fn secrets_complete_a_context_and_renew_it() {
     handshake(&server, &client).map(|_| ()).unwrap_err();
     // A secret of another kind changes nothing.
     server.refresh(&|_| Some(roots.clone())).unwrap_err();
-    assert!(server.config().is_some());
+    assert!(server.configs().is_some());
 }
 
 #[test]
 fn secrets_that_are_none_are_refused() {
     for (fields, expected) in [
         ("generic_secret: {secret: {inline_string: x}}", "generic_secret: not supported"),
-        ("session_ticket_keys: {keys: [{inline_string: x}]}", "session_ticket_keys: not supported"),
+        (
+            "session_ticket_keys: {keys: [{inline_string: x}]}",
+            "session_ticket_keys.keys[0]: 80 bytes are required, there are 1",
+        ),
         (
             "tls_certificate: {certificate_chain: {inline_string: x}, private_key: {inline_string: y}}",
             "tls_certificate.certificate_chain: no certificate in PEM found",

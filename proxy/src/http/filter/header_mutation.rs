@@ -28,7 +28,7 @@ pub(super) fn request(
 ) -> Result<(), LocalReply> {
     let route = passing.route;
     for mutations in in_order(name, mutations, most_specific_wins, route) {
-        header_mutation::mutate_request(&mutations.request, passing.exchange, &mut passing.head)?;
+        header_mutation::mutate_request(&mutations.request, passing.exchange, passing.head)?;
         if !mutations.query_parameters.is_empty() {
             change_query(&mutations.query_parameters, passing)?;
         }
@@ -69,7 +69,7 @@ fn in_order<'a>(
 }
 
 fn change_query(mutations: &[ParameterMutation], passing: &mut Passing<'_>) -> Result<(), LocalReply> {
-    let head = &passing.head;
+    let head = &*passing.head;
     let path = head.uri.path().to_owned();
     let mut parameters: Vec<(String, String)> = head
         .uri
@@ -88,7 +88,7 @@ fn change_query(mutations: &[ParameterMutation], passing: &mut Passing<'_>) -> R
             }
             ParameterMutation::Append { key, value, action } => {
                 let context =
-                    Context { request: Some(&passing.head), ..Context::of_connection(Subject::Http(passing.exchange)) };
+                    Context { request: Some(head), ..Context::of_connection(Subject::Http(passing.exchange)) };
                 let mut text = Vec::new();
                 passing.exchange.connection.downstream.worker.access_logs.with_clock(|clock| {
                     substitution::write_text(value, &context, b"", clock, &mut text);
@@ -113,5 +113,5 @@ fn change_query(mutations: &[ParameterMutation], passing: &mut Passing<'_>) -> R
     parameters.sort_by(|(a, _), (b, _)| a.cmp(b));
     let query: Vec<String> = parameters.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     let path = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
-    set_path(&mut passing.head, &path)
+    set_path(passing.head, &path)
 }

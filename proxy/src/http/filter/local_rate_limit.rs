@@ -61,16 +61,12 @@ pub(super) fn request(name: &str, limit: &LocalRateLimit, passing: &mut Passing<
         return (pass, None);
     }
     if !draw(limit.enforced) {
-        header_mutation::append_to_request(
-            &limit.request_headers_when_not_enforced,
-            passing.exchange,
-            &mut passing.head,
-        );
+        header_mutation::append_to_request(&limit.request_headers_when_not_enforced, passing.exchange, passing.head);
         return (pass, None);
     }
     let mut reply = LocalReply::new(limit.status, ResponseFlags::RATE_LIMITED, "local_rate_limited");
     reply.grpc_status = limit.resource_exhausted.then_some(RESOURCE_EXHAUSTED);
-    header_mutation::append_to_reply(&limit.response_headers, passing.exchange, &passing.head, reply.headers_mut());
+    header_mutation::append_to_reply(&limit.response_headers, passing.exchange, passing.head, reply.headers_mut());
     (pass, Some(reply.with_body("local_rate_limited")))
 }
 

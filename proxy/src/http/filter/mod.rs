@@ -33,7 +33,7 @@ pub struct Passing<'a> {
     pub exchange: &'a Rc<Exchange>,
     /// None: no route matches, which the router will say.
     pub route: Option<&'a ResolvedRoute>,
-    pub head: request::Parts,
+    pub head: &'a mut request::Parts,
     pub body: Body,
 }
 
@@ -53,14 +53,14 @@ enum Pass {
 pub async fn run(
     filters: &HttpFilters,
     exchange: &Rc<Exchange>,
-    head: request::Parts,
+    head: &mut request::Parts,
     body: Body,
 ) -> Response<ResponseBody> {
     if filters.filters.is_empty() {
         return router::route(&filters.router, exchange, head, body).await;
     }
     let route = exchange.route();
-    note_cluster(exchange, route.as_ref(), &head);
+    note_cluster(exchange, route.as_ref(), head);
     let mut passing = Passing { exchange, route: route.as_ref(), head, body };
     let mut passes = Vec::with_capacity(filters.filters.len());
     let mut refused = None;
@@ -78,11 +78,11 @@ pub async fn run(
     let Passing { head, body, .. } = passing;
     let mut response = match refused {
         Some(Refusal::Reply(reply)) => {
-            exchange.keep_request(&head);
+            exchange.keep_request(head);
             reply.into_response(exchange)
         }
         Some(Refusal::Response(response)) => {
-            exchange.keep_request(&head);
+            exchange.keep_request(head);
             response.map(|()| ResponseBody::local(Body::Empty, exchange.clone()))
         }
         None => router::route(&filters.router, exchange, head, body).await,

@@ -247,7 +247,8 @@ impl Codec<'_> {
         };
         let to = ResponseTo { is_head: parts.method == http::Method::HEAD, version: parts.version, tunnel };
         self.continue_expected(&mut parts);
-        let answered = service.call((exchange.clone(), Request::from_parts(parts, body)));
+        // On the heap as long as the request is under way: an idle connection is spared the room.
+        let answered = Box::pin(service.call((exchange.clone(), Request::from_parts(parts, body))));
         let answering = Answering { to, keep_alive, immediate: false };
         match self.answer(&exchange, to.version, answered).await {
             Ok((response, immediate)) => {
@@ -280,9 +281,8 @@ impl Codec<'_> {
         &self,
         exchange: &Exchange,
         version: Version,
-        answered: impl Future<Output = Result<Response<ResponseBody>, Infallible>>,
+        mut answered: Pin<Box<impl Future<Output = Result<Response<ResponseBody>, Infallible>>>>,
     ) -> Result<(Response<ResponseBody>, bool), Cut> {
-        let mut answered = std::pin::pin!(answered);
         let mut immediate = true;
         std::future::poll_fn(|cx| {
             self.connection.downstream.order(cx); // woken by an order, the response says `connection: close`

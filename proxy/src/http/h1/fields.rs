@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::violation::Violation;
@@ -51,6 +51,12 @@ pub(super) fn head_length(bytes: &[u8]) -> Option<usize> {
         [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,
     })
+}
+
+/// The first `length` bytes. Where they are all there is, nothing has to be shared.
+pub(super) fn take_front(input: &mut BytesMut, length: usize) -> Bytes {
+    let front = if length == input.len() { std::mem::take(input) } else { input.split_to(length) };
+    front.freeze()
 }
 
 /// Behind the first field there is a line that begins with white space (RFC 9112 section 5.2).

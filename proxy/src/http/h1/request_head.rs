@@ -43,7 +43,7 @@ pub fn parse_request(input: &mut BytesMut, rules: &RequestRules) -> Result<Optio
     }
     match fields::head_length(input) {
         Some(length) if length <= rules.head_bytes_max => {
-            let bytes = input.split_to(length).freeze();
+            let bytes = fields::take_front(input, length);
             match parse(&bytes, rules) {
                 // RFC 9112 section 5.2: a folding becomes a space. So rare that a copy is no matter.
                 Err(Fault::Folded) => parse(&fields::unfolded(&bytes), rules),

@@ -47,7 +47,7 @@ pub fn parse_response(
 ) -> Result<Option<ResponseHead>, Violation> {
     match fields::head_length(input) {
         Some(length) if length <= rules.head_bytes_max => {
-            let bytes = input.split_to(length).freeze();
+            let bytes = fields::take_front(input, length);
             // RFC 9112 section 5.2: a proxy turns a folding into a space.
             let bytes = if fields::is_folded(&bytes) { fields::unfolded(&bytes) } else { bytes };
             parse(&bytes, rules, asked)?.ok_or(Violation::Grammar).map(Some)

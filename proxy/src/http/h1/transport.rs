@@ -6,12 +6,13 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::AsyncWrite as _;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use crate::net::stream::Stream;
 
@@ -22,13 +23,16 @@ pub(super) struct Transport {
     output: VecDeque<Bytes>,
     output_bytes: usize,
     tail: BytesMut,
-    read_bytes: usize,
+    /// How much a read makes room for; None: the peer sends little at a time.
+    bulk_bytes: Option<usize>,
     /// The peer has closed its end, or the connection failed.
     pub(super) is_read_closed: bool,
 }
 
-const READ_BYTES_MIN: usize = 4 * 1024;
-const READ_BYTES_MAX: usize = 64 * 1024;
+/// Up to this much is read onto the stack, and kept in as much memory as it is long.
+const SMALL_READ_BYTES: usize = 8 * 1024;
+const BULK_READ_BYTES_MIN: usize = 16 * 1024;
+const BULK_READ_BYTES_MAX: usize = 64 * 1024;
 /// From this size on a piece is not copied.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
 const SLICES_MAX: usize = 16;
@@ -41,7 +45,7 @@ impl Transport {
             output: VecDeque::new(),
             output_bytes: 0,
             tail: BytesMut::new(),
-            read_bytes: READ_BYTES_MIN,
+            bulk_bytes: None,
             is_read_closed: false,
         }
     }
@@ -55,14 +59,37 @@ impl Transport {
         if self.is_read_closed {
             return Poll::Ready(Ok(0));
         }
-        // A connection that waits, maybe for hours, waits without a buffer.
+        let polled = match self.bulk_bytes {
+            None => self.poll_read_little(cx),
+            Some(bytes) => self.poll_read_bulk(cx, bytes),
+        };
+        if let Poll::Ready(Ok(0) | Err(_)) = polled {
+            self.is_read_closed = true;
+        }
+        polled
+    }
+
+    /// A connection that waits, maybe for hours, waits without a buffer.
+    fn poll_read_little(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [const { MaybeUninit::uninit() }; SMALL_READ_BYTES];
+        let mut room = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;
+        let read = room.filled();
+        self.input.extend_from_slice(read);
+        if read.len() == SMALL_READ_BYTES {
+            self.bulk_bytes = Some(BULK_READ_BYTES_MIN);
+        }
+        Poll::Ready(Ok(read.len()))
+    }
+
+    fn poll_read_bulk(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
         if self.input.capacity() == 0
             && let Some(plain) = self.stream.as_plain()
         {
             ready!(plain.poll_read_ready(cx))?;
         }
-        if self.input.capacity() - self.input.len() < self.read_bytes / 2 {
-            self.input.reserve(self.read_bytes);
+        if self.input.capacity() - self.input.len() < bytes / 2 {
+            self.input.reserve(bytes);
         }
         let room = self.input.capacity() - self.input.len();
         match tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input) {
@@ -72,16 +99,15 @@ impl Transport {
                 }
                 Poll::Pending
             }
-            Poll::Ready(Ok(read)) if read > 0 => {
-                if read == room && self.read_bytes < READ_BYTES_MAX {
-                    self.read_bytes *= 2;
+            Poll::Ready(Ok(read)) => {
+                if read == room {
+                    self.bulk_bytes = Some(BULK_READ_BYTES_MAX.min(bytes * 2));
+                } else if read < SMALL_READ_BYTES {
+                    self.bulk_bytes = None;
                 }
                 Poll::Ready(Ok(read))
             }
-            Poll::Ready(closed) => {
-                self.is_read_closed = true;
-                Poll::Ready(closed)
-            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         }
     }
 

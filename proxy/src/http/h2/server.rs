@@ -1,6 +1,6 @@
 //! HTTP/2 downstream: every stream is a task of its own.
 
-use std::{cell::Cell, rc::Rc, task::Poll, time::Instant};
+use std::{cell::Cell, convert::Infallible, pin::Pin, rc::Rc, task::Poll, time::Instant};
 
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
@@ -114,11 +114,8 @@ struct Serving<'a, H> {
 
 impl<H> Serving<'_, H>
 where
-    H: Service<
-            (Rc<Exchange>, http::Request<Body>),
-            Response = Response<ResponseBody>,
-            Error = std::convert::Infallible,
-        > + Clone
+    H: Service<(Rc<Exchange>, http::Request<Body>), Response = Response<ResponseBody>, Error = Infallible>
+        + Clone
         + 'static,
     H::Future: 'static,
 {
@@ -146,11 +143,10 @@ where
         }
         let exchange = Exchange::new(self.connection.clone(), &head.parts);
         let request = http::Request::from_parts(head.parts, Body::Http2(recv));
-        let mut service = self.service.clone();
+        // On the heap until the response begins: its body may take long, and tasks move before they run.
+        let answered = Box::pin(self.service.clone().call((exchange.clone(), request)));
         let (shared, resets) = (self.shared.clone(), self.resets.clone());
         tokio::task::spawn_local(async move {
-            let answered = service.call((exchange.clone(), request));
-            let answered = async { answered.await.unwrap_or_else(|never| match never {}) };
             serve_stream(&exchange, answered, send).await;
             if resets.note(&exchange) {
                 exchange.count(HttpStat::RqTooManyPrematureResets);
@@ -168,29 +164,27 @@ fn expects_continue(head: &http::request::Parts) -> bool {
 /// Answers one request, unless its stream ends first.
 async fn serve_stream(
     exchange: &Exchange,
-    answered: impl Future<Output = Response<ResponseBody>>,
+    mut answered: Pin<Box<impl Future<Output = Result<Response<ResponseBody>, Infallible>>>>,
     mut send: SendStream,
 ) {
-    let response = {
-        let mut answered = std::pin::pin!(answered);
-        std::future::poll_fn(|cx| {
-            let answered = answered.as_mut().poll(cx);
-            while let Some((status, headers)) = exchange.informational.pop() {
-                // Err: the stream has ended, which is seen below.
-                let _ = send.send_informational(status, headers);
+    let response = std::future::poll_fn(|cx| {
+        let answered = answered.as_mut().poll(cx).map(|response| response.unwrap_or_else(|never| match never {}));
+        while let Some((status, headers)) = exchange.informational.pop() {
+            // Err: the stream has ended, which is seen below.
+            let _ = send.send_informational(status, headers);
+        }
+        match (answered, send.poll_ended(cx)) {
+            // Taken back before it was answered: that its own body failed is no outcome.
+            (Poll::Ready(_), Poll::Ready(error)) => {
+                exchange.forget_outcome();
+                Poll::Ready(Err(error))
             }
-            match (answered, send.poll_ended(cx)) {
-                // Taken back before it was answered: that its own body failed is no outcome.
-                (Poll::Ready(_), Poll::Ready(error)) => {
-                    exchange.forget_outcome();
-                    Poll::Ready(Err(error))
-                }
-                (Poll::Ready(response), Poll::Pending) => Poll::Ready(Ok(response)),
-                (Poll::Pending, ended) => ended.map(Err),
-            }
-        })
-        .await
-    };
+            (Poll::Ready(response), Poll::Pending) => Poll::Ready(Ok(response)),
+            (Poll::Pending, ended) => ended.map(Err),
+        }
+    })
+    .await;
+    drop(answered);
     let (mut head, mut body) = match response {
         Ok(response) => response.into_parts(),
         Err(error) => return exchange.downstream_ended(error),

@@ -146,10 +146,24 @@ impl<C: Chooser> Choosing<'_, C> {
         for _ in 0..=wish.reselections {
             chosen = self.choose_once(levels, states, wish, random);
             if chosen.is_none_or(|member| !self.chooser.refuses(member)) {
-                break;
+                return chosen;
             }
         }
-        chosen
+        if wish.reselections > 0 { self.choose_accepted(levels, wish, random).or(chosen) } else { chosen }
+    }
+
+    /// Where every draw was refused: any host that is not. Luck alone would try a dead host again and again, above all with
+    /// least request, for which nobody is less busy than the dead. Few are refused, so the search is short.
+    fn choose_accepted(&self, levels: &Levels, wish: Wish<'_>, random: &mut fastrand::Rng) -> Option<u32> {
+        let (at, availability) = choose_level(levels, &wish, || random.u64(..));
+        let level = &levels.levels[at];
+        let hosts = match availability {
+            _ if level.share.in_panic => &level.all,
+            Availability::Healthy => &level.healthy,
+            Availability::Degraded => &level.degraded,
+        };
+        let (before, after) = hosts.members.split_at(random.usize(..=hosts.members.len()));
+        after.iter().chain(before).copied().find(|member| !self.chooser.refuses(*member))
     }
 
     fn choose_by_hash(&self, levels: &Levels, wish: Wish<'_>, random: &mut fastrand::Rng) -> Option<u32> {

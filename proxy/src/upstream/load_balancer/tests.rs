@@ -25,7 +25,7 @@ fn bench(fields: &str, endpoints: &str) -> Bench {
     let yaml = format!("name: c\n{fields}\nload_assignment: {{cluster_name: c, endpoints: [{endpoints}]}}");
     let config = ClusterConfig::from_proto(message(&yaml)).unwrap();
     let Discovery::Static(assignment) = &config.discovery else { panic!("{config:?}") };
-    let set = EndpointSet::new(assignment, &config.load_balancing, None, |endpoint| Host::new(endpoint, 1));
+    let set = EndpointSet::new(assignment, &config.load_balancing, None, |endpoint| Host::new(endpoint, 1), |_| false);
     Bench {
         set,
         balancing: config.load_balancing,
@@ -170,6 +170,17 @@ fn a_refused_host_is_taken_when_there_is_no_other() {
     assert!((0..10).all(|_| bench.choose(wish) == Some(2)));
     bench.refused = vec![0, 1];
     assert!(bench.choose(wish).is_some());
+}
+
+#[test]
+fn a_dead_host_that_nobody_is_waiting_for_is_not_tried_twice() {
+    for reselections in 1..=5 {
+        let mut bench = bench("lb_policy: LEAST_REQUEST", &hosts("1 2"));
+        bench.active = BTreeMap::from([(1, 2)]);
+        bench.refused = vec![0];
+        let wish = Wish { reselections, ..Wish::default() };
+        assert!((0..200).all(|_| bench.choose(wish) == Some(2)), "{reselections} reselections");
+    }
 }
 
 #[test]
