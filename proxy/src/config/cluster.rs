@@ -205,6 +205,7 @@ impl ClusterConfig {
                 max_requests_per_connection: field::limit(max_requests_per_connection),
             },
         )?;
+        let health_check = health_check(health_checks, &http.protocol)?;
         let bind =
             BindAddresses::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")?;
         Ok(Self {
@@ -231,7 +232,7 @@ impl ClusterConfig {
             bind_v6: bind.v6,
             connection: ConnectionOptions::from_proto(upstream_connection_options.unwrap_or_default())
                 .within("upstream_connection_options")?,
-            health_check: health_check(health_checks)?,
+            health_check,
             ignore_new_hosts_until_checked,
             ignore_health_on_host_removal,
             outlier_detection: outlier_detection
@@ -264,9 +265,13 @@ impl ClusterConfig {
     }
 }
 
-fn health_check(messages: Vec<core::v3::HealthCheck>) -> Result<Option<Arc<HealthCheck>>> {
+fn health_check(messages: Vec<core::v3::HealthCheck>, protocol: &UpstreamProtocol) -> Result<Option<Arc<HealthCheck>>> {
     let mut messages = messages.into_iter();
     let first = messages.next().map(HealthCheck::from_proto).transpose().at("health_checks", 0)?;
+    if let (Some(HealthCheck { kind: CheckKind::Grpc(_), .. }), UpstreamProtocol::Http1) = (&first, protocol) {
+        let reason = "cluster must support HTTP/2 for gRPC healthchecking";
+        return Err(FieldError::new("health_checks[0].grpc_health_check", reason));
+    }
     match messages.next() {
         Some(_) => Err(FieldError::new("health_checks", "Multiple health checks not supported")),
         None => Ok(first.map(Arc::new)),

@@ -16,7 +16,7 @@ use weft_xds::{
 
 pub(crate) use self::forward_action::check_weights;
 pub use self::redirect::{Redirect, RedirectPath};
-pub use crate::config::retry_policy::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
+pub use crate::config::retry_policy::{BackOff, HostPredicates, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 use crate::config::{
     data_source,
     field::{self, Result, Within as _, element, refuse, required, unsupported},

@@ -336,6 +336,8 @@ pub enum Deadline {
     Request,
     Timeout,
     Idle,
+    /// The same, but for what one try may take.
+    TryIdle,
     /// The bound of the exchange as a whole; whether the request had arrived by then.
     MaxDuration {
         request_complete: bool,
@@ -353,6 +355,8 @@ pub struct Deadlines {
     pub timeout: Option<Duration>,
     /// Nothing arrives for so long.
     pub idle_timeout: Option<Duration>,
+    /// `idle_timeout` is that of a try.
+    idles_as_try: bool,
     idle_at: Option<Instant>,
     /// Set up only when there is something to wait for.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
@@ -364,12 +368,33 @@ impl Deadlines {
         timeout: Option<Duration>,
         idle_timeout: Option<Duration>,
     ) -> Deadlines {
-        Deadlines { request_timeout, max_duration: None, timeout, idle_timeout, idle_at: None, timer: None }
+        Deadlines {
+            request_timeout,
+            max_duration: None,
+            timeout,
+            idle_timeout,
+            idles_as_try: false,
+            idle_at: None,
+            timer: None,
+        }
     }
 
     #[must_use]
     pub fn bounded_by(self, max_duration: Option<Duration>) -> Deadlines {
         Deadlines { max_duration, ..self }
+    }
+
+    /// From now on the response of one try is waited for, part by part.
+    pub fn bound_try(&mut self, idle_timeout: Option<Duration>) {
+        if let Some(of_try) = idle_timeout.filter(|of_try| self.idle_timeout.is_none_or(|idle| *of_try < idle)) {
+            (self.idle_timeout, self.idles_as_try, self.idle_at) = (Some(of_try), true, None);
+        }
+    }
+
+    /// What is left of the route's timeout. None: it has none, or the request is still coming.
+    pub fn time_left(&self, exchange: &Exchange) -> Option<Duration> {
+        let end = exchange.request_received.get()? + self.timeout?;
+        Some(end.saturating_sub(exchange.started.elapsed()))
     }
 
     /// Something arrived.
@@ -405,6 +430,7 @@ impl Deadlines {
             at if at == whole_at => Deadline::Timeout,
             at if at == request_at => Deadline::Request,
             at if at == end_at => Deadline::MaxDuration { request_complete: received.is_some() },
+            _ if self.idles_as_try => Deadline::TryIdle,
             _ => Deadline::Idle,
         })
     }
@@ -469,6 +495,9 @@ impl ResponseBody {
             BodyError::Deadline(Deadline::Timeout) => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
             BodyError::Deadline(Deadline::Request) => (ResponseFlags::default(), "request_overall_timeout"),
             BodyError::Deadline(Deadline::Idle) => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+            BodyError::Deadline(Deadline::TryIdle) => {
+                (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_idle_timeout")
+            }
             BodyError::Deadline(Deadline::MaxDuration { .. }) => (ResponseFlags::default(), "max_duration_timeout"),
             BodyError::Http1(_) | BodyError::Http2(StreamError::Violation(_) | StreamError::ConnectionViolation(_)) => {
                 (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")

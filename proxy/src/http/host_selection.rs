@@ -64,6 +64,7 @@ impl<'a> HostSelection<'a> {
             reselections,
             original_destination: self.original_destination,
             level: None,
+            passed_over: &[],
         }
     }
 

@@ -50,6 +50,8 @@ pub enum TryError {
     RequestBody,
     #[error("upstream request timeout")]
     PerTryTimeout,
+    #[error("upstream request idle timeout")]
+    PerTryIdleTimeout,
     /// No host to try.
     #[error("no healthy upstream")]
     NoHealthyUpstream,
@@ -85,6 +87,7 @@ impl UpstreamStream {
         }
         self.pool.count(match error {
             BodyError::Deadline(Deadline::Timeout) => ClusterStat::RqTimeout,
+            BodyError::Deadline(Deadline::TryIdle) => ClusterStat::RqPerTryIdleTimeout,
             _ => ClusterStat::RqRxReset,
         });
     }
@@ -188,6 +191,7 @@ impl OutlierReport {
             TryError::Overflow
             | TryError::RequestBody
             | TryError::PerTryTimeout
+            | TryError::PerTryIdleTimeout
             | TryError::NoHealthyUpstream
             | TryError::Deadline(_) => {}
         }
@@ -235,11 +239,14 @@ async fn send_http1(
 ) -> Result<Sent, TryError> {
     request_headers::to_http1(head).map_err(|_| TryError::Protocol)?;
     let exchange = ClientExchange::begin(lease, ClientOptions::of(&stream.pool.cluster.config), head, body);
+    // Whoever waits may give up before there is an answer.
+    let mut sent = SentCount(Some(stream.pool.clone()));
     let answered = exchange.response(|status, headers| informational.push((status, headers)).is_ok()).await;
     if let Err(Failure::Unsent(body)) = answered {
+        sent.0 = None;
         return Ok(Sent::Not(body));
     }
-    count_sent(&stream.pool);
+    drop(sent);
     match answered {
         Ok((head, body)) => Ok(Sent::Response(head, body)),
         Err(failure) => Err(failure.into()),
@@ -292,6 +299,17 @@ async fn final_response(recv: &mut RecvStream, informational: &Informational) ->
         recv.poll_head(cx).map_err(http2_error)
     })
     .await
+}
+
+/// Counts a request as sent, unless it turns out that it was not.
+struct SentCount(Option<Rc<HostPool>>);
+
+impl Drop for SentCount {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.0 {
+            count_sent(pool);
+        }
+    }
 }
 
 fn count_sent(pool: &HostPool) {

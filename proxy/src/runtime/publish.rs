@@ -28,6 +28,8 @@ pub struct Shared {
     pub drain: Drain,
     /// How long connections of a filter chain that is gone may go on: `--drain-time-s`.
     pub drain_time: std::time::Duration,
+    /// Whether hops tell each other that they have given up (`weft.retry_hints` of the runtime).
+    pub retry_hints: bool,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
     /// Where workers give connections that others shall have.

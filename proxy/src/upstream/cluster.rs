@@ -99,7 +99,11 @@ impl Cluster {
             tasks: Tasks::default(),
             config,
         };
-        cluster.set_membership_gauges(&cluster.endpoints.load());
+        let set = cluster.endpoints.load_full();
+        if known.map_or(!set.members.is_empty(), |known| set.has_other_hosts(known)) {
+            cluster.count_on_main_thread(ClusterStat::MembershipChange);
+        }
+        cluster.set_membership_gauges(&set);
         Arc::new(cluster)
     }
 

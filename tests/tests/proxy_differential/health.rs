@@ -222,7 +222,7 @@ fn by_bytes() -> Vec<Scenario> {
         ),
         scenario(
             "check by gRPC of one that knows none",
-            checking(json!({"grpc_health_check": {}})).on(&[9501]),
+            merged(checking(json!({"grpc_health_check": {}})).on(&[9501]), json!({"http2_protocol_options": {}})),
             vec![AtLeast("health_check_failure", 1), Look],
         ),
     ]

@@ -22,6 +22,7 @@ mod outliers;
 mod pair;
 mod raw_origin;
 mod resilience;
+mod retries;
 mod routes;
 mod scene;
 mod tcp;
@@ -181,6 +182,11 @@ fn outliers_are_found_as_by_envoy() -> Result<()> {
 #[test]
 fn hosts_are_checked_as_by_envoy() -> Result<()> {
     compare_scenarios(health::scenarios)
+}
+
+#[test]
+fn requests_are_tried_again_as_by_envoy() -> Result<()> {
+    compare_scenarios(retries::scenarios)
 }
 
 fn compare_scenarios(scenarios: fn() -> Vec<resilience::Scenario>) -> Result<()> {

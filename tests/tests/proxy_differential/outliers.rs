@@ -165,7 +165,7 @@ fn rates() -> Vec<Scenario> {
             "success rate",
             on(&HOSTS, quick(json!({"success_rate_minimum_hosts": 5, "success_rate_request_volume": 5}))),
             vec![
-                Send(60, "9503=500"),
+                Load(60, "9503=500"),
                 Flags(9503, EJECTED),
                 Count(&["outlier_detection_ejections_enforced", "outlier_detection_ejections_active"]),
                 Events,

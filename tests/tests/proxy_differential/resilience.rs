@@ -87,7 +87,7 @@ impl Scenario {
                 let answer = connection.get("any.test", &format!("/{name}/"), &[("x-do", doing)])?;
                 *statuses.entry(answer.status).or_default() += 1;
                 // What it means for the host travels to another thread and back.
-                std::thread::sleep(Duration::from_millis(4));
+                std::thread::sleep(Duration::from_millis(12));
             }
             Ok(statuses)
         };
@@ -264,7 +264,8 @@ pub(crate) fn bootstrap(scenarios: &[Scenario], ports: Ports, access_log: &Path)
 static HEALTH: LazyLock<Mutex<HashMap<(u16, String), String>>> = LazyLock::new(Mutex::default);
 
 /// What they were asked last.
-static ASKED: LazyLock<Mutex<HashMap<(u16, String), Vec<String>>>> = LazyLock::new(Mutex::default);
+type Heads = HashMap<(u16, String), Vec<String>>;
+static ASKED: LazyLock<Mutex<Heads>> = LazyLock::new(Mutex::default);
 
 /// The hosts, for as long as the test's process lives.
 pub(crate) fn start_hosts(namespace: &Namespace) -> Result<()> {
@@ -325,6 +326,11 @@ fn write_answer(writer: &mut TcpStream, answer: &str, port: u16, with_body: bool
     match parts.next().unwrap_or_default() {
         "close" => return Ok(false),
         "hang" => {
+            std::thread::sleep(Duration::from_secs(5));
+            return Ok(false);
+        }
+        "stall" => {
+            writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")?;
             std::thread::sleep(Duration::from_secs(5));
             return Ok(false);
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    record::{OutlierRecord, Rate, Stay},
+    record::{Rate, Stay},
     report::Found,
 };
 use crate::{
@@ -113,7 +113,6 @@ impl Detector {
             Found::Consecutive(host, cause) if !host.has(HealthFlag::Ejected) => {
                 look.effects.push(Effect::Detected(cause));
                 self.eject(&host, cause, look);
-                forget(&host.outlier, cause);
             }
             Found::Degraded(host) if !host.has(HealthFlag::DegradedByOutlierDetection) => self.degrade(&host, look),
             Found::Recovered(host) if host.has(HealthFlag::Ejected) => self.uneject(&host, look),
@@ -283,20 +282,6 @@ impl Detector {
 
 fn event(host: &Arc<Host>, since_last_action: Option<Duration>, ejections: u32) -> Event {
     Event { host: host.clone(), since_last_action, ejections, success_rate: -1.0, cluster_rate: NOTHING }
-}
-
-/// A further row of failures is found out by itself, though the host was not ejected for this one.
-fn forget(record: &OutlierRecord, cause: Cause) {
-    use std::sync::atomic::Ordering::Relaxed;
-    match cause {
-        Cause::Consecutive5xx => record.consecutive_5xx.store(0, Relaxed),
-        Cause::ConsecutiveGatewayFailure => record.consecutive_gateway_failures.store(0, Relaxed),
-        Cause::ConsecutiveLocalOriginFailure => record.consecutive_local_origin_failures.store(0, Relaxed),
-        Cause::SuccessRate
-        | Cause::LocalOriginSuccessRate
-        | Cause::FailurePercentage
-        | Cause::LocalOriginFailurePercentage => {}
-    }
 }
 
 fn rate(host: &Host, origin: Origin) -> &Rate {

@@ -1,7 +1,10 @@
 //! The workers' side of outlier detection: what became of a try is counted on the host, by one or two atomics; who crosses
 //! a threshold is told to the main thread.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use super::{OutlierMonitor, detector::Cause};
 use crate::upstream::host::Host;
@@ -82,12 +85,10 @@ impl OutlierMonitor {
         }
         if !(502..=504).contains(&status) {
             record.consecutive_gateway_failures.store(0, Relaxed);
-        } else if record.consecutive_gateway_failures.fetch_add(1, Relaxed) + 1
-            == self.config.consecutive_gateway_failure
-        {
+        } else if reaches(&record.consecutive_gateway_failures, self.config.consecutive_gateway_failure) {
             self.tell(Found::Consecutive(host.clone(), Cause::ConsecutiveGatewayFailure));
         }
-        if record.consecutive_5xx.fetch_add(1, Relaxed) + 1 == self.config.consecutive_5xx {
+        if reaches(&record.consecutive_5xx, self.config.consecutive_5xx) {
             self.tell(Found::Consecutive(host.clone(), Cause::Consecutive5xx));
         }
     }
@@ -95,8 +96,7 @@ impl OutlierMonitor {
     fn not_reached(&self, host: &Arc<Host>) {
         let record = &host.outlier;
         record.local.count(false);
-        let failures = record.consecutive_local_origin_failures.fetch_add(1, Relaxed) + 1;
-        if failures == self.config.consecutive_local_origin_failure {
+        if reaches(&record.consecutive_local_origin_failures, self.config.consecutive_local_origin_failure) {
             self.tell(Found::Consecutive(host.clone(), Cause::ConsecutiveLocalOriginFailure));
         }
     }
@@ -106,7 +106,30 @@ impl OutlierMonitor {
     }
 }
 
+/// Counts one more failure. At the threshold the next row begins, whatever the main thread makes of this one: it ignores
+/// those of a host that is ejected.
+fn reaches(counter: &AtomicU32, threshold: u32) -> bool {
+    let reaches = counter.fetch_add(1, Relaxed) + 1 == threshold;
+    if reaches {
+        counter.store(0, Relaxed);
+    }
+    reaches
+}
+
 fn reached(host: &Host) {
     host.outlier.local.count(true);
     host.outlier.consecutive_local_origin_failures.store(0, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_row_counts_by_itself() {
+        let counter = AtomicU32::new(0);
+        let reached: Vec<bool> = (0..7).map(|_| reaches(&counter, 3)).collect();
+        assert_eq!(reached, [false, false, true, false, false, true, false]);
+        assert!((0..9).all(|_| !reaches(&AtomicU32::new(0), 0)), "0 is never reached");
+    }
 }

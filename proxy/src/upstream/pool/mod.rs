@@ -28,6 +28,7 @@ use crate::{
         connect::{self, ConnectError},
         endpoint_set::EndpointSet,
         host::Host,
+        levels::share_load_without,
         load_balancer::{Chooser, LoadBalancer, Wish},
         outlier_detection::Outcome,
     },
@@ -132,6 +133,17 @@ impl ClusterPools {
             }
         }
         Some(chosen)
+    }
+
+    /// The priority of a host; None: it is no member any more.
+    pub fn priority_of(&self, host: &Host) -> Option<usize> {
+        let view = self.view.borrow();
+        view.set.members.iter().find(|member| member.host.id == host.id).map(|member| member.priority)
+    }
+
+    /// Whether there is anybody besides these priorities.
+    pub fn has_others_than(&self, passed_over: &[bool]) -> bool {
+        share_load_without(&self.view.borrow().set.whole.levels, passed_over).is_some()
     }
 
     /// Follows a change of the endpoints, so that connections to hosts that are gone close.
