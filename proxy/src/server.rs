@@ -68,6 +68,7 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
         drain: Drain::default(),
         drain_time: args.drain_time,
+        local_cluster: bootstrap.node.cluster.clone(),
         retry_hints: bootstrap.runtime_values.flag("weft.retry_hints", true),
         connections: AtomicUsize::new(0),
         adopters,

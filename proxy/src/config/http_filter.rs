@@ -15,8 +15,10 @@ use weft_xds::{
                     fault::v3::HttpFault,
                     grpc_web::v3::GrpcWeb,
                     header_mutation::v3::{HeaderMutation as ProtoHeaderMutation, HeaderMutationPerRoute},
+                    health_check::v3::HealthCheck as ProtoHealthCheck,
                     local_ratelimit::v3::LocalRateLimit as ProtoLocalRateLimit,
                     router::v3::Router,
+                    stateful_session::v3::{StatefulSession as ProtoStatefulSession, StatefulSessionPerRoute},
                 },
                 network::http_connection_manager::v3::{HttpFilter as ProtoHttpFilter, http_filter::ConfigType},
             },
@@ -30,8 +32,10 @@ pub use self::{
     cors::CorsPolicy,
     fault::{Abort, AbortStatus, Delay, Fault},
     header_mutation::{HeaderMutations, ParameterMutation},
+    health_check::{CachedAnswer, HealthCheckFilter, HealthCheckMode},
     local_rate_limit::LocalRateLimit,
     router::RouterFilter,
+    stateful_session::{SessionState, StatefulSession},
 };
 use crate::config::field::{self, Extension, Result, Within as _, unsupported, without_typed_config};
 
@@ -39,8 +43,10 @@ mod buffer;
 mod cors;
 mod fault;
 mod header_mutation;
+mod health_check;
 mod local_rate_limit;
 mod router;
+mod stateful_session;
 
 /// All of a connection manager's.
 #[derive(Debug)]
@@ -74,6 +80,8 @@ pub enum HttpFilter {
         most_specific_wins: bool,
     },
     LocalRateLimit(LocalRateLimit),
+    StatefulSession(Arc<StatefulSession>),
+    HealthCheck(HealthCheckFilter),
 }
 
 /// What a place in the route table says about filters, by their names.
@@ -93,6 +101,8 @@ pub enum RouteFilter {
     Fault(Fault),
     HeaderMutation(HeaderMutations),
     LocalRateLimit(LocalRateLimit),
+    /// None: off.
+    StatefulSession(Option<Arc<StatefulSession>>),
 }
 
 enum Parsed {
@@ -174,6 +184,10 @@ impl HttpFilter {
             }
         } else if extension.is::<ProtoLocalRateLimit>() {
             Self::LocalRateLimit(LocalRateLimit::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoHealthCheck>() {
+            Self::HealthCheck(HealthCheckFilter::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoStatefulSession>() {
+            Self::StatefulSession(Arc::new(StatefulSession::from_proto(extension.unpack()?).within("typed_config")?))
         } else {
             return Ok(None);
         }))
@@ -238,6 +252,8 @@ impl RouteFilter {
             let message: ProtoLocalRateLimit = extension.unpack()?;
             field::required(message.token_bucket.as_ref(), "token_bucket")?;
             Self::LocalRateLimit(LocalRateLimit::from_proto(message)?)
+        } else if extension.is::<StatefulSessionPerRoute>() {
+            Self::StatefulSession(StatefulSession::from_override(extension.unpack()?)?)
         } else {
             return Ok(None);
         }))

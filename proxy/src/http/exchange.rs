@@ -30,6 +30,7 @@ use crate::{
     },
     stats::HttpStat,
     substitution::{Context as Facts, Subject},
+    upstream::load_balancer::OverrideHost,
 };
 
 pub struct Exchange {
@@ -65,6 +66,8 @@ pub struct Exchange {
     pub request_received: Cell<Option<Duration>>,
     pub response_begun: Cell<Option<Duration>>,
     pub response_sent: Cell<Option<Duration>>,
+    /// The host that a filter wants the request to go to.
+    pub override_host: RefCell<Option<SessionHost>>,
     /// Found once, before the first filter.
     route: RefCell<Option<ResolvedRoute>>,
     kept: RefCell<Kept>,
@@ -73,6 +76,14 @@ pub struct Exchange {
     /// Interim responses on their way to the downstream codec.
     pub informational: Informational,
     request_waker: RefCell<Option<Waker>>,
+}
+
+/// Of a session that has a host already.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionHost {
+    pub host: OverrideHost,
+    /// Where it is not there, and no other will do.
+    pub status_without_host: StatusCode,
 }
 
 impl Exchange {
@@ -114,6 +125,7 @@ impl Exchange {
             request_received: Cell::default(),
             response_begun: Cell::default(),
             response_sent: Cell::default(),
+            override_host: RefCell::default(),
             route: RefCell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),

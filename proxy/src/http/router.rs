@@ -139,6 +139,8 @@ async fn forward(
     let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
     let downstream = &exchange.connection.downstream;
     let ends = Ends { local: downstream.local_address, remote: downstream.remote_address };
+    let retry_hints = downstream.worker.shared.retry_hints;
+    let is_counted_by_caller = retry_hints && head.headers.contains_key(X_ENVOY_ATTEMPT_COUNT);
     let mut tries = Tries {
         filter,
         exchange,
@@ -151,23 +153,21 @@ async fn forward(
         tried: Vec::new(),
         passed_over: PassedOver::default(),
         gave_up: false,
+        is_counted_by_caller,
         retries: 0,
         retry_permit: None,
     };
-    let retry_hints = downstream.worker.shared.retry_hints;
-    let tells_caller = retry_hints && head.headers.contains_key(X_ENVOY_ATTEMPT_COUNT);
     let answered = tries.run(head, body).await;
-    let tells_caller = tells_caller && tries.gave_up;
+    let tells_caller = is_counted_by_caller && tries.gave_up;
     let (mut head, body, stream) = answered.map_err(|mut reply| {
         if tells_caller {
             reply.headers_mut().insert(X_WEFT_RETRIES_EXHAUSTED, HeaderValue::from_static("true"));
         }
         reply
     })?;
-    if retry_hints {
-        head.headers.remove(X_WEFT_RETRIES_EXHAUSTED);
-    }
-    if tells_caller {
+    // It is for proxies alone, also where this one makes no tries of its own.
+    let is_told = retry_hints && head.headers.remove(X_WEFT_RETRIES_EXHAUSTED).is_some();
+    if tells_caller || is_counted_by_caller && is_told {
         head.headers.insert(X_WEFT_RETRIES_EXHAUSTED, HeaderValue::from_static("true"));
     }
     let deadlines = std::mem::take(&mut tries.deadlines);
@@ -295,6 +295,8 @@ struct Tries<'a> {
     passed_over: PassedOver,
     /// No more tries are made, or somebody further up the path has said that they make no sense.
     gave_up: bool,
+    /// The caller counts its tries, so that both might repeat this request.
+    is_counted_by_caller: bool,
     retries: u32,
     /// Counts against `max_retries` while a retry is under way.
     retry_permit: Option<Permit>,
@@ -308,6 +310,9 @@ impl Tries<'_> {
                 Err(error) => Err(self.reply(&error)),
             };
         };
+        if self.is_counted_by_caller {
+            self.pools.cluster().circuit_breakers.hop_budget.deposit();
+        }
         let bytes_max = self.exchange.connection.downstream.buffer_limit_bytes as usize;
         let source = match body {
             Body::Empty => None,
@@ -436,7 +441,8 @@ impl Tries<'_> {
             Some(after) => self.passed_over.next(after, |levels| self.pools.has_others_than(levels)),
             None => &[],
         };
-        let wish = Wish { passed_over, ..self.selection.wish(reselections) };
+        let named = self.exchange.override_host.borrow().filter(|_| self.retries == 0).map(|session| session.host);
+        let wish = Wish { passed_over, override_host: named, ..self.selection.wish(reselections) };
         let tried = &self.tried;
         let refused = |host: &Host| predicates.is_some_and(|predicates| retry::refuses_host(predicates, host, tried));
         let chosen = aggregate::choose_host(&self.exchange.connection.downstream.worker, self.pools, wish, refused);
@@ -486,7 +492,8 @@ impl Tries<'_> {
         }
         self.retry_permit = None; // the one before is over
         let breakers = &self.pools.cluster().circuit_breakers;
-        self.retry_permit = breakers.try_acquire(self.action.priority, Resource::Retries);
+        let is_covered = !self.is_counted_by_caller || breakers.hop_budget.withdraw();
+        self.retry_permit = breakers.try_acquire(self.action.priority, Resource::Retries).filter(|_| is_covered);
         if self.retry_permit.is_none() {
             self.count(ClusterStat::RqRetryOverflow);
             self.exchange.add_flag(ResponseFlags::UPSTREAM_OVERFLOW);
@@ -540,7 +547,13 @@ impl Tries<'_> {
 
     /// What the caller is told. One exhaustive match.
     fn reply(&self, error: &TryError) -> LocalReply {
-        let reply = reply_to(error, self.retries > 0);
+        let mut reply = reply_to(error, self.retries > 0);
+        if let (TryError::NoHealthyUpstream, 0, Some(session)) =
+            (error, self.retries, *self.exchange.override_host.borrow())
+            && session.host.strict
+        {
+            reply.status = session.status_without_host;
+        }
         if let TryError::Connect(cause) = error {
             *self.exchange.upstream_failure.borrow_mut() = Some(cause.to_string());
         }

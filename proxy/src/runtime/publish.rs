@@ -30,6 +30,8 @@ pub struct Shared {
     pub drain_time: std::time::Duration,
     /// Whether hops tell each other that they have given up (`weft.retry_hints` of the runtime).
     pub retry_hints: bool,
+    /// What this proxy is called: the node's cluster.
+    pub local_cluster: String,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
     /// Where workers give connections that others shall have.

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -39,6 +39,8 @@ pub struct EndpointSet {
     /// By priority and locality, in the order of the assignment; addresses are unique.
     pub members: Vec<Member>,
     shape: Shape,
+    /// Filled when somebody asks for a host by its address.
+    by_address: OnceLock<HashMap<SocketAddr, u32>>,
     pub whole: Levels,
     pub subsets: Option<Subsets>,
 }
@@ -135,7 +137,15 @@ impl EndpointSet {
             subsets: Subsets::new(&members, &shape, balancing),
             members,
             shape,
+            by_address: OnceLock::new(),
         }
+    }
+
+    /// The member at an address, if it can take requests.
+    pub fn usable_at(&self, address: SocketAddr) -> Option<u32> {
+        let index = || (0..).zip(&self.members).map(|(at, member)| (member.host.address, at)).collect();
+        let at = *self.by_address.get_or_init(index).get(&address)?;
+        (self.members[at as usize].health != HealthStatus::Unhealthy).then_some(at)
     }
 
     /// Whether the hosts are others than those of `other`.

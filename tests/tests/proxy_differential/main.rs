@@ -23,8 +23,10 @@ mod pair;
 mod raw_origin;
 mod resilience;
 mod retries;
+mod retry_storm;
 mod routes;
 mod scene;
+mod sessions;
 mod tcp;
 mod tools;
 mod upgrades;
@@ -187,6 +189,16 @@ fn hosts_are_checked_as_by_envoy() -> Result<()> {
 #[test]
 fn requests_are_tried_again_as_by_envoy() -> Result<()> {
     compare_scenarios(retries::scenarios)
+}
+
+#[test]
+fn sessions_and_checks_are_answered_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&sessions::scenes(), sessions::EXCHANGES)
+}
+
+#[test]
+fn a_dead_leaf_sees_few_more_requests_than_are_made() -> Result<()> {
+    retry_storm::compare()
 }
 
 fn compare_scenarios(scenarios: fn() -> Vec<resilience::Scenario>) -> Result<()> {

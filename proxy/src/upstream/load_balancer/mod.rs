@@ -52,6 +52,15 @@ struct LocalityState {
     degraded: Rotation,
 }
 
+/// A host that was asked for by its address.
+#[derive(Clone, Copy, Debug)]
+pub struct OverrideHost {
+    /// None: what was said is no address.
+    pub address: Option<SocketAddr>,
+    /// No other will do.
+    pub strict: bool,
+}
+
 /// The request that a host is for.
 #[derive(Clone, Copy, Default)]
 pub struct Wish<'a> {
@@ -68,6 +77,8 @@ pub struct Wish<'a> {
     pub level: Option<(usize, Availability)>,
     /// Priorities, by their number, that tries before this one have had no luck with.
     pub passed_over: &'a [bool],
+    /// The host, whatever the policy would say. Looked at before the load balancer.
+    pub override_host: Option<OverrideHost>,
 }
 
 /// The one who wants a host, and who knows what is under way.

@@ -29,7 +29,7 @@ use crate::{
         endpoint_set::EndpointSet,
         host::Host,
         levels::share_load_without,
-        load_balancer::{Chooser, LoadBalancer, Wish},
+        load_balancer::{Chooser, LoadBalancer, OverrideHost, Wish},
         outlier_detection::Outcome,
     },
 };
@@ -120,7 +120,12 @@ impl ClusterPools {
         }
         let View { set, hosts, balancer, .. } = &mut *view;
         let chooser = PoolChooser { pools: self, hosts, refused };
-        let member = balancer.choose(balancing, set, wish, random, &chooser)?;
+        let named = wish.override_host.and_then(|host| set.usable_at(host.address?));
+        let member = match (named, wish.override_host) {
+            (Some(member), _) => member,
+            (None, Some(OverrideHost { strict: true, .. })) => return None,
+            (None, _) => balancer.choose(balancing, set, wish, random, &chooser)?,
+        };
         let chosen = hosts[member as usize].clone();
         if self.cluster.circuit_breakers.limits_pools() && !chosen.take_place() {
             // Of pools that nobody uses one can go.
