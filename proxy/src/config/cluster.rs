@@ -1,33 +1,26 @@
 //! `envoy.config.cluster.v3.Cluster`: how a set of upstream hosts is found, chosen from and spoken to.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use weft_xds::{
     FieldError, canonical,
-    pb::envoy::{
-        config::{
-            cluster::v3::Cluster,
-            core::{
-                self,
-                v3::{TransportSocket, transport_socket},
-            },
-        },
-        extensions::transport_sockets::{raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext},
-    },
+    pb::envoy::config::{cluster::v3::Cluster, core},
 };
 
 use self::{
-    bind::BindAddresses,
     discovery::HostFields,
     dns::LegacyDns,
     http_options::{HttpOptions, LegacyHttpOptions},
     load_balancing::LoadBalancingFields,
+    transport::Transport,
 };
 use crate::config::{
     config_source::Discovered,
-    field::{self, Extension, Result, Within as _, positive_duration, refuse, without_typed_config},
+    field::{self, Result, Within as _, positive_duration, refuse},
     http_connection_manager::Http2Options,
     http_protocol::Http1UpstreamOptions,
+    metadata::Metadata,
+    proxy_protocol::UpstreamProxyProtocol,
     tls::UpstreamTls,
 };
 
@@ -44,9 +37,11 @@ mod localities;
 mod original_dst;
 mod outlier_detection;
 mod subsets;
+mod transport;
 
 pub(in crate::config) use self::outlier_detection::event_log_path;
 pub use self::{
+    bind::{SourceSocket, UpstreamBind},
     circuit_breakers::{CircuitBreakerConfig, CircuitBreakerThresholds, PerHostLimits, RetryBudget},
     connection::{ConnectionOptions, FirstAddresses, FirstFamily, Keepalive},
     discovery::Discovery,
@@ -58,6 +53,7 @@ pub use self::{
     original_dst::OriginalDst,
     outlier_detection::{Enforcing, FailurePercentage, OutlierDetection, SuccessRate},
     subsets::{Fallback, Selector, SelectorFallback, SubsetConfig},
+    transport::TransportMatch,
 };
 
 #[derive(Debug)]
@@ -83,10 +79,15 @@ pub struct ClusterConfig {
     pub idle_timeout: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
     pub per_connection_buffer_limit_bytes: u32,
-    /// `upstream_bind_config`: the source address by family of the destination.
-    pub bind_v4: Option<SocketAddr>,
-    pub bind_v6: Option<SocketAddr>,
+    /// None: as the cluster manager says for all.
+    pub bind: Option<Arc<UpstreamBind>>,
     pub transport_socket: Option<Arc<UpstreamTls>>,
+    /// Instead of it, for hosts whose metadata says so.
+    pub transport_matches: Vec<TransportMatch>,
+    /// HTTP's connections are each downstream's own.
+    pub pool_per_downstream: bool,
+    /// A header of the PROXY protocol goes before everything else on a connection.
+    pub proxy_protocol: Option<UpstreamProxyProtocol>,
     pub connection: ConnectionOptions,
     pub outlier_detection: Option<Arc<OutlierDetection>>,
     pub health_check: Option<Arc<HealthCheck>>,
@@ -163,11 +164,11 @@ impl ClusterConfig {
             cluster_discovery_type,
             lb_config,
         } = message;
-        refuse!(transport_socket_matches, transport_socket_matcher, stats_matcher);
+        refuse!(transport_socket_matcher, stats_matcher);
         refuse!(per_connection_buffer_high_watermark_timeout, upstream_http_protocol_options);
         refuse!(protocol_selection, close_connections_on_host_health_failure, filters, lrs_server);
         refuse!(lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config, track_cluster_stats);
-        refuse!(preconnect_policy, connection_pool_per_downstream_connection, queuing_policies);
+        refuse!(preconnect_policy, queuing_policies);
         let common_lb_config = common_lb_config.unwrap_or_default();
         let ignore_new_hosts_until_checked = common_lb_config.ignore_new_hosts_until_first_hc;
         field::unset(
@@ -206,8 +207,8 @@ impl ClusterConfig {
             },
         )?;
         let health_check = health_check(health_checks, &http.protocol)?;
-        let bind =
-            BindAddresses::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")?;
+        let bind = upstream_bind_config.map(UpstreamBind::from_proto).transpose().within("upstream_bind_config")?;
+        let transport_socket = Transport::from_proto(transport_socket).within("transport_socket")?;
         Ok(Self {
             stat_name: if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.into() },
             name: name.into(),
@@ -228,8 +229,9 @@ impl ClusterConfig {
                 per_connection_buffer_limit_bytes,
                 PER_CONNECTION_BUFFER_LIMIT_BYTES,
             ),
-            bind_v4: bind.v4,
-            bind_v6: bind.v6,
+            bind: bind.map(Arc::new),
+            transport_matches: TransportMatch::list(transport_socket_matches)?,
+            pool_per_downstream: connection_pool_per_downstream_connection,
             connection: ConnectionOptions::from_proto(upstream_connection_options.unwrap_or_default())
                 .within("upstream_connection_options")?,
             health_check,
@@ -240,7 +242,8 @@ impl ClusterConfig {
                 .transpose()
                 .within("outlier_detection")?
                 .map(Arc::new),
-            transport_socket: upstream_tls(transport_socket).within("transport_socket")?.map(Arc::new),
+            transport_socket: transport_socket.tls.map(Arc::new),
+            proxy_protocol: transport_socket.proxy_protocol,
         })
     }
 }
@@ -252,7 +255,20 @@ impl ClusterConfig {
     }
 
     pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
-        self.transport_socket.iter()
+        self.transport_socket.iter().chain(self.transport_matches.iter().filter_map(|found| found.tls.as_ref()))
+    }
+
+    /// What a host's metadata says instead of `transport_socket`.
+    pub fn transport_match(&self, host: &Metadata) -> Option<&TransportMatch> {
+        self.transport_matches.iter().find(|candidate| candidate.takes(host))
+    }
+
+    /// Of connections to this host. None: plain text.
+    pub fn tls_to(&self, host: &Metadata) -> Option<&Arc<UpstreamTls>> {
+        match self.transport_match(host) {
+            Some(found) => found.tls.as_ref(),
+            None => self.transport_socket.as_ref(),
+        }
     }
 
     /// What comes apart from it and it waits for.
@@ -275,21 +291,6 @@ fn health_check(messages: Vec<core::v3::HealthCheck>, protocol: &UpstreamProtoco
     match messages.next() {
         Some(_) => Err(FieldError::new("health_checks", "Multiple health checks not supported")),
         None => Ok(first.map(Arc::new)),
-    }
-}
-
-fn upstream_tls(message: Option<TransportSocket>) -> Result<Option<UpstreamTls>> {
-    let Some(TransportSocket { name: _, config_type }) = message else { return Ok(None) };
-    let Some(transport_socket::ConfigType::TypedConfig(typed_config)) = config_type else {
-        return Err(without_typed_config());
-    };
-    let extension = Extension::new(typed_config)?;
-    if extension.is::<UpstreamTlsContext>() {
-        UpstreamTls::from_proto(extension.unpack()?).within("typed_config").map(Some)
-    } else if extension.is::<RawBuffer>() {
-        extension.unpack().map(|RawBuffer {}| None)
-    } else {
-        Err(extension.unsupported())
     }
 }
 

@@ -12,8 +12,12 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     config::{
-        cluster::ClusterConfig, config_source::ResourceKey, endpoint::LoadAssignment, listener::Listener,
-        route::RouteTable, tls::Secret,
+        cluster::{ClusterConfig, UpstreamBind},
+        config_source::ResourceKey,
+        endpoint::LoadAssignment,
+        listener::Listener,
+        route::RouteTable,
+        tls::Secret,
     },
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::active::ActiveListener,
@@ -34,6 +38,8 @@ pub struct DataPath {
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
     event_logs: EventLogs,
+    /// Of clusters that do not say how their connections begin.
+    default_bind: Arc<UpstreamBind>,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<ResourceKey, RouteSlot>,
     tls: TlsContexts,
@@ -56,11 +62,13 @@ enum Pending {
 
 impl DataPath {
     /// What clusters find out by themselves is told to `cluster_events`.
+    /// `default_bind` is of clusters that do not say how their connections begin.
     pub fn new(
         publisher: Publisher,
         stats: Arc<Registry>,
         cluster_events: ClusterEvents,
         event_logs: EventLogs,
+        default_bind: Arc<UpstreamBind>,
     ) -> DataPath {
         DataPath {
             publisher,
@@ -69,6 +77,7 @@ impl DataPath {
             preparing: HashMap::new(),
             cluster_events,
             event_logs,
+            default_bind,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             tls: TlsContexts::default(),
@@ -101,15 +110,19 @@ impl DataPath {
             }
             _ => self.new_cluster(config, assignment),
         };
-        if let Some(replaced) = self.clusters.insert(name, cluster) {
-            replaced.stop();
+        match self.clusters.insert(name, cluster) {
+            Some(replaced) => {
+                replaced.stop();
+                self.count(ServerStat::ClustersModified);
+            }
+            None => self.count(ServerStat::ClustersAdded),
         }
         self.pending = Pending::Snapshot;
     }
 
     fn new_cluster(&self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) -> Arc<Cluster> {
         let previous = self.clusters.get(&config.name);
-        let cluster = Cluster::new(config, &self.stats, previous.map(Arc::as_ref));
+        let cluster = Cluster::new(config, &self.default_bind, &self.stats, previous.map(Arc::as_ref));
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }
@@ -133,6 +146,7 @@ impl DataPath {
     pub fn remove_cluster(&mut self, name: &str) {
         if let Some(removed) = self.clusters.remove(name) {
             removed.stop();
+            self.count(ServerStat::ClustersRemoved);
         }
         self.pending = Pending::Snapshot;
     }
@@ -167,6 +181,9 @@ impl DataPath {
         let name = config.name.clone();
         if !self.closed {
             self.publisher.bind(&config).inspect_err(|_| self.count(ServerStat::ListenerCreateFailure))?;
+        }
+        for _ in 0..self.stats.workers() {
+            self.count(ServerStat::ListenerCreateSuccess); // once a worker, as Envoy counts
         }
         config.tls_contexts().for_each(|tls| self.tls.add_downstream(tls));
         let previous = self.listeners.get(&name).cloned();

@@ -61,6 +61,7 @@ pub fn start(
     let (cluster_events, cluster_events_received) = mpsc::unbounded_channel();
     let outliers = bootstrap.outlier_event_log.as_deref().map(|path| EventLog::new(files.clone(), path));
     let event_logs = EventLogs { files, outliers };
+    let default_bind = bootstrap.upstream_bind.clone();
     let mut runtime = Runtime {
         feeds: Feeds::new(&bootstrap, sender),
         expiries: Expiries::default(),
@@ -69,7 +70,7 @@ pub fn start(
         bootstrap,
         loaded_at,
         warming,
-        data_path: DataPath::new(publisher, stats, cluster_events, event_logs),
+        data_path: DataPath::new(publisher, stats, cluster_events, event_logs, default_bind),
         failures: Failures::default(),
         counters,
         initialized,

@@ -3,10 +3,12 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::io::AsyncReadExt as _;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::{
     config::tcp_proxy::{TcpCluster, TcpProxy},
     http::{response_flags::ResponseFlags, retry},
+    listener::origin::AddedTlvs,
     net::stream::Stream,
     stats::{ClusterStat, TcpStat},
     tcp_proxy::TcpSession,
@@ -14,6 +16,7 @@ use crate::{
         aggregate,
         connect::ConnectError,
         load_balancer::Wish,
+        origin::Origin,
         outlier_detection::Outcome,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
         weighted_cluster,
@@ -45,10 +48,13 @@ enum Failure {
 }
 
 /// Dials as the filter would do at its first attempt; None: it led nowhere, and the filter may try again.
-pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr) -> Option<Greeted> {
+pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Option<Greeted> {
     let cluster = cluster_name(config, worker, None);
     let pools = worker.cluster(&cluster)?;
-    let upstream = attempt(worker, &pools, destination).await.ok()?;
+    if pools.cluster().config.proxy_protocol.is_some() {
+        return None; // what it would be told is not known yet
+    }
+    let upstream = attempt(worker, &pools, wish(config, destination, source), &Origin::default()).await.ok()?;
     Some(Greeted { upstream, cluster, greeting: Vec::new() })
 }
 
@@ -87,8 +93,12 @@ impl TcpSession {
             return None;
         };
         *self.upstream_cluster.borrow_mut() = Some(name);
+        let config = &self.active.config;
+        let wish = wish(config, self.downstream.local_address, self.downstream.remote_address);
+        let added = AddedTlvs { tlvs: &config.proxy_protocol_tlvs, merge: config.proxy_protocol_tlv_merge };
+        let origin = self.downstream.origin(&pools.cluster().config, Some(added));
         loop {
-            match attempt(worker, &pools, self.downstream.local_address).await {
+            match attempt(worker, &pools, wish, &origin).await {
                 Ok(upstream) => {
                     self.attempts.set(self.attempts.get() + 1);
                     self.upstream_host.set(Some(upstream.host));
@@ -127,15 +137,24 @@ impl TcpSession {
     }
 }
 
-async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketAddr) -> Result<Upstream, Failure> {
-    let wish = Wish { original_destination: Some(destination), ..Wish::default() };
+fn wish(config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Wish<'static> {
+    let hash = config.hashes_source_ip.then(|| xxh64(source.ip().to_string().as_bytes(), 0));
+    Wish { original_destination: Some(destination), hash, ..Wish::default() }
+}
+
+async fn attempt(
+    worker: &Worker,
+    pools: &Rc<ClusterPools>,
+    wish: Wish<'_>,
+    origin: &Origin,
+) -> Result<Upstream, Failure> {
     let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
     let Some(pool) = chosen else {
         count(worker, pools, ClusterStat::CxNoneHealthy);
         return Err(Failure::NoHost);
     };
     let host = pool.host.address;
-    let connected = pool.connect_tcp().await;
+    let connected = pool.connect_tcp(origin).await;
     match &connected {
         Ok(_) => pool.report(Outcome::ConnectedFinally),
         Err(PoolError::Connect(ConnectError::Timeout)) => pool.report(Outcome::TimedOut),

@@ -13,10 +13,10 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     config::{
-        cluster::{ClusterConfig, Discovery},
+        cluster::{ClusterConfig, Discovery, UpstreamBind},
         endpoint::{Endpoint, HealthStatus, LoadAssignment},
     },
-    stats::{ClusterStat, ClusterStats, Registry, Sharded, WorkerIndex},
+    stats::{ClusterStat, ClusterStats, GroupStats, MetricName, Registry, Tag, TransportMatchStat, WorkerIndex},
     upstream::{
         background::{ClusterEvent, ClusterEvents, Tasks},
         circuit_breaker::CircuitBreakers,
@@ -40,6 +40,9 @@ pub struct Cluster {
     pub checks: Option<HealthMonitor>,
     /// Tells whoever follows the hosts one by one.
     hosts_changed: watch::Sender<()>,
+    pub bind: Arc<UpstreamBind>,
+    /// By name, where there are several; the last is of hosts that none of them takes.
+    transport_matches: TransportMatchStats,
     /// Grows with each change of `endpoints`, so that a worker sees by one load whether its view is current.
     endpoints_version: AtomicU64,
     shards: usize,
@@ -52,20 +55,27 @@ pub struct Cluster {
 impl Cluster {
     /// `previous`: the cluster of the same name that this one replaces; hosts that stay keep their state, and until
     /// endpoints arrive (EDS, DNS) its hosts are this one's.
-    pub fn new(config: Arc<ClusterConfig>, registry: &Registry, previous: Option<&Cluster>) -> Arc<Cluster> {
+    /// `bind` is how connections begin where its configuration does not say.
+    pub fn new(
+        config: Arc<ClusterConfig>,
+        bind: &Arc<UpstreamBind>,
+        registry: &Registry,
+        previous: Option<&Cluster>,
+    ) -> Arc<Cluster> {
         let shards = registry.shards();
         let balancing = &config.load_balancing;
         let known = previous.map(|previous| previous.endpoints.load());
         let known = known.as_deref().map(Arc::as_ref);
-        let stats = registry.cluster(&config.stat_name);
+        let prefix =
+            |of: &str| MetricName::new("cluster.").tagged(Tag::ClusterName, &config.stat_name).then(".").then(of);
+        let transport_matches = transport_matches(&config, registry);
         let outliers = config.outlier_detection.as_ref().map(|outlier_detection| {
-            let cells = stats.outlier_detection.get_or_init(|| Arc::new(Sharded::new(shards)));
-            OutlierMonitor::new(outlier_detection, cells.clone())
+            OutlierMonitor::new(outlier_detection, registry.group(prefix("outlier_detection.")))
         });
-        let checks = config.health_check.as_ref().map(|health_check| {
-            let cells = stats.health_check.get_or_init(|| Arc::new(Sharded::new(shards)));
-            HealthMonitor::new(health_check, cells.clone())
-        });
+        let checks = config
+            .health_check
+            .as_ref()
+            .map(|health_check| HealthMonitor::new(health_check, registry.group(prefix("health_check."))));
         for member in known.into_iter().flat_map(|known| &known.members) {
             if checks.is_none() {
                 member.host.forget_checks();
@@ -76,7 +86,10 @@ impl Cluster {
         }
         let endpoints = match &config.discovery {
             Discovery::Static(assignment) => {
-                let new_host = |endpoint: &Endpoint| new_host(endpoint, shards, &config, checks.as_ref());
+                let new_host = |endpoint: &Endpoint| {
+                    count_transport_match(&transport_matches, &config, endpoint, registry.main_thread());
+                    new_host(endpoint, shards, &config, checks.as_ref())
+                };
                 EndpointSet::new(assignment, balancing, known, new_host, |_| false)
             }
             Discovery::Eds(_) | Discovery::Dns(_) => match known {
@@ -88,7 +101,9 @@ impl Cluster {
         let cluster = Cluster {
             endpoints: ArcSwap::from_pointee(endpoints),
             circuit_breakers: Arc::new(CircuitBreakers::new(&config.circuit_breakers)),
-            stats,
+            stats: registry.cluster(&config.stat_name),
+            bind: config.bind.as_ref().unwrap_or(bind).clone(),
+            transport_matches,
             outliers,
             checks,
             hosts_changed: watch::Sender::new(()),
@@ -145,7 +160,10 @@ impl Cluster {
     /// Hosts that stay keep their state. Main thread only.
     pub fn update_endpoints(&self, assignment: &LoadAssignment) {
         let known = self.endpoints.load_full();
-        let new_host = |endpoint: &Endpoint| new_host(endpoint, self.shards, &self.config, self.checks.as_ref());
+        let new_host = |endpoint: &Endpoint| {
+            count_transport_match(&self.transport_matches, &self.config, endpoint, self.main_thread);
+            new_host(endpoint, self.shards, &self.config, self.checks.as_ref())
+        };
         let set = EndpointSet::new(assignment, &self.config.load_balancing, Some(&known), new_host, |member| {
             self.keeps(member)
         });
@@ -237,3 +255,38 @@ fn new_host(endpoint: &Endpoint, shards: usize, config: &ClusterConfig, checks: 
     }
     host
 }
+
+type TransportMatchStats = Vec<(Arc<str>, Arc<GroupStats<TransportMatchStat>>)>;
+
+/// Nothing where all hosts take the same.
+fn transport_matches(config: &ClusterConfig, registry: &Registry) -> TransportMatchStats {
+    if config.transport_matches.is_empty() {
+        return Vec::new();
+    }
+    let names = config.transport_matches.iter().map(|found| found.name.clone());
+    let group = |name: Arc<str>| {
+        let prefix = MetricName::new("cluster.").tagged(Tag::ClusterName, &config.stat_name);
+        let group = registry.group(prefix.then(&name).then("."));
+        (name, group)
+    };
+    names.chain([DEFAULT_TRANSPORT.into()]).map(group).collect()
+}
+
+/// A host takes its transport.
+fn count_transport_match(
+    stats: &TransportMatchStats,
+    config: &ClusterConfig,
+    endpoint: &Endpoint,
+    main_thread: WorkerIndex,
+) {
+    if stats.is_empty() {
+        return;
+    }
+    let taken = config.transport_match(&endpoint.metadata).map_or(DEFAULT_TRANSPORT, |found| &*found.name);
+    if let Some((_, stats)) = stats.iter().find(|(name, _)| **name == *taken) {
+        stats.cells.inc(main_thread, TransportMatchStat::TotalMatchCount);
+    }
+}
+
+/// As Envoy calls the one of `transport_socket`.
+const DEFAULT_TRANSPORT: &str = "default";

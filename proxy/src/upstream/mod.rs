@@ -12,6 +12,7 @@ pub mod health_check;
 pub mod host;
 pub mod levels;
 pub mod load_balancer;
+pub mod origin;
 pub mod outlier_detection;
 pub mod pool;
 pub mod weighted_cluster;

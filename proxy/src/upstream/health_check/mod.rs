@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{
     config::cluster::{CheckKind, HealthCheck},
-    stats::{HealthCheckStat, Sharded},
+    stats::{GroupStats, HealthCheckStat},
     upstream::{
         background::Tasks,
         cluster::Cluster,
@@ -37,7 +37,7 @@ use crate::{
 /// A cluster's checks, as workers see them.
 pub struct HealthMonitor {
     pub config: Arc<HealthCheck>,
-    stats: Arc<Sharded<HealthCheckStat>>,
+    stats: Arc<GroupStats<HealthCheckStat>>,
     reports: mpsc::UnboundedSender<Report>,
     /// Until the task takes it.
     received: Mutex<Option<mpsc::UnboundedReceiver<Report>>>,
@@ -55,7 +55,7 @@ enum Report {
 struct Checking {
     cluster: Weak<Cluster>,
     config: Arc<HealthCheck>,
-    stats: Arc<Sharded<HealthCheckStat>>,
+    stats: Arc<GroupStats<HealthCheckStat>>,
     logs: Vec<EventLog>,
     reports: mpsc::UnboundedSender<Report>,
 }
@@ -68,7 +68,7 @@ pub struct Preparation {
 }
 
 impl HealthMonitor {
-    pub fn new(config: &Arc<HealthCheck>, stats: Arc<Sharded<HealthCheckStat>>) -> HealthMonitor {
+    pub fn new(config: &Arc<HealthCheck>, stats: Arc<GroupStats<HealthCheckStat>>) -> HealthMonitor {
         let (reports, received) = mpsc::unbounded_channel();
         HealthMonitor { config: config.clone(), stats, reports, received: Mutex::new(Some(received)) }
     }
@@ -225,8 +225,8 @@ impl Supervisor {
         };
         let healthy = count(&|host| !host.has(HealthFlag::FailedActiveCheck));
         let degraded = count(&|host| host.has(HealthFlag::DegradedByActiveCheck));
-        self.checking.stats.set(cluster.main_thread(), HealthCheckStat::Healthy, healthy);
-        self.checking.stats.set(cluster.main_thread(), HealthCheckStat::Degraded, degraded);
+        self.checking.stats.cells.set(cluster.main_thread(), HealthCheckStat::Healthy, healthy);
+        self.checking.stats.cells.set(cluster.main_thread(), HealthCheckStat::Degraded, degraded);
     }
 }
 
@@ -234,7 +234,7 @@ impl Checking {
     /// What a result means for its host, counted and logged.
     fn conclude(&self, cluster: &Cluster, host: &Arc<Host>, counts: &Mutex<Counts>, result: CheckResult) -> Verdict {
         let verdict = lock(counts).apply(&self.config, host, result);
-        let count = |stat| self.stats.inc(cluster.main_thread(), stat);
+        let count = |stat| self.stats.cells.inc(cluster.main_thread(), stat);
         match result {
             CheckResult::Passed { .. } => {
                 count(HealthCheckStat::Success);

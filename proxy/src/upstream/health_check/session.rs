@@ -56,7 +56,7 @@ impl Session {
         }
         loop {
             let Some(cluster) = self.checking.cluster.upgrade() else { return };
-            self.checking.stats.inc(cluster.main_thread(), HealthCheckStat::Attempt);
+            self.checking.stats.cells.inc(cluster.main_thread(), HealthCheckStat::Attempt);
             let timeout = self.checking.config.timeout;
             let result = match tokio::time::timeout(timeout, self.check(&cluster)).await {
                 Ok(result) => result,
@@ -100,19 +100,19 @@ impl Session {
             CheckKind::Http(check) => {
                 let Some(mut connection) = self.http_connection(cluster, check.http2).await else { return network };
                 let host = name_of(&self.host, &check.host, cluster);
-                let is_tls = cluster.config.transport_socket.is_some();
+                let is_tls = cluster.config.tls_to(&self.host.metadata).is_some();
                 let checked = http::check(&mut connection, check, host, is_tls).await;
                 self.keep(connection, checked.as_ref().is_ok_and(|answer| answer.is_whole));
                 let Ok(answer) = checked else { return network };
                 if answer.verifies_service {
-                    self.checking.stats.inc(cluster.main_thread(), HealthCheckStat::VerifyCluster);
+                    self.checking.stats.cells.inc(cluster.main_thread(), HealthCheckStat::VerifyCluster);
                 }
                 answer.result
             }
             CheckKind::Grpc(check) => {
                 let Some(mut connection) = self.http_connection(cluster, true).await else { return network };
                 let host = name_of(&self.host, &check.authority, cluster);
-                let is_tls = cluster.config.transport_socket.is_some();
+                let is_tls = cluster.config.tls_to(&self.host.metadata).is_some();
                 let checked = grpc::check(&mut connection, check, host, is_tls).await;
                 self.keep(connection, checked.is_ok());
                 checked.unwrap_or(network)
@@ -139,7 +139,7 @@ impl Session {
         let current = self.host.current_address();
         let address =
             SocketAddr::new(health_check.address.unwrap_or(current.ip()), health_check.port.unwrap_or(current.port()));
-        connect::connect_to_check(&cluster.config, &self.host, address, &self.checking.config.alpn_protocols).await
+        connect::connect_to_check(cluster, &self.host, address, &self.checking.config.alpn_protocols).await
     }
 }
 

@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::{
     config::cluster::OutlierDetection,
-    stats::{OutlierStat, Sharded, WorkerIndex},
+    stats::{GroupStats, OutlierStat, Sharded, WorkerIndex},
     upstream::{background::Tasks, cluster::Cluster, event_log::EventLog, host::Host},
 };
 
@@ -33,7 +33,7 @@ use crate::{
 pub struct OutlierMonitor {
     pub config: Arc<OutlierDetection>,
     pub rates: ClusterRates,
-    stats: Arc<Sharded<OutlierStat>>,
+    stats: Arc<GroupStats<OutlierStat>>,
     found: mpsc::UnboundedSender<Found>,
     /// Until the task takes it.
     received: Mutex<Option<mpsc::UnboundedReceiver<Found>>>,
@@ -52,7 +52,7 @@ pub struct Threshold {
 }
 
 impl OutlierMonitor {
-    pub fn new(config: &Arc<OutlierDetection>, stats: Arc<Sharded<OutlierStat>>) -> OutlierMonitor {
+    pub fn new(config: &Arc<OutlierDetection>, stats: Arc<GroupStats<OutlierStat>>) -> OutlierMonitor {
         // Each message stands for a threshold's worth of failures, so the queue grows far slower than requests come.
         let (found, received) = mpsc::unbounded_channel();
         OutlierMonitor {
@@ -150,9 +150,9 @@ impl Detecting {
             }
         }
         for effect in &effects {
-            count(&monitor.stats, cluster.main_thread(), effect);
+            count(&monitor.stats.cells, cluster.main_thread(), effect);
         }
-        monitor.stats.set(cluster.main_thread(), OutlierStat::EjectionsActive, detector::ejected(&hosts) as u64);
+        monitor.stats.cells.set(cluster.main_thread(), OutlierStat::EjectionsActive, detector::ejected(&hosts) as u64);
         if effects.iter().any(Effect::changes_hosts) {
             cluster.reassess();
             cluster.announce_hosts();

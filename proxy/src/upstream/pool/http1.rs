@@ -19,7 +19,7 @@ use crate::{
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
-        connect::{self, ConnectError},
+        connect::ConnectError,
         pool::{ConnectionGuard, HostPool, PendingGuard, PoolError},
     },
 };
@@ -36,7 +36,6 @@ type Opened = Result<Box<Connection>, ConnectError>;
 
 struct Connection {
     client: ClientConnection,
-    requests: u32,
     /// The pool's when it was opened.
     drains: u32,
     place: Place,
@@ -50,7 +49,7 @@ struct Idle {
 /// An open connection's place among those that the host may have.
 struct Place {
     pool: Rc<HostPool>,
-    _guard: ConnectionGuard,
+    guard: ConnectionGuard,
 }
 
 /// A connection for one request. Merely dropped, it closes.
@@ -64,11 +63,13 @@ pub(super) async fn lease(pool: &Rc<HostPool>, priority: RoutingPriority) -> Res
     if let Some(connection) = pool.http1.take_idle() {
         return Ok(Http1Lease::new(connection));
     }
-    let _pending = PendingGuard::new(pool, priority)?;
+    let pending = PendingGuard::new(pool, priority)?;
     let (sender, receiver) = oneshot::channel();
     pool.http1.waiting.borrow_mut().push_back(sender);
     open_for_waiting(pool, priority);
-    match receiver.await {
+    let opened = receiver.await;
+    pending.over();
+    match opened {
         Ok(Ok(connection)) => Ok(Http1Lease::new(connection)),
         Ok(Err(error)) => {
             pool.count(ClusterStat::RqPendingFailureEject);
@@ -86,12 +87,12 @@ fn open_for_waiting(pool: &Rc<HostPool>, priority: RoutingPriority) {
 }
 
 async fn open(pool: Rc<HostPool>, permit: Permit) {
-    match connect::connect(&pool.cluster, &pool.host, pool.worker).await {
+    pool.count(ClusterStat::CxHttp1Total);
+    match pool.connect().await {
         Ok(stream) => {
-            let place = Place { pool: pool.clone(), _guard: ConnectionGuard::new(&pool, permit) };
-            pool.count(ClusterStat::CxHttp1Total);
+            let place = Place { pool: pool.clone(), guard: ConnectionGuard::new(&pool, permit) };
             let client = ClientConnection::new(stream);
-            pool.http1.offer(Box::new(Connection { client, requests: 0, drains: pool.drains.get(), place }));
+            pool.http1.offer(Box::new(Connection { client, drains: pool.drains.get(), place }));
         }
         Err(error) => {
             pool.http1.connections.set(pool.http1.connections.get() - 1);
@@ -180,8 +181,8 @@ impl Http1Pool {
 }
 
 impl Http1Lease {
-    fn new(mut connection: Box<Connection>) -> Http1Lease {
-        connection.requests += 1;
+    fn new(connection: Box<Connection>) -> Http1Lease {
+        connection.place.guard.count_request();
         Http1Lease { connection: Some(connection), may_reuse: true }
     }
 
@@ -201,7 +202,7 @@ impl Http1Lease {
         if connection.drains != pool.drains.get() {
             return; // the host was found to be bad meanwhile
         }
-        if pool.may_reuse(connection.requests) {
+        if pool.may_reuse(connection.place.guard.requests()) {
             pool.http1.offer(connection);
         } else if !pool.closed.get() {
             pool.count(ClusterStat::CxMaxRequests);
