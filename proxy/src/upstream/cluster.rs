@@ -66,8 +66,7 @@ impl Cluster {
         let balancing = &config.load_balancing;
         let known = previous.map(|previous| previous.endpoints.load());
         let known = known.as_deref().map(Arc::as_ref);
-        let prefix =
-            |of: &str| MetricName::new("cluster.").tagged(Tag::ClusterName, &config.stat_name).then(".").then(of);
+        let prefix = |of: &str| MetricName::new("cluster.").tagged(Tag::ClusterName, &config.stat_name).then(of);
         let transport_matches = transport_matches(&config, registry);
         let outliers = config.outlier_detection.as_ref().map(|outlier_detection| {
             OutlierMonitor::new(outlier_detection, registry.group(prefix("outlier_detection.")))
