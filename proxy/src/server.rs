@@ -73,6 +73,8 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
         ending: AtomicBool::new(false),
         health_checks_fail: AtomicBool::new(false),
         drain_time: args.drain_time,
+        local_cluster: bootstrap.node.cluster.clone(),
+        retry_hints: bootstrap.runtime_values.flag("weft.retry_hints", true),
         connections: AtomicUsize::new(0),
         global_limit: connections_max(&bootstrap).map(OpenLimit::new),
         adopters,
@@ -161,8 +163,14 @@ impl Process<'_> {
             tracing::info!(name, "a runtime value that nothing here depends on");
         }
         let (shutdown, shutdown_asked) = watch::channel(false);
-        let mut runtime =
-            runtime::start(bootstrap, publisher, self.registry.clone(), self.args.dynamic_fields, shutdown_asked)?;
+        let mut runtime = runtime::start(
+            bootstrap,
+            publisher,
+            self.registry.clone(),
+            self.files.clone(),
+            self.args.dynamic_fields,
+            shutdown_asked,
+        )?;
         let (quit, mut quit_asked) = mpsc::channel(1);
         let admin = admin::Admin {
             runtime: runtime.queries().clone(),

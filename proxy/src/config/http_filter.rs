@@ -17,10 +17,12 @@ use weft_xds::{
                     fault::v3::HttpFault,
                     grpc_web::v3::GrpcWeb,
                     header_mutation::v3::{HeaderMutation as ProtoHeaderMutation, HeaderMutationPerRoute},
+                    health_check::v3::HealthCheck as ProtoHealthCheck,
                     jwt_authn::v3::{JwtAuthentication, PerRouteConfig as JwtPerRoute},
                     local_ratelimit::v3::LocalRateLimit as ProtoLocalRateLimit,
                     rbac::v3::{Rbac as ProtoRbac, RbacPerRoute},
                     router::v3::Router,
+                    stateful_session::v3::{StatefulSession as ProtoStatefulSession, StatefulSessionPerRoute},
                 },
                 network::http_connection_manager::v3::{HttpFilter as ProtoHttpFilter, http_filter::ConfigType},
             },
@@ -36,10 +38,12 @@ pub use self::{
     ext_authz::{BodyLimit, ExtAuthz, ExtAuthzOverride, GrpcTarget, HttpService, Service},
     fault::{Abort, AbortStatus, Delay, Fault},
     header_mutation::{HeaderMutations, ParameterMutation},
+    health_check::{CachedAnswer, HealthCheckFilter, HealthCheckMode},
     jwt_authn::{FetchedKeys, JwtAuthn, JwtOverride, Keys, Places, Provider, RemoteKeys, Requirement},
     local_rate_limit::LocalRateLimit,
     rbac::{Rbac, RbacOverride},
     router::RouterFilter,
+    stateful_session::{SessionState, StatefulSession},
 };
 use crate::config::field::{self, Extension, Result, Within as _, unsupported, without_typed_config};
 
@@ -49,10 +53,12 @@ mod cors;
 mod ext_authz;
 mod fault;
 mod header_mutation;
+mod health_check;
 mod jwt_authn;
 mod local_rate_limit;
 mod rbac;
 mod router;
+mod stateful_session;
 
 /// All of a connection manager's.
 #[derive(Debug)]
@@ -90,6 +96,8 @@ pub enum HttpFilter {
     JwtAuthn(JwtAuthn),
     LocalRateLimit(LocalRateLimit),
     Rbac(Rbac),
+    StatefulSession(Arc<StatefulSession>),
+    HealthCheck(HealthCheckFilter),
 }
 
 /// What a place in the route table says about filters, by their names.
@@ -113,6 +121,8 @@ pub enum RouteFilter {
     JwtAuthn(JwtOverride),
     LocalRateLimit(LocalRateLimit),
     Rbac(RbacOverride),
+    /// None: off.
+    StatefulSession(Option<Arc<StatefulSession>>),
 }
 
 enum Parsed {
@@ -202,6 +212,10 @@ impl HttpFilter {
             Self::JwtAuthn(JwtAuthn::from_proto(extension.unpack()?).within("typed_config")?)
         } else if extension.is::<ProtoRbac>() {
             Self::Rbac(Rbac::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoHealthCheck>() {
+            Self::HealthCheck(HealthCheckFilter::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoStatefulSession>() {
+            Self::StatefulSession(Arc::new(StatefulSession::from_proto(extension.unpack()?).within("typed_config")?))
         } else {
             return Ok(None);
         }))
@@ -274,6 +288,8 @@ impl RouteFilter {
             Self::JwtAuthn(JwtOverride::from_proto(extension.unpack()?)?)
         } else if extension.is::<RbacPerRoute>() {
             Self::Rbac(Rbac::of_route(extension.unpack()?)?)
+        } else if extension.is::<StatefulSessionPerRoute>() {
+            Self::StatefulSession(StatefulSession::from_override(extension.unpack()?)?)
         } else {
             return Ok(None);
         }))

@@ -63,6 +63,12 @@ impl RuntimeValues {
         Ok(Self { layers })
     }
 
+    /// `default` where no layer has the name, or what it has is neither `true` nor `false`.
+    pub fn flag(&self, name: &str, default: bool) -> bool {
+        let values = self.layers.iter().rev().filter_map(|layer| layer.values.get(name));
+        values.filter_map(|value| value.parse().ok()).next().unwrap_or(default)
+    }
+
     /// Every name that some layer has.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.layers.iter().flat_map(|layer| layer.values.keys()).map(String::as_str)

@@ -29,7 +29,7 @@ use crate::{
         tls_contexts::TlsContexts,
     },
     stats::{ClusterStat, Registry, ServerStat},
-    upstream::{background::ClusterEvents, cluster::Cluster},
+    upstream::{background::ClusterEvents, cluster::Cluster, event_log::EventLogs},
 };
 
 pub struct DataPath {
@@ -39,6 +39,7 @@ pub struct DataPath {
     /// Not published yet: they look their hosts up.
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
+    event_logs: EventLogs,
     /// Of clusters that do not say how their connections begin.
     default_bind: Arc<UpstreamBind>,
     runtime_values: RuntimeValues,
@@ -69,6 +70,7 @@ impl DataPath {
         publisher: Publisher,
         stats: Arc<Registry>,
         cluster_events: ClusterEvents,
+        event_logs: EventLogs,
         default_bind: Arc<UpstreamBind>,
         runtime_values: RuntimeValues,
     ) -> DataPath {
@@ -78,6 +80,7 @@ impl DataPath {
             clusters: HashMap::new(),
             preparing: HashMap::new(),
             cluster_events,
+            event_logs,
             default_bind,
             runtime_values,
             listeners: BTreeMap::new(),
@@ -128,7 +131,7 @@ impl DataPath {
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }
-        cluster.start(self.cluster_events.clone());
+        cluster.start(self.cluster_events.clone(), &self.event_logs);
         cluster
     }
 

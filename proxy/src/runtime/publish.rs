@@ -32,6 +32,10 @@ pub struct Shared {
     pub health_checks_fail: AtomicBool,
     /// How long connections of a filter chain that is gone may go on: `--drain-time-s`.
     pub drain_time: std::time::Duration,
+    /// Whether hops tell each other that they have given up (`weft.retry_hints` of the runtime).
+    pub retry_hints: bool,
+    /// What this proxy is called: the node's cluster.
+    pub local_cluster: String,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
     /// None: there may be any number of them.

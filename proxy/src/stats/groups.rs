@@ -50,6 +50,7 @@ group! {
         RqCancelled "upstream_rq_cancelled" Counter,
         RqTimeout "upstream_rq_timeout" Counter,
         RqPerTryTimeout "upstream_rq_per_try_timeout" Counter,
+        RqPerTryIdleTimeout "upstream_rq_per_try_idle_timeout" Counter,
         RqRxReset "upstream_rq_rx_reset" Counter,
         RqTxReset "upstream_rq_tx_reset" Counter,
         RqRetry "upstream_rq_retry" Counter,
@@ -70,6 +71,47 @@ group! {
         LbSubsetsSelected "lb_subsets_selected" Counter,
         LbSubsetsFallback "lb_subsets_fallback" Counter,
         LbSubsetsFallbackPanic "lb_subsets_fallback_panic" Counter,
+    }
+}
+
+group! {
+    /// `envoy_cluster_outlier_detection_*`, of clusters that have it.
+    OutlierStat {
+        EjectionsActive "ejections_active" Gauge,
+        Consecutive5xx "ejections_consecutive_5xx" Counter,
+        Detected5xx "ejections_detected_consecutive_5xx" Counter,
+        DetectedGatewayFailure "ejections_detected_consecutive_gateway_failure" Counter,
+        DetectedLocalOriginFailure "ejections_detected_consecutive_local_origin_failure" Counter,
+        DetectedDegradation "ejections_detected_degradation" Counter,
+        DetectedFailurePercentage "ejections_detected_failure_percentage" Counter,
+        DetectedLocalOriginFailurePercentage "ejections_detected_local_origin_failure_percentage" Counter,
+        DetectedLocalOriginSuccessRate "ejections_detected_local_origin_success_rate" Counter,
+        DetectedSuccessRate "ejections_detected_success_rate" Counter,
+        Enforced5xx "ejections_enforced_consecutive_5xx" Counter,
+        EnforcedGatewayFailure "ejections_enforced_consecutive_gateway_failure" Counter,
+        EnforcedLocalOriginFailure "ejections_enforced_consecutive_local_origin_failure" Counter,
+        EnforcedFailurePercentage "ejections_enforced_failure_percentage" Counter,
+        EnforcedLocalOriginFailurePercentage "ejections_enforced_local_origin_failure_percentage" Counter,
+        EnforcedLocalOriginSuccessRate "ejections_enforced_local_origin_success_rate" Counter,
+        EnforcedSuccessRate "ejections_enforced_success_rate" Counter,
+        EnforcedTotal "ejections_enforced_total" Counter,
+        EjectionsOverflow "ejections_overflow" Counter,
+        SuccessRate "ejections_success_rate" Counter,
+        EjectionsTotal "ejections_total" Counter,
+    }
+}
+
+group! {
+    /// `envoy_cluster_health_check_*`, of clusters whose hosts are checked.
+    HealthCheckStat {
+        Attempt "attempt" Counter,
+        Success "success" Counter,
+        Failure "failure" Counter,
+        PassiveFailure "passive_failure" Counter,
+        NetworkFailure "network_failure" Counter,
+        VerifyCluster "verify_cluster" Counter,
+        Healthy "healthy" Gauge,
+        Degraded "degraded" Gauge,
     }
 }
 

@@ -16,9 +16,9 @@ pub mod tags;
 pub mod text;
 
 pub use groups::{
-    BasicAuthStat, ClusterStat, ConnectionLimitStat, ExtAuthzStat, HostStat, Http2Stat, HttpInspectorStat, HttpStat,
-    JwtStat, ListenerHttpStat, ListenerStat, ProxyProtocolStat, RateLimitStat, RbacShadowStat, RbacStat, ServerStat,
-    TcpStat, TlsInspectorStat, TransportMatchStat,
+    BasicAuthStat, ClusterStat, ConnectionLimitStat, ExtAuthzStat, HealthCheckStat, HostStat, Http2Stat,
+    HttpInspectorStat, HttpStat, JwtStat, ListenerHttpStat, ListenerStat, OutlierStat, ProxyProtocolStat,
+    RateLimitStat, RbacShadowStat, RbacStat, ServerStat, TcpStat, TlsInspectorStat, TransportMatchStat,
 };
 pub use histogram::{Bins, Histogram};
 pub use name::{MetricName, Tag, TaggedPart};

@@ -12,6 +12,7 @@ mod differences;
 mod external_authorization;
 mod filters;
 mod frames;
+mod health;
 mod http1;
 mod http1_framing;
 mod http2;
@@ -21,12 +22,17 @@ mod limits;
 mod listeners;
 mod manager;
 mod orders;
+mod outliers;
 mod pair;
 mod proxy_protocol;
 mod raw_origin;
+mod resilience;
+mod retries;
+mod retry_storm;
 mod route_actions;
 mod routes;
 mod scene;
+mod sessions;
 mod stats;
 mod tcp;
 mod tokens;
@@ -225,4 +231,35 @@ fn tokens_are_judged_as_by_envoy() -> Result<()> {
 #[test]
 fn others_are_asked_as_by_envoy() -> Result<()> {
     scene::compare_scenes(&external_authorization::scenes(), &external_authorization::exchanges())
+}
+
+#[test]
+fn outliers_are_found_as_by_envoy() -> Result<()> {
+    compare_scenarios(outliers::scenarios)
+}
+
+#[test]
+fn hosts_are_checked_as_by_envoy() -> Result<()> {
+    compare_scenarios(health::scenarios)
+}
+
+#[test]
+fn requests_are_tried_again_as_by_envoy() -> Result<()> {
+    compare_scenarios(retries::scenarios)
+}
+
+#[test]
+fn sessions_and_checks_are_answered_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&sessions::scenes(), sessions::EXCHANGES)
+}
+
+#[test]
+fn a_dead_leaf_sees_few_more_requests_than_are_made() -> Result<()> {
+    retry_storm::compare()
+}
+
+fn compare_scenarios(scenarios: fn() -> Vec<resilience::Scenario>) -> Result<()> {
+    let written = scenarios();
+    let bootstrap = |ports, log: &std::path::Path| resilience::bootstrap(&written, ports, log);
+    compare_with(&resilience::cases(scenarios()), &Pair::start_with(&bootstrap, resilience::start_hosts)?)
 }

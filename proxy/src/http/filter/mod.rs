@@ -12,9 +12,11 @@ mod ext_authz;
 mod fault;
 mod grpc_web;
 mod header_mutation;
+mod health_check;
 mod jwt_authn;
 mod local_rate_limit;
 mod rbac;
+mod stateful_session;
 mod stats;
 
 use std::{rc::Rc, task::Poll};
@@ -58,6 +60,7 @@ enum Pass {
     Fault(fault::Pass),
     GrpcWeb(grpc_web::Pass),
     LocalRateLimit(local_rate_limit::Pass),
+    StatefulSession(stateful_session::Pass),
 }
 
 /// From a request to its response, by all filters.
@@ -191,6 +194,11 @@ async fn ask(filter: &NamedFilter, stats: &FilterStats, passing: &mut Passing<'_
             let (pass, limited) = local_rate_limit::request(name, limit, passing);
             (Pass::LocalRateLimit(pass), limited.map(Refusal::from))
         }
+        HttpFilter::HealthCheck(filter) => (Pass::Nothing, health_check::request(filter, passing).map(Refusal::from)),
+        HttpFilter::StatefulSession(session) => {
+            let pass = stateful_session::request(name, session, passing);
+            (pass.map_or(Pass::Nothing, Pass::StatefulSession), None)
+        }
     }
 }
 
@@ -208,6 +216,10 @@ async fn respond(
         (HttpFilter::Fault(_), Pass::Fault(pass)) => fault::response(pass, response),
         (HttpFilter::GrpcWeb, Pass::GrpcWeb(pass)) => grpc_web::response(pass, exchange, response).await,
         (HttpFilter::LocalRateLimit(_), Pass::LocalRateLimit(pass)) => local_rate_limit::response(&pass, response),
+        (HttpFilter::HealthCheck(filter), _) => health_check::response(filter, exchange, response),
+        (HttpFilter::StatefulSession(_), Pass::StatefulSession(pass)) => {
+            stateful_session::response(&pass, exchange, response);
+        }
         (HttpFilter::HeaderMutation { mutations, most_specific_wins }, _) => {
             header_mutation::response(&filter.name, mutations, *most_specific_wins, (exchange, route), response);
         }

@@ -62,6 +62,8 @@ impl FilterStats {
             | HttpFilter::Fault(_)
             | HttpFilter::GrpcWeb
             | HttpFilter::HeaderMutation { .. }
+            | HttpFilter::HealthCheck(_)
+            | HttpFilter::StatefulSession(_)
             | HttpFilter::LocalRateLimit(_) => FilterStats::None,
         }
     }
