@@ -1,7 +1,8 @@
 //! `envoy.config.bootstrap.v3.Bootstrap`: who this proxy is, what it starts with, and where more comes from.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prost::Message as _;
 use weft_xds::{
     FieldError, json,
@@ -9,11 +10,10 @@ use weft_xds::{
         config::{
             bootstrap::v3::{
                 Admin, Bootstrap as ProtoBootstrap, ClusterManager,
-                bootstrap::{DynamicResources, StaticResources},
+                bootstrap::{DynamicResources, StaticResources, StatsFlush},
             },
             cluster::v3::Cluster,
             listener::v3::Listener as ProtoListener,
-            metrics::v3::{StatsConfig, TagSpecifier, tag_specifier::TagValue},
         },
         extensions::transport_sockets::tls::v3::Secret as ProtoSecret,
     },
@@ -24,14 +24,15 @@ pub use weft_xds::pb::envoy::config::core::v3::Node;
 
 pub use crate::config::config_source::{DiscoverySource, SourceOrigin, StreamSource};
 use crate::config::{
-    access_log::{AccessLog, AccessLogSink},
-    address::socket_addr,
-    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
-    field::{self, Result, Within as _, element, refuse, unsupported},
+    admin::AdminServer,
+    cluster::{ClusterConfig, Discovery, UpstreamBind, UpstreamProtocol},
+    field::{self, Result, Within as _, refuse},
     listener::Listener,
+    overload::Overload,
     runtime_values::RuntimeValues,
     tls::Secret,
 };
+use crate::stats::StatsRules;
 
 pub struct Bootstrap {
     /// For `/config_dump`. Holds what secrets stand in it.
@@ -41,7 +42,10 @@ pub struct Bootstrap {
     /// What TLS contexts name without a source.
     pub secrets: Vec<Arc<Secret>>,
     /// None: no admin server.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Arc<AdminServer>>,
+    pub overload: Overload,
+    /// How connections of clusters begin that do not say.
+    pub upstream_bind: Arc<UpstreamBind>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<ClusterConfig>>,
     /// The aggregated stream.
@@ -50,22 +54,49 @@ pub struct Bootstrap {
     pub lds: Option<DiscoverySource>,
     /// Where clusters come from.
     pub cds: Option<DiscoverySource>,
-    /// Labels of every statistic.
-    pub stats_tags: Vec<(String, String)>,
+    pub stats: StatsRules,
+    /// What `server.version` says.
+    pub stats_server_version: u64,
+    /// How often the intervals of histograms end. None: whenever somebody looks.
+    pub stats_flush_interval: Option<Duration>,
     pub runtime_values: RuntimeValues,
 }
 
 /// A bootstrap as it was read, encoded: somebody may ask for it, and as a message it would take ten times the memory.
-pub struct BootstrapMessage(Vec<u8>);
+pub struct BootstrapMessage(Bytes);
 
 impl BootstrapMessage {
     pub fn decode(&self) -> ProtoBootstrap {
-        ProtoBootstrap::decode(self.0.as_slice()).expect("it was encoded from such a message")
+        ProtoBootstrap::decode(self.0.clone()).expect("it was encoded from such a message")
+    }
+
+    /// The static resources, each encoded.
+    pub fn static_resources(&self) -> StaticMessages {
+        let outline = Outline::decode(self.0.clone()).expect("it was encoded from such a message");
+        outline.static_resources.unwrap_or_default()
     }
 }
 
-/// Where the log of an admin server goes that is not to be logged.
-const NOWHERE: &str = "/dev/null";
+/// What a bootstrap's static resources are made of, not decoded: in the order of the configuration.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StaticMessages {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub listeners: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub clusters: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub secrets: Vec<Bytes>,
+}
+
+/// A bootstrap with its static resources and nothing else.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Outline {
+    #[prost(message, optional, tag = "2")]
+    static_resources: Option<StaticMessages>,
+}
+
+/// As Envoy's.
+const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Bootstrap {
     /// From YAML, or from JSON, which is YAML.
@@ -75,12 +106,22 @@ impl Bootstrap {
 
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
-        let encoded = BootstrapMessage(message.encode_to_vec());
-        let Parts { node, static_resources, dynamic_resources, admin, stats_tags, runtime_values } =
-            Parts::from_proto(message)?;
+        let encoded = BootstrapMessage(message.encode_to_vec().into());
+        let Parts {
+            node,
+            static_resources,
+            dynamic_resources,
+            admin,
+            stats,
+            stats_server_version,
+            stats_flush_interval,
+            runtime_values,
+            overload,
+            upstream_bind,
+        } = Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
-        let clusters = static_clusters(clusters).within("static_resources")?;
+        let clusters = static_clusters(clusters, &upstream_bind).within("static_resources")?;
         let listeners = static_listeners(listeners, &clusters).within("static_resources")?;
         let Sources { ads, lds, cds } = Sources::from_proto(dynamic_resources).within("dynamic_resources")?;
         if let Some(ads) = &ads {
@@ -88,10 +129,25 @@ impl Bootstrap {
                 .within("grpc_services[0].envoy_grpc.cluster_name")
                 .within("dynamic_resources.ads_config")?;
         }
-        let admin = admin.map(admin_address).transpose().within("admin")?.flatten();
+        let admin = admin.map(AdminServer::from_proto).transpose().within("admin")?.flatten().map(Arc::new);
         let message = encoded;
-        let bootstrap =
-            Self { message, node, secrets, admin, listeners, clusters, ads, lds, cds, stats_tags, runtime_values };
+        let bootstrap = Self {
+            message,
+            node,
+            secrets,
+            admin,
+            overload,
+            upstream_bind,
+            listeners,
+            clusters,
+            ads,
+            lds,
+            cds,
+            stats,
+            stats_server_version,
+            stats_flush_interval,
+            runtime_values,
+        };
         bootstrap.check_sources()?;
         Ok(bootstrap)
     }
@@ -151,10 +207,11 @@ impl Bootstrap {
 impl std::fmt::Debug for Bootstrap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The message and the secrets may hold private keys.
-        let Self { node, admin, listeners, clusters, ads, lds, cds, .. } = self;
+        let Self { node, admin, overload, listeners, clusters, ads, lds, cds, .. } = self;
         f.debug_struct("Bootstrap")
             .field("node", &node.id)
             .field("admin", admin)
+            .field("overload", overload)
             .field("listeners", listeners)
             .field("clusters", clusters)
             .field("ads", ads)
@@ -170,8 +227,12 @@ struct Parts {
     static_resources: StaticResources,
     dynamic_resources: DynamicResources,
     admin: Option<Admin>,
-    stats_tags: Vec<(String, String)>,
+    stats: StatsRules,
+    stats_server_version: u64,
+    stats_flush_interval: Option<Duration>,
     runtime_values: RuntimeValues,
+    overload: Overload,
+    upstream_bind: Arc<UpstreamBind>,
 }
 
 impl Parts {
@@ -188,7 +249,7 @@ impl Parts {
             stats_sinks,
             deferred_stat_options: _, // when Envoy builds its counters
             stats_config,
-            stats_flush_interval: _, // of sinks, which are refused
+            stats_flush_interval,
             watchdog,
             watchdogs,
             tracing,
@@ -217,17 +278,21 @@ impl Parts {
             grpc_async_client_manager_config: _, // how Envoy keeps its clients
             memory_allocator_manager: _,         // of Envoy's allocator
             enable_worker_cpu_affinity,
-            stats_flush: _, // as the interval
+            stats_flush,
             stats_eviction,
         } = message;
         refuse!(node_context_params, hds_config, flags_path, stats_sinks, watchdog, watchdogs, tracing);
-        refuse!(overload_manager, enable_dispatcher_stats, header_prefix, stats_server_version_override);
+        refuse!(enable_dispatcher_stats, header_prefix);
         refuse!(use_tcp_for_dns_lookups, dns_resolution_config, bootstrap_extensions, fatal_actions, config_sources);
         refuse!(default_config_source, default_socket_interface, certificate_provider_instances);
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
         refuse!(listener_manager, application_log_config, enable_worker_cpu_affinity, stats_eviction);
-        refuse_cluster_manager(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
-        let stats_tags = stats_tags(stats_config.unwrap_or_default()).within("stats_config")?;
+        let upstream_bind = cluster_manager_bind(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
+        let stats = StatsRules::from_proto(stats_config.unwrap_or_default()).within("stats_config")?;
+        let stats_flush_interval = match stats_flush {
+            None => Some(field::duration_or(stats_flush_interval, STATS_FLUSH_INTERVAL, "stats_flush_interval")?),
+            Some(StatsFlush::StatsFlushOnAdmin(_)) => None,
+        };
         let runtime_values =
             RuntimeValues::from_proto(layered_runtime.unwrap_or_default()).within("layered_runtime")?;
         Ok(Self {
@@ -235,13 +300,18 @@ impl Parts {
             static_resources: static_resources.unwrap_or_default(),
             dynamic_resources: dynamic_resources.unwrap_or_default(),
             admin,
-            stats_tags,
+            stats,
+            stats_server_version: stats_server_version_override.map_or(0, |version| version.value),
+            stats_flush_interval,
             runtime_values,
+            overload: Overload::from_proto(overload_manager.unwrap_or_default()).within("overload_manager")?,
+            upstream_bind: Arc::new(upstream_bind),
         })
     }
 }
 
-fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
+/// What is read of it; the rest is refused.
+fn cluster_manager_bind(message: ClusterManager) -> Result<UpstreamBind> {
     let ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -249,36 +319,20 @@ fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy builds a cluster that nobody asked for yet
     } = message;
-    refuse!(local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config);
-    Ok(())
+    refuse!(local_cluster_name, outlier_detection, load_stats_config);
+    UpstreamBind::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")
 }
 
-/// Those of a fixed value. Others would be cut out of names, which have their tags as labels here from the start.
-fn stats_tags(message: StatsConfig) -> Result<Vec<(String, String)>> {
-    let StatsConfig {
-        stats_tags,
-        use_all_default_tags,
-        stats_matcher,
-        histogram_bucket_settings,
-        allow_default_tag_overrides,
-    } = message;
-    refuse!(stats_matcher, histogram_bucket_settings);
-    field::only(use_all_default_tags, true, "use_all_default_tags")?;
-    field::only(allow_default_tag_overrides, false, "allow_default_tag_overrides")?;
-    field::each(stats_tags, "stats_tags", |TagSpecifier { tag_name, tag_value }| match tag_value {
-        Some(TagValue::FixedValue(value)) => Ok((tag_name, value)),
-        Some(TagValue::Regex(_)) => Err(unsupported("regex")),
-        None => Err(FieldError::new("tag_value", "value is required")),
-    })
-}
-
-fn static_clusters(messages: Vec<Cluster>) -> Result<Vec<Arc<ClusterConfig>>> {
+fn static_clusters(messages: Vec<Cluster>, default_bind: &Arc<UpstreamBind>) -> Result<Vec<Arc<ClusterConfig>>> {
     let mut names = HashSet::new();
     field::each(messages, "clusters", |message| {
         if !names.insert(message.name.clone()) {
             return Err(FieldError::new("name", format!("duplicate cluster '{}'", message.name)));
         }
-        ClusterConfig::from_proto(message).map(Arc::new)
+        let mut cluster = ClusterConfig::from_proto(message)?;
+        cluster.added_via_api = false;
+        cluster.bind.get_or_insert_with(|| default_bind.clone());
+        Ok(Arc::new(cluster))
     })
 }
 
@@ -339,30 +393,6 @@ fn check_stream_cluster(name: &str, clusters: &[Arc<ClusterConfig>]) -> Result<(
         }
         (Discovery::Static(_) | Discovery::Dns(_), UpstreamProtocol::Http2(_)) => Ok(()),
     }
-}
-
-#[expect(deprecated, reason = "the older spelling of an access log, which bootstraps still have")]
-fn admin_address(message: Admin) -> Result<Option<SocketAddr>> {
-    let Admin {
-        access_log,
-        access_log_path,
-        profile_path: _, // of Envoy's profiler, which no path of this admin server starts
-        address,
-        socket_options,
-        ignore_global_conn_limit: _, // there is no such limit to be exempt from
-        allow_paths,
-    } = message;
-    refuse!(socket_options, allow_paths);
-    if !access_log_path.is_empty() && access_log_path != NOWHERE {
-        return Err(unsupported("access_log_path"));
-    }
-    for (index, message) in access_log.into_iter().enumerate() {
-        let AccessLog { sink, format: _, condition: _ } = AccessLog::from_proto(message).at("access_log", index)?;
-        if sink != AccessLogSink::File(NOWHERE.into()) {
-            return Err(unsupported(element("access_log", index)));
-        }
-    }
-    address.map(socket_addr).transpose().within("address")
 }
 
 #[cfg(test)]

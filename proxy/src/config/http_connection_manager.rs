@@ -193,7 +193,7 @@ impl HttpConnectionManager {
         refuse!(path_normalization_options, proxy_status_config, typed_header_validation_config);
         refuse!(add_proxy_protocol_connection_state, forward_proto_config);
         field::only(add_user_agent, false, "add_user_agent")?;
-        field::only(stream_error_on_invalid_http_message, false, "stream_error_on_invalid_http_message")?;
+        let stream_errors = stream_error_on_invalid_http_message.map(|value| value.value);
         let caller = CallerOptions {
             use_remote_address: field::bool_or(use_remote_address, false),
             xff_trusted_hops: xff_num_trusted_hops,
@@ -219,10 +219,11 @@ impl HttpConnectionManager {
             LocalReplyConfig::from_proto(local_reply_config.unwrap_or_default()).within("local_reply_config")?;
         let connection = ConnectionOptions::from_proto(common_http_protocol_options.unwrap_or_default())
             .within("common_http_protocol_options")?;
-        let http_filters = HttpFilters::from_proto(http_filters)?;
+        let http_filters = HttpFilters::from_proto(http_filters, "http_filters")?;
+        let upgrades = Upgrades::of_manager(upgrade_configs)?;
         let access_log = field::each(access_log, "access_log", AccessLog::from_proto)?;
         Ok(Self {
-            kept: KeptMessages::of(&access_log, &http_filters, &local_reply),
+            kept: KeptMessages::of(&access_log, upgrades.filters().chain([&http_filters]), &local_reply),
             stat_prefix: stat_prefix.into(),
             codec_type: CodecType::from_proto(codec_type)?,
             routes: RouteSource::from_proto(required(route_specifier, "route_specifier")?)?,
@@ -239,12 +240,12 @@ impl HttpConnectionManager {
             delayed_close_timeout: duration_or(delayed_close_timeout, DELAYED_CLOSE_TIMEOUT, "delayed_close_timeout")?,
             max_request_headers_bytes: header_bytes(field::u32_or(max_request_headers_kb, MAX_REQUEST_HEADERS_KB))?,
             max_headers_count: connection.max_headers_count,
-            http1: Http1Options::downstream(http_protocol_options.unwrap_or_default())
+            http1: Http1Options::downstream(http_protocol_options.unwrap_or_default(), stream_errors)
                 .within("http_protocol_options")?,
-            http2: Http2Options::from_proto(http2_protocol_options.unwrap_or_default())
+            http2: Http2Options::downstream(http2_protocol_options.unwrap_or_default(), stream_errors)
                 .within("http2_protocol_options")?,
             proxy_100_continue,
-            upgrades: Upgrades::of_manager(upgrade_configs)?,
+            upgrades,
             path: PathOptions::from_proto(normalize_path, merge_slashes, path_with_escaped_slashes_action)?,
             host: HostOptions::from_proto(strip_matching_host_port, strip_port_mode, strip_trailing_host_dot)?,
             scheme: SchemeOptions::from_proto(scheme_header_transformation).within("scheme_header_transformation")?,
@@ -266,14 +267,18 @@ impl HttpConnectionManager {
 }
 
 impl KeptMessages {
-    fn of(access_log: &[AccessLog], filters: &HttpFilters, local_reply: &LocalReplyConfig) -> Self {
+    fn of<'a>(
+        access_log: &[AccessLog],
+        mut filters: impl Iterator<Item = &'a HttpFilters>,
+        local_reply: &LocalReplyConfig,
+    ) -> Self {
         let condition =
             |is_such: fn(&Condition) -> bool| access_log.iter().filter_map(|log| log.condition.as_ref()).any(is_such);
         let format = |is_such: fn(&Command) -> bool| access_log.iter().any(|log| log.format.any(is_such));
         Self {
             request: format(Command::reads_request)
                 || condition(Condition::reads_request)
-                || filters.reads_request()
+                || filters.any(HttpFilters::reads_request)
                 || !local_reply.is_plain(),
             response: format(Command::reads_response_headers) || condition(Condition::reads_response),
             trailers: format(Command::reads_trailers) || condition(Condition::reads_response),

@@ -103,23 +103,23 @@ enum Parsed {
 }
 
 impl HttpFilters {
-    /// The router, which must be there, is last.
-    pub(crate) fn from_proto(messages: Vec<ProtoHttpFilter>) -> Result<Self> {
+    /// The router, which must be there, is last. `field`: where they stand.
+    pub(crate) fn from_proto(messages: Vec<ProtoHttpFilter>, field: &str) -> Result<Self> {
         let count = messages.len();
         let mut filters = Vec::new();
         let mut router = None;
         for (index, message) in messages.into_iter().enumerate() {
-            match Parsed::from_proto(message).at("http_filters", index)? {
+            match Parsed::from_proto(message).at(field, index)? {
                 Parsed::Router(_) if index + 1 < count => {
                     let error = FieldError::new("", "the router must be the last filter of its chain");
-                    return Err(error).at("http_filters", index);
+                    return Err(error).at(field, index);
                 }
                 Parsed::Router(last) => router = Some(last),
                 Parsed::Filter(filter) => filters.push(filter),
                 Parsed::Skipped => {}
             }
         }
-        let router = router.ok_or_else(|| FieldError::new("http_filters", "the last filter must be the router"))?;
+        let router = router.ok_or_else(|| FieldError::new(field, "the last filter must be the router"))?;
         Ok(Self { filters, router })
     }
 

@@ -25,6 +25,8 @@ pub struct Http1Options {
     pub accept_http_10: bool,
     pub default_host_for_http_10: Option<String>,
     pub allow_custom_methods: bool,
+    /// A bad request does not end its connection where that can be helped.
+    pub stream_errors: bool,
     pub codec: Http1CodecOptions,
 }
 
@@ -103,12 +105,15 @@ const INITIAL_STREAM_WINDOW_SIZE: u32 = 16 << 20;
 const INITIAL_CONNECTION_WINDOW_SIZE: u32 = 24 << 20;
 
 impl Http1Options {
-    pub(crate) fn downstream(message: Http1ProtocolOptions) -> Result<Self> {
+    /// `stream_errors`: what the connection manager says of all protocols.
+    pub(crate) fn downstream(message: Http1ProtocolOptions, stream_errors: Option<bool>) -> Result<Self> {
         unset(&message.send_fully_qualified_url, "send_fully_qualified_url")?;
+        let own = message.override_stream_error_on_invalid_http_message.map(|value| value.value);
+        let stream_errors = own.or(stream_errors).unwrap_or(false);
         let Http1ProtocolOptions { accept_http_10, allow_custom_methods, ref default_host_for_http_10, .. } = message;
         let default_host_for_http_10 = Some(default_host_for_http_10.clone()).filter(|host| !host.is_empty());
         let codec = Http1CodecOptions::from_proto(message)?;
-        Ok(Self { accept_http_10, default_host_for_http_10, allow_custom_methods, codec })
+        Ok(Self { accept_http_10, default_host_for_http_10, allow_custom_methods, stream_errors, codec })
     }
 }
 
@@ -117,6 +122,8 @@ impl Http1UpstreamOptions {
         unset(&message.accept_http_10, "accept_http_10")?;
         unset(&message.default_host_for_http_10, "default_host_for_http_10")?;
         unset(&message.allow_custom_methods, "allow_custom_methods")?;
+        let stream_errors = message.override_stream_error_on_invalid_http_message;
+        field::only(stream_errors, false, "override_stream_error_on_invalid_http_message")?;
         let send_fully_qualified_url = message.send_fully_qualified_url;
         Ok(Self { codec: Http1CodecOptions::from_proto(message)?, send_fully_qualified_url })
     }
@@ -127,24 +134,19 @@ impl Http1CodecOptions {
     fn from_proto(message: Http1ProtocolOptions) -> Result<Self> {
         let Http1ProtocolOptions {
             allow_absolute_url,
-            accept_http_10: _, // these five are read by the callers
+            accept_http_10: _, // these six are read by the callers
             default_host_for_http_10: _,
             allow_custom_methods: _,
             send_fully_qualified_url: _,
             header_key_format,
             enable_trailers,
             allow_chunked_length,
-            override_stream_error_on_invalid_http_message,
+            override_stream_error_on_invalid_http_message: _,
             use_balsa_parser: _, // which of Envoy's parsers does the work
             ignore_http_11_upgrade,
         } = message;
         refuse!(ignore_http_11_upgrade);
         field::only(allow_absolute_url, true, "allow_absolute_url")?;
-        field::only(
-            override_stream_error_on_invalid_http_message,
-            false,
-            "override_stream_error_on_invalid_http_message",
-        )?;
         let header_case = HeaderCase::from_proto(header_key_format).within("header_key_format")?;
         Ok(Self { enable_trailers, allow_chunked_length, header_case })
     }
@@ -161,6 +163,14 @@ impl HeaderCase {
 }
 
 impl Http2Options {
+    /// `stream_errors`: what the connection manager says of all protocols.
+    pub(crate) fn downstream(message: Http2ProtocolOptions, stream_errors: Option<bool>) -> Result<Self> {
+        let own = message.override_stream_error_on_invalid_http_message.map(|value| value.value);
+        let options = Self::from_proto(message)?;
+        let stream_error_on_invalid_message = own.or(stream_errors).unwrap_or(options.stream_error_on_invalid_message);
+        Ok(Self { stream_error_on_invalid_message, ..options })
+    }
+
     #[expect(deprecated, reason = "named to be read")]
     pub(crate) fn from_proto(message: Http2ProtocolOptions) -> Result<Self> {
         let Http2ProtocolOptions {

@@ -7,7 +7,7 @@ use weft_xds::{
     pb::envoy::{
         config::core::v3::BackoffStrategy,
         extensions::filters::network::tcp_proxy::v3::{
-            TcpProxy as ProtoTcpProxy, UpstreamConnectMode,
+            ProxyProtocolTlvMergePolicy, TcpProxy as ProtoTcpProxy, UpstreamConnectMode,
             tcp_proxy::{
                 ClusterSpecifier, TcpAccessLogOptions, WeightedCluster as ProtoWeightedCluster,
                 weighted_cluster::ClusterWeight,
@@ -23,6 +23,7 @@ use weft_xds::{
 use crate::config::{
     access_log::AccessLog,
     field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or, unsupported},
+    proxy_protocol::Tlv,
     retry_policy::BackOff,
     route,
 };
@@ -48,6 +49,9 @@ pub struct TcpProxy {
     pub early_data_bytes_max: Option<usize>,
     /// Draining closes a connection once it has nothing to write.
     pub closes_on_drain: bool,
+    /// For an upstream that is spoken to in the PROXY protocol.
+    pub proxy_protocol_tlvs: Vec<Tlv>,
+    pub proxy_protocol_tlv_merge: TlvMerge,
     pub access_log: Vec<AccessLog>,
     pub access_log_options: AccessLogOptions,
 }
@@ -58,6 +62,14 @@ pub enum ConnectOn {
     Connection,
     /// Once the downstream has said something.
     FirstBytes,
+}
+
+/// What becomes of configured extensions where a header came from downstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlvMerge {
+    AddIfAbsent,
+    OverwriteByType,
+    Append,
 }
 
 /// Lines besides the one at a connection's end.
@@ -111,7 +123,7 @@ impl TcpProxy {
             cluster_specifier,
         } = message;
         refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout);
-        refuse!(tunneling_config, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy);
+        refuse!(tunneling_config);
         let early_data_bytes_max = max_early_data_bytes.map(|wrapper| wrapper.value as usize);
         let connect_on = match field::enumeration(upstream_connect_mode, "upstream_connect_mode")? {
             UpstreamConnectMode::Immediate => ConnectOn::Connection,
@@ -143,6 +155,15 @@ impl TcpProxy {
             connect_on,
             early_data_bytes_max,
             closes_on_drain: field::bool_or(check_drain_close, false),
+            proxy_protocol_tlvs: field::each(proxy_protocol_tlvs, "proxy_protocol_tlvs", Tlv::from_proto)?,
+            proxy_protocol_tlv_merge: match field::enumeration(
+                proxy_protocol_tlv_merge_policy,
+                "proxy_protocol_tlv_merge_policy",
+            )? {
+                ProxyProtocolTlvMergePolicy::AddIfAbsent => TlvMerge::AddIfAbsent,
+                ProxyProtocolTlvMergePolicy::OverwriteByTypeIfExistsOrAdd => TlvMerge::OverwriteByType,
+                ProxyProtocolTlvMergePolicy::AppendIfExistsOrAdd => TlvMerge::Append,
+            },
             access_log_options,
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
         })

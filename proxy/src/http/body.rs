@@ -14,6 +14,7 @@ use crate::http::{
     h1::{IncomingBody, UpstreamBody, Violation},
     h2::{RecvStream, StreamError},
     replay::Replay,
+    termination::TerminatedBody,
 };
 
 #[derive(Default)]
@@ -26,6 +27,8 @@ pub enum Body {
     /// Of an HTTP/1 downstream's request.
     Incoming(IncomingBody),
     Http2(RecvStream),
+    /// What a TCP upstream says to who has asked for a tunnel.
+    Terminated(Box<TerminatedBody>),
     /// The downstream's request, counted on its exchange.
     Request(Box<RequestBody>),
     /// The same, kept for another try.
@@ -52,9 +55,11 @@ pub enum BodyError {
 impl Body {
     /// Sends on what is left of the request that this is the response to, while nobody wants more of the response.
     pub fn poll_sending(&mut self, cx: &mut Context<'_>) {
-        if let Body::Http1(body) = self {
-            // Err: the body itself tells when it is polled next.
-            let _ = body.poll_sending(cx);
+        // Err: the body itself tells when it is polled next.
+        match self {
+            Body::Http1(body) => drop(body.poll_sending(cx)),
+            Body::Terminated(body) => drop(body.poll_sending(cx)),
+            _ => {}
         }
     }
 }
@@ -72,6 +77,7 @@ impl http_body::Body for Body {
             },
             Body::Http1(body) => body.poll_frame(cx),
             Body::Incoming(body) => body.poll_frame(cx),
+            Body::Terminated(body) => body.poll_frame(cx),
             Body::Http2(stream) => stream.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Body::Request(body) => body.poll_frame(cx),
             Body::Replay(replay) => replay.poll_frame(cx),
@@ -85,6 +91,7 @@ impl http_body::Body for Body {
             Body::Full(bytes) => bytes.is_empty(),
             Body::Http1(body) => body.is_end_stream(),
             Body::Incoming(body) => body.is_end_stream(),
+            Body::Terminated(body) => body.is_end_stream(),
             Body::Http2(stream) => stream.is_end_stream(),
             Body::Request(body) => body.is_end_stream(),
             Body::Replay(replay) => replay.is_end_stream(),
@@ -97,9 +104,12 @@ impl http_body::Body for Body {
             Body::Empty => SizeHint::with_exact(0),
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             // The content-length header, where there is one, goes along with the headers.
-            Body::Http1(_) | Body::Incoming(_) | Body::Http2(_) | Body::Replay(_) | Body::Filtered(_) => {
-                SizeHint::default()
-            }
+            Body::Http1(_)
+            | Body::Incoming(_)
+            | Body::Http2(_)
+            | Body::Terminated(_)
+            | Body::Replay(_)
+            | Body::Filtered(_) => SizeHint::default(),
             Body::Request(body) => body.size_hint(),
         }
     }

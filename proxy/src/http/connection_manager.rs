@@ -8,17 +8,18 @@ use tower::Service;
 use crate::{
     config::{
         http_connection_manager::{CodecType, ServerHeaderTransformation},
+        http_filter::HttpFilters,
         route::RouteAction,
+        upgrade,
     },
     http::{
         body::Body,
-        exchange::{Exchange, RequestBody, ResponseBody},
+        exchange::{Exchange, RequestBody, ResponseBody, Restart},
         filter::{self, ConnectionBuckets},
         h1, h2,
         local_reply::LocalReply,
         request_headers::{self, X_REQUEST_ID},
         response_flags::ResponseFlags,
-        route::resolved::ResolvedRoute,
         tunnel::Tunnel,
     },
     listener::{
@@ -27,7 +28,10 @@ use crate::{
         inspect::http::is_http2_preface,
         registry::{ConnectionLimits, Order},
     },
-    net::{peek::peek_more, stream::Stream},
+    net::{
+        peek::peek_more,
+        stream::{Metered, Stream},
+    },
     stats::HttpStat,
 };
 
@@ -39,6 +43,8 @@ pub struct HttpConnection {
     pub buckets: ConnectionBuckets,
     requests: Cell<u32>,
     requests_under_way: Cell<u32>,
+    /// After what is under way; HTTP/2 only, where that is not said by a response.
+    is_ending: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +65,17 @@ pub async fn serve(active: Arc<ActiveHttp>, downstream: Rc<Downstream>, stream: 
         buckets: ConnectionBuckets::default(),
         requests: Cell::new(0),
         requests_under_way: Cell::new(0),
+        is_ending: Cell::new(false),
         active: active.clone(),
     });
     connection.count(HttpStat::CxTotal);
     let _open = connection.gauge(HttpStat::CxActive);
+    if stream.is_tls() {
+        connection.count(HttpStat::CxSslTotal);
+    }
+    let _secured = stream.is_tls().then(|| connection.gauge(HttpStat::CxSslActive));
+    let index = connection.downstream.worker.index;
+    let stream = stream.counted(Metered::Downstream(active.stats.clone()), index);
     let choosing = connection.unless_ordered(choose_codec(config.codec_type, &stream));
     match choosing.await {
         Some(Some(Codec::Http1)) => {
@@ -78,6 +91,7 @@ pub async fn serve(active: Arc<ActiveHttp>, downstream: Rc<Downstream>, stream: 
         Some(None) | None => {} // closed, or told to end, before its first byte
     }
     connection.count(HttpStat::CxDestroy);
+    active.stats.cx_length.record(index, connection.downstream.started.elapsed());
 }
 
 /// None: the peer closed before it could be told.
@@ -149,38 +163,66 @@ impl HttpConnection {
         head: &mut http::request::Parts,
         body: Body,
     ) -> Response<ResponseBody> {
-        exchange.set_route(self.resolve_route(head));
-        if !self.may_upgrade(exchange, head) {
+        exchange.set_route(exchange.resolve_route(head));
+        let filters = match exchange.tunnel {
+            None => Some(&self.active.config.http_filters),
+            Some(tunnel) => self.filters_of_tunnel(tunnel, exchange, head),
+        };
+        let Some(filters) = filters else {
+            filter::note_cluster(exchange, exchange.route().as_ref(), head);
             exchange.keep_request(head);
+            // What follows might be meant for the tunnel, and must not be taken for a request.
+            exchange.ends_connection.set(true);
             let refused = LocalReply::new(StatusCode::FORBIDDEN, ResponseFlags::default(), "upgrade_failed");
             return refused.into_response(exchange);
+        };
+        let mut response = filter::run(filters, exchange, head, body).await;
+        while let Some(restart) = exchange.take_restart() {
+            let Restart { head: next, body, route } = *restart;
+            *head = next;
+            exchange.set_route(Some(route));
+            // The future is large, and few requests are redirected.
+            response = Box::pin(filter::run(filters, exchange, head, body)).await;
         }
-        filter::run(&self.active.config.http_filters, exchange, head, body).await
+        response
     }
 
-    fn resolve_route(&self, head: &http::request::Parts) -> Option<ResolvedRoute> {
-        let routes = self.active.routes.load_full()?;
-        ResolvedRoute::resolve(routes, head, &self.downstream)
-    }
-
-    /// What the route says of a protocol counts more than what the connection manager says.
-    fn may_upgrade(&self, exchange: &Exchange, head: &http::request::Parts) -> bool {
-        if Tunnel::requested_by(head) != Some(Tunnel::Upgrade) {
-            return true;
-        }
-        let Some(protocol) = head.headers.get(header::UPGRADE) else { return true };
+    /// What the route says of a protocol counts more than what the connection manager says. None: it is not allowed.
+    fn filters_of_tunnel(
+        &self,
+        tunnel: Tunnel,
+        exchange: &Exchange,
+        head: &http::request::Parts,
+    ) -> Option<&HttpFilters> {
+        let config = &self.active.config;
         let route = exchange.route();
+        let protocol = match (tunnel, head.headers.get(header::UPGRADE)) {
+            // Only a route for CONNECT matches one; that there is none is for the router to say.
+            (Tunnel::Connect, _) if route.is_none() => return Some(&config.http_filters),
+            (Tunnel::Connect, _) => upgrade::CONNECT.as_bytes(),
+            (Tunnel::Upgrade, Some(protocol)) => protocol.as_bytes(),
+            (Tunnel::Upgrade, None) => return Some(&config.http_filters),
+        };
         let of_route = route.as_ref().and_then(|route| match &route.route().action {
-            RouteAction::Forward(action) => action.upgrades.allows(protocol.as_bytes()),
+            RouteAction::Forward(action) => action.upgrades.of(protocol).map(|upgrade| upgrade.enabled),
             _ => None,
         });
-        of_route.or(self.active.config.upgrades.allows(protocol.as_bytes())).unwrap_or(false)
+        let of_manager = config.upgrades.of(protocol);
+        let is_allowed = of_route.or(of_manager.map(|upgrade| upgrade.enabled)).unwrap_or(false);
+        let own = of_manager.and_then(|upgrade| upgrade.filters.as_ref());
+        is_allowed.then(|| own.unwrap_or(&config.http_filters))
     }
 
-    /// A request whose head is none: nothing is known of it but that it came, and was refused by the codec.
+    /// Of a request whose head is none, or not here: nothing is known of it but that it came.
+    pub fn unread_exchange(self: &Rc<Self>, version: Version) -> Rc<Exchange> {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.version = version;
+        Exchange::new(self.clone(), &head)
+    }
+
+    /// A request that was refused by the codec.
     pub fn request_malformed(self: &Rc<Self>, details: &'static str, by_connection: bool) {
-        let (head, ()) = Request::builder().version(Version::HTTP_2).body(()).unwrap_or_default().into_parts();
-        let exchange = Exchange::new(self.clone(), &head);
+        let exchange = self.unread_exchange(Version::HTTP_2);
         exchange.add_flag(match by_connection {
             true => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             false => ResponseFlags::DOWNSTREAM_REMOTE_RESET,
@@ -190,8 +232,7 @@ impl HttpConnection {
 
     /// The answer to a request whose target can be read, but not looked up.
     pub fn bad_target(self: &Rc<Self>) -> Response<ResponseBody> {
-        let (head, ()) = Request::builder().version(Version::HTTP_2).body(()).unwrap_or_default().into_parts();
-        let exchange = Exchange::new(self.clone(), &head);
+        let exchange = self.unread_exchange(Version::HTTP_2);
         let reply = LocalReply::new(StatusCode::BAD_REQUEST, ResponseFlags::default(), "path_normalization_failed");
         let mut response = reply.into_response(&exchange);
         self.finish(&exchange, &mut response);
@@ -212,7 +253,7 @@ impl HttpConnection {
     /// What every response gets.
     fn finish(&self, exchange: &Exchange, response: &mut Response<ResponseBody>) {
         let config = &self.active.config;
-        let opens_tunnel = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let opens_tunnel = exchange.tunnel.is_some_and(|tunnel| tunnel.is_accepted_by(response.status()));
         let headers = response.headers_mut();
         match config.server_header_transformation {
             ServerHeaderTransformation::Overwrite => {
@@ -229,9 +270,13 @@ impl HttpConnection {
             request_headers::append_via(headers, via);
         }
         // RFC 9113 section 8.2.2: no `connection` in HTTP/2, whose GOAWAY says the same.
-        if exchange.protocol < Version::HTTP_2 && self.takes_no_more() && !opens_tunnel {
+        if exchange.protocol >= Version::HTTP_2 {
+            self.is_ending.set(self.is_ending.get() || exchange.ends_connection.get());
+        } else if self.takes_no_more() && !opens_tunnel {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             self.count(HttpStat::CxDrainClose);
+        } else if exchange.ends_connection.get() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.status.set(Some(response.status()));
         exchange.response_begun.set(Some(exchange.started.elapsed()));
@@ -240,11 +285,15 @@ impl HttpConnection {
 
     /// The connection ends after the requests under way.
     fn takes_no_more(&self) -> bool {
-        let max = self.active.config.max_requests_per_connection;
-        self.downstream.is_draining() || max.is_some_and(|max| self.requests.get() >= max)
+        self.downstream.is_draining() || self.has_reached_request_limit()
     }
 
-    pub fn has_reached_request_limit(&self) -> bool {
+    /// For HTTP/2 to say so ahead of time.
+    pub fn takes_no_more_requests(&self) -> bool {
+        self.is_ending.get() || self.has_reached_request_limit()
+    }
+
+    fn has_reached_request_limit(&self) -> bool {
         self.active.config.max_requests_per_connection.is_some_and(|max| self.requests.get() >= max)
     }
 

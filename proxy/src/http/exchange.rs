@@ -18,17 +18,21 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::{
+    config::metadata::Metadata,
+    filter_state::FilterState,
     http::{
         body::{Body, BodyError},
         connection_manager::HttpConnection,
         h2::{Reason, StreamError},
         informational::Informational,
+        internal_redirect::RedirectHistory,
         local_reply::LocalReply,
         response_flags::ResponseFlags,
         route::resolved::ResolvedRoute,
+        tunnel::Tunnel,
         upstream_request::UpstreamStream,
     },
-    stats::HttpStat,
+    stats::{CallerKind, HttpStat},
     substitution::{Context as Facts, Subject},
 };
 
@@ -39,6 +43,10 @@ pub struct Exchange {
     started_at: Option<SystemTime>,
     pub protocol: http::Version,
     pub is_grpc: bool,
+    /// The bare connection is asked for.
+    pub tunnel: Option<Tunnel>,
+    /// The connection is not to carry another request.
+    pub ends_connection: Cell<bool>,
     pub flags: Cell<ResponseFlags>,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: RefCell<Cow<'static, str>>,
@@ -49,6 +57,8 @@ pub struct Exchange {
     pub attempts: Cell<u32>,
     /// Whose request it is: the caller's own address, or what trusted proxies say of it.
     pub remote_address: Cell<SocketAddr>,
+    /// Whether that one is of ours.
+    pub caller: Cell<CallerKind>,
     pub upstream_host: Cell<Option<SocketAddr>>,
     pub upstream_hostname: RefCell<Option<Arc<str>>>,
     pub upstream_protocol: Cell<Option<http::Version>>,
@@ -70,6 +80,12 @@ pub struct Exchange {
     kept: RefCell<Kept>,
     /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
     refused: RefCell<Option<LocalReply>>,
+    /// What filters leave for those behind them, and for logs.
+    pub metadata: RefCell<Metadata>,
+    pub filter_state: RefCell<FilterState>,
+    pub redirects: RefCell<RedirectHistory>,
+    /// The request is to begin anew, elsewhere.
+    restart: RefCell<Option<Box<Restart>>>,
     /// Interim responses on their way to the downstream codec.
     pub informational: Informational,
     request_waker: RefCell<Option<Waker>>,
@@ -92,6 +108,8 @@ impl Exchange {
             started_at: logs.then(SystemTime::now),
             protocol: head.version,
             is_grpc: is_grpc(&head.headers),
+            tunnel: Tunnel::requested_by(head),
+            ends_connection: Cell::default(),
             flags: Cell::default(),
             details: RefCell::new("-".into()),
             status: Cell::default(),
@@ -99,6 +117,7 @@ impl Exchange {
             bytes_sent: Cell::default(),
             attempts: Cell::default(),
             remote_address: Cell::new(connection.downstream.remote_address),
+            caller: Cell::new(CallerKind::External),
             upstream_host: Cell::default(),
             upstream_hostname: RefCell::default(),
             upstream_protocol: Cell::default(),
@@ -117,6 +136,10 @@ impl Exchange {
             route: RefCell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),
+            metadata: RefCell::default(),
+            filter_state: RefCell::default(),
+            redirects: RefCell::default(),
+            restart: RefCell::default(),
             informational: Informational::new(connection.active.config.proxy_100_continue),
             request_waker: RefCell::default(),
             connection,
@@ -157,6 +180,28 @@ impl Exchange {
         *self.details.borrow_mut() = details.into();
     }
 
+    /// As in Envoy, a request that was refused as a bad one ends its connection, as who sends one may have sent the next; and one
+    /// that is too large is not read to its end.
+    pub fn answered_locally(&self, status: StatusCode) {
+        let config = &self.connection.active.config;
+        if self.protocol >= http::Version::HTTP_2 {
+            return;
+        }
+        let is_bad = status == StatusCode::BAD_REQUEST && !config.http1.stream_errors;
+        if is_bad || status == StatusCode::PAYLOAD_TOO_LARGE {
+            self.ends_connection.set(true);
+        }
+    }
+
+    /// What a response that breaks off is reset with (RFC 9113 section 8.5).
+    pub fn reset_reason(&self) -> Reason {
+        let lost = ResponseFlags::UPSTREAM_CONNECTION_FAILURE.with(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+        match self.tunnel {
+            Some(_) if self.flags.get().intersects(lost) => Reason::CONNECT_ERROR,
+            _ => Reason::INTERNAL_ERROR,
+        }
+    }
+
     /// The downstream takes nothing of the response.
     pub fn downstream_stalled(&self) {
         self.add_flag(ResponseFlags::STREAM_IDLE_TIMEOUT);
@@ -175,6 +220,29 @@ impl Exchange {
     /// None: no route matches.
     pub fn route(&self) -> Option<ResolvedRoute> {
         self.route.borrow().clone()
+    }
+
+    /// By the newest table.
+    pub fn resolve_route(&self, head: &request::Parts) -> Option<ResolvedRoute> {
+        let routes = self.connection.active.routes.load_full()?;
+        ResolvedRoute::resolve(routes, head, self)
+    }
+
+    /// Another route was looked up, whose cluster is not known.
+    pub fn forget_cluster(&self) {
+        *self.upstream_cluster.borrow_mut() = None;
+    }
+
+    pub fn restart(&self, restart: Restart) {
+        *self.restart.borrow_mut() = Some(Box::new(restart));
+    }
+
+    pub fn is_restarted(&self) -> bool {
+        self.restart.borrow().is_some()
+    }
+
+    pub fn take_restart(&self) -> Option<Box<Restart>> {
+        self.restart.borrow_mut().take()
     }
 
     pub fn refuse(&self, reply: LocalReply) {
@@ -242,6 +310,7 @@ impl Drop for Exchange {
         if let Some(status) = self.status.get() {
             stats.codes.count(index, status);
         }
+        connection.active.listener_stats.count_response(index, self.status.get());
         if self.response_sent.get().is_none() {
             if self.flags.get() == ResponseFlags::default() {
                 self.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
@@ -258,6 +327,13 @@ impl Drop for Exchange {
             self.with_messages(|context| connection.downstream.worker.access_logs.log(logs, &context));
         }
     }
+}
+
+/// A request that goes through the filters once more, with another head.
+pub struct Restart {
+    pub head: request::Parts,
+    pub body: Body,
+    pub route: ResolvedRoute,
 }
 
 /// Of the messages, what something is written with at the end.
@@ -353,7 +429,11 @@ pub struct Deadlines {
     pub timeout: Option<Duration>,
     /// Nothing arrives for so long.
     pub idle_timeout: Option<Duration>,
+    /// The downstream takes nothing for so long. None: as `idle_timeout`. Some(None): any time.
+    pub flush_timeout: Option<Option<Duration>>,
     idle_at: Option<Instant>,
+    /// A WebSocket's request has no end: its timeout is for the answer, counted from the start.
+    pub awaits_websocket: bool,
     /// Set up only when there is something to wait for.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
@@ -364,12 +444,20 @@ impl Deadlines {
         timeout: Option<Duration>,
         idle_timeout: Option<Duration>,
     ) -> Deadlines {
-        Deadlines { request_timeout, max_duration: None, timeout, idle_timeout, idle_at: None, timer: None }
+        Deadlines { request_timeout, timeout, idle_timeout, ..Deadlines::default() }
     }
 
     #[must_use]
     pub fn bounded_by(self, max_duration: Option<Duration>) -> Deadlines {
         Deadlines { max_duration, ..self }
+    }
+
+    /// The other protocol has begun: as in Envoy, from now on time counts only from the end of what the caller says.
+    pub fn switched(&mut self, exchange: &Exchange) {
+        self.awaits_websocket = false;
+        if exchange.request_received.get().is_some() {
+            self.timeout = None;
+        }
     }
 
     /// Something arrived.
@@ -382,7 +470,11 @@ impl Deadlines {
         let received = exchange.poll_request_complete(cx).is_ready().then(|| exchange.request_received.get()).flatten();
         let (request_at, whole_at) = match received {
             Some(received) => (None, self.timeout.map(|timeout| exchange.started + received + timeout)),
-            None => (self.request_timeout.map(|timeout| exchange.started + timeout), None),
+            None => {
+                let answer_at =
+                    self.timeout.filter(|_| self.awaits_websocket).map(|timeout| exchange.started + timeout);
+                (self.request_timeout.map(|timeout| exchange.started + timeout), answer_at)
+            }
         };
         if self.idle_at.is_none() {
             self.idle_at = self.idle_timeout.map(|idle| Instant::now() + idle);
@@ -431,7 +523,7 @@ impl ResponseBody {
     /// How long the downstream may take nothing of it.
     pub fn idle_timeout(&self) -> Option<Duration> {
         match self.upstream {
-            Some(_) => self.deadlines.idle_timeout,
+            Some(_) => self.deadlines.flush_timeout.unwrap_or(self.deadlines.idle_timeout),
             None => self.exchange.connection.active.config.stream_idle_timeout,
         }
     }
@@ -460,7 +552,7 @@ impl ResponseBody {
     fn upstream_complete(&mut self) {
         if let Some(upstream) = self.upstream.take() {
             self.exchange.upstream_response_ended.set(Some(self.exchange.started.elapsed()));
-            upstream.complete();
+            upstream.complete(self.exchange.caller.get());
         }
     }
 
@@ -474,7 +566,9 @@ impl ResponseBody {
                 (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")
             }
             // Its own request broke off: the downstream is gone.
-            BodyError::Source => (ResponseFlags::default(), "downstream_remote_disconnect"),
+            BodyError::Source | BodyError::Http2(StreamError::LocalReset(_)) => {
+                (ResponseFlags::default(), "downstream_remote_disconnect")
+            }
             BodyError::Disconnected | BodyError::Http2(StreamError::Disconnected) => (
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
                 "upstream_reset_after_response_started{connection_termination}",

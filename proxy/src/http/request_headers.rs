@@ -43,6 +43,7 @@ pub fn prepare(head: &mut request::Parts, exchange: &Rc<Exchange>) -> Result<(),
     let internal_only = routes.as_ref().map_or(&[][..], |routes| &routes.table().internal_only_headers);
     let caller = caller::identify(head, &config.caller, downstream, internal_only)?;
     exchange.remote_address.set(caller.address);
+    exchange.caller.set(caller.kind);
     if let Some(scheme) = config.scheme.overwrite {
         force_scheme(head, scheme);
     }
@@ -169,6 +170,10 @@ fn refused(status: http::StatusCode, details: &'static str) -> LocalReply {
 /// RFC 9110 section 7.6.1: what `connection` names, and the fields that are about one connection. `te: trailers` is said
 /// anew on each hop, and gRPC needs it to stay; so does the wish to upgrade, which is granted or refused as such.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none of these, and are spared a search for each.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let upgrade = if tunnel::is_upgrade(headers) { headers.remove(header::UPGRADE) } else { None };
     let connection = headers.remove(header::CONNECTION);
     if let Some(connection) = &connection {
@@ -196,6 +201,9 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.insert(header::UPGRADE, protocol);
     }
 }
+
+static HOP_BY_HOP: [HeaderName; 6] =
+    [header::CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
 
 /// Nominating these would let a client take away what the next hop needs to understand the message.
 fn is_needed(name: &HeaderName) -> bool {
@@ -316,7 +324,8 @@ pub fn to_http2(head: &mut request::Parts, is_tls: bool) -> Result<(), http::Err
         let host = host.as_ref().map_or(&b""[..], HeaderValue::as_bytes); // empty is refused next
         uri.authority = Some(uri::Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host))?);
     }
-    if uri.scheme.is_none() {
+    // RFC 9113 section 8.5: CONNECT has neither a scheme nor a path.
+    if uri.scheme.is_none() && head.method != http::Method::CONNECT {
         uri.scheme = Some(if is_tls { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
     }
     head.uri = http::Uri::from_parts(uri)?;
@@ -361,6 +370,16 @@ mod tests {
         let (mut head, ()) = request.body(()).expect("a request").into_parts();
         to_http1(&mut head).expect("converted");
         assert_eq!(head.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn a_connect_names_an_authority_in_both_protocols() {
+        let request = http::Request::connect("a.test:443").header("host", "a.test:443").body(()).expect("a request");
+        let (mut head, ()) = request.into_parts();
+        to_http1(&mut head).expect("converted");
+        assert_eq!(head.headers["host"], "a.test:443");
+        to_http2(&mut head, true).expect("converted");
+        assert_eq!(head.uri.to_string(), "a.test:443");
     }
 
     #[test]

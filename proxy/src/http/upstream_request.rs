@@ -1,8 +1,8 @@
 //! One try: a request to one host and the head of its response.
 
-use std::{rc::Rc, task::Poll, time::Instant};
+use std::{cell::Cell, rc::Rc, task::Poll, time::Instant};
 
-use http::{request, response};
+use http::{Response, Version, request, response};
 use http_body::Body as _;
 use tokio::task::AbortHandle;
 
@@ -15,8 +15,10 @@ use crate::{
         h2::{self, Reason, RecvStream, SendError, SendStream, StreamError},
         informational::Informational,
         request_headers,
+        termination::TerminatedBody,
+        tunnel::Tunnel,
     },
-    stats::{ClusterStat, HostStat},
+    stats::{CallerKind, ClusterStat, HostStat},
     upstream::{
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
@@ -63,6 +65,8 @@ pub struct UpstreamStream {
     lease: Option<Http2Lease>,
     /// Sends the rest of the request.
     pump: Option<AbortHandle>,
+    /// Of a tunnel that was refused: dropped before the response is complete, it would end that.
+    unsent: Option<SendStream>,
     begun: Instant,
     completed: bool,
     _request: Permit,
@@ -71,9 +75,22 @@ pub struct UpstreamStream {
 
 impl UpstreamStream {
     /// The response was received whole.
-    pub fn complete(mut self) {
+    /// So is the request then, whatever is left of it.
+    pub fn complete(mut self, caller: CallerKind) {
         self.completed = true;
-        self.pool.cluster.stats.rq_time.record(self.pool.worker, self.begun.elapsed());
+        if let Some(pump) = &self.pump {
+            pump.abort();
+        }
+        self.pool.cluster.stats.record_rq_time(self.pool.worker, self.begun.elapsed(), caller);
+    }
+
+    /// In this task as long as it does not have to wait: a short body is there already.
+    async fn send_body(&mut self, body: Body, send: SendStream) {
+        let mut pumping = Box::pin(pump(body, send));
+        let is_sent = std::future::poll_fn(|cx| Poll::Ready(pumping.as_mut().poll(cx).is_ready())).await;
+        if !is_sent {
+            self.pump = Some(tokio::task::spawn_local(pumping).abort_handle());
+        }
     }
 
     pub fn failed(mut self, error: &BodyError) {
@@ -88,7 +105,8 @@ impl UpstreamStream {
 impl Drop for UpstreamStream {
     fn drop(&mut self) {
         self.pool.cluster.stats.cells.dec(self.pool.worker, ClusterStat::RqActive);
-        if !self.completed {
+        // An HTTP/1 connection is closed rather than its stream reset.
+        if !self.completed && self.lease.is_some() {
             self.pool.count(ClusterStat::RqTxReset);
         }
         if !self.completed
@@ -102,15 +120,32 @@ impl Drop for UpstreamStream {
 /// A pooled connection may turn out to be closed. As long as nothing was written another one is taken, this often.
 const STALE_CONNECTIONS_MAX: u32 = 3;
 
+/// What a request goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Http,
+    /// Its body is all that goes, over TCP.
+    Tcp,
+}
+
+/// What a try needs besides the request and the host.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    pub priority: RoutingPriority,
+    pub carrier: Carrier,
+    pub informational: &'a Informational,
+    /// Set as soon as there is a connection for the request.
+    pub protocol: &'a Cell<Option<Version>>,
+}
+
 pub async fn send(
     pool: &Rc<HostPool>,
-    priority: RoutingPriority,
-    informational: &Informational,
+    terms: Terms<'_>,
     head: &mut request::Parts,
     body: Body,
 ) -> Result<(response::Parts, Body, UpstreamStream), TryError> {
     let active = pool.begin();
-    let Some(request_permit) = pool.cluster.circuit_breakers.try_acquire(priority, Resource::Requests) else {
+    let Some(request_permit) = pool.cluster.circuit_breakers.try_acquire(terms.priority, Resource::Requests) else {
         pool.count(ClusterStat::RqPendingOverflow);
         return Err(TryError::Overflow);
     };
@@ -118,13 +153,17 @@ pub async fn send(
         pool: pool.clone(),
         lease: None,
         pump: None,
+        unsent: None,
         begun: Instant::now(),
         completed: false,
         _request: request_permit,
         _active: active,
     };
     pool.count(ClusterStat::RqActive);
-    let sent = send_on_pool(&mut stream, priority, informational, head, body).await;
+    let sent = match terms.carrier {
+        Carrier::Http => send_on_pool(&mut stream, terms, head, body).await,
+        Carrier::Tcp => terminate(pool, body).await,
+    };
     match sent {
         Ok((head, body)) => {
             let succeeded = !head.status.is_server_error();
@@ -142,18 +181,33 @@ pub async fn send(
     }
 }
 
+/// The tunnel is open as soon as the connection is.
+async fn terminate(pool: &Rc<HostPool>, body: Body) -> Result<(response::Parts, Body), TryError> {
+    let (stream, connection, _active) = pool.connect_tcp(pool.origin()).await?;
+    let (head, ()) = Response::new(()).into_parts();
+    let mut body = TerminatedBody::new(stream, connection, body);
+    // What has come of the request already counts as such before it is answered. Err: so will reading say.
+    let _ = std::future::poll_fn(|cx| Poll::Ready(body.poll_sending(cx))).await;
+    Ok((head, Body::Terminated(Box::new(body))))
+}
+
 async fn send_on_pool(
     stream: &mut UpstreamStream,
-    priority: RoutingPriority,
-    informational: &Informational,
+    terms: Terms<'_>,
     head: &mut request::Parts,
     mut body: Body,
 ) -> Result<(response::Parts, Body), TryError> {
     let pool = stream.pool.clone();
     for _ in 0..STALE_CONNECTIONS_MAX {
-        let sent = match pool.lease(priority).await? {
-            Lease::Http1(lease) => send_http1(stream, lease, informational, head, body).await?,
-            Lease::Http2(lease) => send_http2(stream, lease, informational, head, body).await?,
+        let sent = match pool.lease(terms.priority).await? {
+            Lease::Http1(lease) => {
+                terms.protocol.set(Some(Version::HTTP_11));
+                send_http1(stream, lease, terms.informational, head, body).await?
+            }
+            Lease::Http2(lease) => {
+                terms.protocol.set(Some(Version::HTTP_2));
+                send_http2(stream, lease, terms.informational, head, body).await?
+            }
         };
         body = match sent {
             Sent::Response(head, body) => return Ok((head, body)),
@@ -199,22 +253,30 @@ async fn send_http2(
     let is_tls = stream.pool.cluster.config.transport_socket.is_some();
     request_headers::to_http2(head, is_tls).map_err(|_| TryError::Protocol)?;
     let ended = body.is_end_stream();
+    let tunnel = Tunnel::requested_by(head);
     let Some((mut recv, send)) = lease.requests().send(head, ended) else {
         lease.retire();
         return Ok(Sent::Not(body));
     };
     count_sent(&stream.pool);
     stream.lease = Some(lease);
-    if !ended {
-        let mut pumping = Box::pin(pump(body, send));
-        // A short body is there already, and needs no task.
-        let is_sent = std::future::poll_fn(|cx| Poll::Ready(pumping.as_mut().poll(cx).is_ready())).await;
-        if !is_sent {
-            stream.pump = Some(tokio::task::spawn_local(pumping).abort_handle());
-        }
+    let mut sending = if ended { None } else { Some((body, send)) };
+    // Who refuses a tunnel is not sent what was meant for its other end.
+    if tunnel.is_none()
+        && let Some((body, send)) = sending.take()
+    {
+        stream.send_body(body, send).await;
     }
     match final_response(&mut recv, informational).await {
-        Ok(head) => Ok(Sent::Response(head, Body::Http2(recv))),
+        Ok(head) => {
+            let opens_tunnel = tunnel.is_some_and(|tunnel| tunnel.is_accepted_by(head.status));
+            match sending {
+                Some((body, send)) if opens_tunnel => stream.send_body(body, send).await,
+                Some((_, send)) => stream.unsent = Some(send),
+                None => {}
+            }
+            Ok(Sent::Response(head, Body::Http2(recv)))
+        }
         Err(error) => {
             if let Some(pump) = &stream.pump {
                 pump.abort();

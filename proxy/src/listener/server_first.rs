@@ -69,7 +69,8 @@ fn candidate(listener: &ActiveListener, arrival: &Arrival) -> Option<(Arc<Active
         arrival.current_filter(&listener.filters)?,
         ActiveListenerFilterKind::TlsInspector { .. } | ActiveListenerFilterKind::HttpInspector { .. }
     );
-    if !waits_for_first_words || arrival.has_spoken() {
+    // A connection from the downstream's own address is for that filter to open.
+    if !waits_for_first_words || arrival.has_spoken() || arrival.learned.original_src.is_some() {
         return None;
     }
     let chain = listener.find_chain(&arrival.facts())?;

@@ -12,12 +12,17 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     config::{
-        cluster::ClusterConfig, config_source::ResourceKey, endpoint::LoadAssignment, listener::Listener,
-        route::RouteTable, tls::Secret,
+        cluster::{ClusterConfig, UpstreamBind},
+        config_source::ResourceKey,
+        endpoint::LoadAssignment,
+        listener::{Listener, TrafficDirection},
+        route::RouteTable,
+        tls::Secret,
     },
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::active::ActiveListener,
     runtime::{
+        Listeners,
         publish::{BindError, Publisher},
         snapshot::Snapshot,
         tls_contexts::TlsContexts,
@@ -33,14 +38,16 @@ pub struct DataPath {
     /// Not published yet: they look their hosts up.
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
+    /// Of clusters that do not say how their connections begin.
+    default_bind: Arc<UpstreamBind>,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<ResourceKey, RouteSlot>,
     tls: TlsContexts,
     pending: Pending,
     /// Until something can receive traffic, thousands of clusters that warm up one by one need not be published one by one.
     serving: bool,
-    /// The proxy ends: no address is listened on any more.
-    closed: bool,
+    /// The proxy ends: on the addresses of these nobody listens any more.
+    closed: Option<Listeners>,
 }
 
 /// What the workers do not know yet.
@@ -55,19 +62,26 @@ enum Pending {
 
 impl DataPath {
     /// What clusters find out by themselves is told to `cluster_events`.
-    pub fn new(publisher: Publisher, stats: Arc<Registry>, cluster_events: ClusterEvents) -> DataPath {
+    /// `default_bind` is of clusters that do not say how their connections begin.
+    pub fn new(
+        publisher: Publisher,
+        stats: Arc<Registry>,
+        cluster_events: ClusterEvents,
+        default_bind: Arc<UpstreamBind>,
+    ) -> DataPath {
         DataPath {
             publisher,
             stats,
             clusters: HashMap::new(),
             preparing: HashMap::new(),
             cluster_events,
+            default_bind,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             tls: TlsContexts::default(),
             pending: Pending::Nothing,
             serving: false,
-            closed: false,
+            closed: None,
         }
     }
 
@@ -94,15 +108,19 @@ impl DataPath {
             }
             _ => self.new_cluster(config, assignment),
         };
-        if let Some(replaced) = self.clusters.insert(name, cluster) {
-            replaced.stop();
+        match self.clusters.insert(name, cluster) {
+            Some(replaced) => {
+                replaced.stop();
+                self.count(ServerStat::ClustersModified);
+            }
+            None => self.count(ServerStat::ClustersAdded),
         }
         self.pending = Pending::Snapshot;
     }
 
     fn new_cluster(&self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) -> Arc<Cluster> {
         let previous = self.clusters.get(&config.name);
-        let cluster = Cluster::new(config, &self.stats, previous.map(Arc::as_ref));
+        let cluster = Cluster::new(config, &self.default_bind, &self.stats, previous.map(Arc::as_ref));
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }
@@ -126,6 +144,7 @@ impl DataPath {
     pub fn remove_cluster(&mut self, name: &str) {
         if let Some(removed) = self.clusters.remove(name) {
             removed.stop();
+            self.count(ServerStat::ClustersRemoved);
         }
         self.pending = Pending::Snapshot;
     }
@@ -158,8 +177,11 @@ impl DataPath {
     /// Fails if its addresses cannot be listened on; then nothing changes.
     pub fn activate_listener(&mut self, config: Arc<Listener>) -> Result<(), BindError> {
         let name = config.name.clone();
-        if !self.closed {
+        if !self.is_closed(&config) {
             self.publisher.bind(&config).inspect_err(|_| self.count(ServerStat::ListenerCreateFailure))?;
+        }
+        for _ in 0..self.stats.workers() {
+            self.count(ServerStat::ListenerCreateSuccess); // once a worker, as Envoy counts
         }
         config.tls_contexts().for_each(|tls| self.tls.add_downstream(tls));
         let previous = self.listeners.get(&name).cloned();
@@ -204,15 +226,46 @@ impl DataPath {
         self.pending = Pending::Nothing;
     }
 
-    /// Every connection finishes what it has.
-    pub fn drain_connections(&self) {
-        self.publisher.drain_all();
+    /// Every connection of these listeners finishes what it has.
+    pub fn drain_connections(&self, which: Listeners) {
+        match which {
+            Listeners::All => self.publisher.drain_all(),
+            Listeners::Inbound => {
+                let inbound =
+                    |listener: &&Arc<ActiveListener>| listener.config.traffic_direction == TrafficDirection::Inbound;
+                let chains = self.listeners.values().filter(inbound).flat_map(|listener| listener.all_chains());
+                chains.for_each(|chain| chain.drain.start());
+                self.publisher.wake_workers();
+            }
+        }
     }
 
     /// No new connections from now on, whatever the configuration says later.
-    pub fn close_listeners(&mut self) {
-        self.closed = true;
-        self.publisher.close_all();
+    pub fn close_listeners(&mut self, which: Listeners) {
+        let before = self.listeners.len();
+        self.closed = Some(match self.closed {
+            Some(Listeners::All) => Listeners::All,
+            Some(Listeners::Inbound) | None => which,
+        });
+        let kept: Vec<_> =
+            self.listeners.values().filter(|listener| !self.is_closed(&listener.config)).cloned().collect();
+        for _ in kept.len()..before {
+            self.count(ServerStat::ListenersStopped);
+        }
+        self.publisher.close_but(&Snapshot::new(kept, HashMap::new()));
+    }
+
+    fn is_closed(&self, listener: &Listener) -> bool {
+        match self.closed {
+            None => false,
+            Some(Listeners::All) => true,
+            Some(Listeners::Inbound) => listener.traffic_direction == TrafficDirection::Inbound,
+        }
+    }
+
+    /// They look at the drains.
+    pub fn wake_connections(&self) {
+        self.publisher.wake_workers();
     }
 
     fn count(&self, stat: ServerStat) {

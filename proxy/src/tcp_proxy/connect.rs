@@ -8,6 +8,7 @@ use xxhash_rust::xxh64::xxh64;
 use crate::{
     config::tcp_proxy::{TcpCluster, TcpProxy},
     http::{response_flags::ResponseFlags, retry},
+    listener::origin::AddedTlvs,
     net::stream::Stream,
     stats::{ClusterStat, TcpStat},
     tcp_proxy::TcpSession,
@@ -15,6 +16,7 @@ use crate::{
         aggregate,
         connect::ConnectError,
         load_balancer::Wish,
+        origin::Origin,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
         weighted_cluster,
     },
@@ -48,7 +50,10 @@ enum Failure {
 pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Option<Greeted> {
     let cluster = cluster_name(config, worker, None);
     let pools = worker.cluster(&cluster)?;
-    let upstream = attempt(worker, &pools, wish(config, destination, source)).await.ok()?;
+    if pools.cluster().config.proxy_protocol.is_some() {
+        return None; // what it would be told is not known yet
+    }
+    let upstream = attempt(worker, &pools, wish(config, destination, source), &Origin::default()).await.ok()?;
     Some(Greeted { upstream, cluster, greeting: Vec::new() })
 }
 
@@ -87,9 +92,12 @@ impl TcpSession {
             return None;
         };
         *self.upstream_cluster.borrow_mut() = Some(name);
-        let wish = wish(&self.active.config, self.downstream.local_address, self.downstream.remote_address);
+        let config = &self.active.config;
+        let wish = wish(config, self.downstream.local_address, self.downstream.remote_address);
+        let added = AddedTlvs { tlvs: &config.proxy_protocol_tlvs, merge: config.proxy_protocol_tlv_merge };
+        let origin = self.downstream.origin(&pools.cluster().config, Some(added));
         loop {
-            match attempt(worker, &pools, wish).await {
+            match attempt(worker, &pools, wish, &origin).await {
                 Ok(upstream) => {
                     self.attempts.set(self.attempts.get() + 1);
                     self.upstream_host.set(Some(upstream.host));
@@ -133,14 +141,19 @@ fn wish(config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Wish<
     Wish { original_destination: Some(destination), hash, ..Wish::default() }
 }
 
-async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, wish: Wish<'_>) -> Result<Upstream, Failure> {
+async fn attempt(
+    worker: &Worker,
+    pools: &Rc<ClusterPools>,
+    wish: Wish<'_>,
+    origin: &Origin,
+) -> Result<Upstream, Failure> {
     let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
     let Some(pool) = chosen else {
         count(worker, pools, ClusterStat::CxNoneHealthy);
         return Err(Failure::NoHost);
     };
     let host = pool.host.address;
-    match pool.connect_tcp().await {
+    match pool.connect_tcp(origin).await {
         Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
         Err(PoolError::Overflow) => Err(Failure::Overflow),
         Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error)),

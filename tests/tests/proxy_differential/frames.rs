@@ -79,6 +79,10 @@ pub(crate) struct Seen {
     pub(crate) settings: Vec<(u16, u32)>,
     pub(crate) settings_acks: usize,
     pub(crate) data_frames: Vec<(u32, usize)>,
+    /// (stream, status) of final responses that began.
+    pub(crate) begun: Vec<(u32, u16)>,
+    /// What came as DATA, of all streams.
+    pub(crate) bytes: Vec<u8>,
     pub(crate) closed: bool,
 }
 
@@ -86,7 +90,6 @@ pub(crate) struct Seen {
 pub(crate) struct RawConnection {
     stream: TcpStream,
     unread: Vec<u8>,
-    statuses: Vec<(u32, u16)>,
     pub(crate) seen: Seen,
 }
 
@@ -94,7 +97,7 @@ impl RawConnection {
     pub(crate) fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, unread: Vec::new(), statuses: Vec::new(), seen: Seen::default() })
+        Ok(Self { stream, unread: Vec::new(), seen: Seen::default() })
     }
 
     /// Err is no matter: the other side may have closed already, which is what is looked for.
@@ -142,11 +145,14 @@ impl RawConnection {
             payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(u32::MAX, u32::from_be_bytes)
         };
         match kind {
-            DATA => self.seen.data_frames.push((stream, payload.len())),
+            DATA => {
+                self.seen.data_frames.push((stream, payload.len()));
+                self.seen.bytes.extend_from_slice(payload);
+            }
             // Trailers have no status: the one before holds.
             HEADERS => match status(payload) {
                 Some(status) if status < 200 => self.seen.interim.push((stream, status)),
-                Some(status) => self.statuses.push((stream, status)),
+                Some(status) => self.seen.begun.push((stream, status)),
                 None => {}
             },
             RST_STREAM => self.seen.resets.push((stream, word(0))),
@@ -163,7 +169,7 @@ impl RawConnection {
             _ => {}
         }
         if flags & END_STREAM != 0 && matches!(kind, DATA | HEADERS) {
-            let status = self.statuses.iter().find(|(id, _)| *id == stream).map(|(_, status)| *status);
+            let status = self.seen.begun.iter().find(|(id, _)| *id == stream).map(|(_, status)| *status);
             self.seen.answers.extend(status.map(|status| (stream, status)));
         }
         Ok(())

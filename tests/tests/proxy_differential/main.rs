@@ -5,6 +5,7 @@
 //! comparison names every fact that differs, of all cases, before it fails.
 
 mod access_logs;
+mod admin;
 mod config;
 mod differences;
 mod filters;
@@ -14,15 +15,20 @@ mod http1_framing;
 mod http2;
 mod http2_conformance;
 mod http2_upstream;
+mod limits;
 mod listeners;
 mod manager;
 mod orders;
 mod pair;
+mod proxy_protocol;
 mod raw_origin;
+mod route_actions;
 mod routes;
 mod scene;
+mod stats;
 mod tcp;
 mod tools;
+mod tunnels;
 mod upgrades;
 mod upstream;
 
@@ -126,6 +132,26 @@ fn tcp_connections_are_logged_and_counted_as_envoys() -> Result<()> {
 }
 
 #[test]
+fn upstreams_are_told_of_downstreams_as_by_envoy() -> Result<()> {
+    compare_on(&proxy_protocol::cases(), &proxy_protocol::bootstrap)
+}
+
+#[test]
+fn connections_are_limited_as_by_envoy() -> Result<()> {
+    compare_on(&limits::cases(), &limits::bootstrap)
+}
+
+#[test]
+fn the_admin_server_says_what_envoys_does() -> Result<()> {
+    compare_on(&admin::cases(), &admin::bootstrap)
+}
+
+#[test]
+fn statistics_have_envoys_names_and_values() -> Result<()> {
+    compare_on(&stats::cases(), &stats::bootstrap)
+}
+
+#[test]
 fn listeners_take_connections_as_envoys() -> Result<()> {
     compare_on(&listeners::cases(), &listeners::bootstrap)
 }
@@ -151,6 +177,11 @@ fn routes_go_where_envoys_do() -> Result<()> {
 }
 
 #[test]
+fn routes_act_as_envoys() -> Result<()> {
+    scene::compare_scenes(&route_actions::scenes(), route_actions::EXCHANGES)
+}
+
+#[test]
 fn access_logs_say_what_envoys_do() -> Result<()> {
     scene::compare_scenes(&access_logs::scenes(), access_logs::EXCHANGES)
 }
@@ -163,6 +194,14 @@ fn filters_do_as_envoys() -> Result<()> {
 #[test]
 fn connections_are_upgraded_as_by_envoy() -> Result<()> {
     compare(&upgrades::cases())
+}
+
+#[test]
+fn tunnels_go_as_through_envoy() -> Result<()> {
+    compare_with(
+        &tunnels::cases(),
+        &Pair::start_with(&tunnels::bootstrap, |namespace| namespace.enter(tunnels::start_origins))?,
+    )
 }
 
 #[test]

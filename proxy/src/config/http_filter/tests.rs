@@ -11,7 +11,7 @@ const ROUTER: &str =
 fn filters(filters: &str) -> Result<HttpFilters> {
     let filters: Vec<ProtoHttpFilter> =
         format!("{filters}\n---\n{ROUTER}").split("\n---\n").filter(|yaml| !yaml.is_empty()).map(message).collect();
-    HttpFilters::from_proto(filters)
+    HttpFilters::from_proto(filters, "http_filters")
 }
 
 fn one(kind: &str, fields: &str) -> Result<NamedFilter> {

@@ -41,6 +41,19 @@ fn defaults_are_envoys() {
 }
 
 #[test]
+fn the_first_chain_may_ask_for_the_proxy_protocol() {
+    let asks = CHAIN.replacen('{', "{use_proxy_proto: true, ", 1);
+    let of = |chains: &str| {
+        let listener = format!("name: l\naddress: {ADDRESS}\nfilter_chains: [{chains}]");
+        Listener::from_proto(message(&listener)).unwrap().listener_filters.pop()
+    };
+    let other = CHAIN.replacen('{', "{filter_chain_match: {destination_port: 1}, ", 1);
+    let added = of(&format!("{asks}, {other}")).map(|filter| filter.kind);
+    assert!(matches!(added, Some(ListenerFilterKind::ProxyProtocol(_))), "{added:?}");
+    assert!(of(&other).is_none());
+}
+
+#[test]
 fn settings_are_read() {
     let filter = |name: &str, message: &str| {
         format!(
@@ -71,13 +84,14 @@ freebind: true
 tcp_fast_open_queue_length: 9
 enable_mptcp: true
 drain_type: MODIFY_ONLY
+ignore_global_conn_limit: true
 connection_balance_config: {{exact_balance: {{}}}}",
         filter("a", "original_dst.v3.OriginalDst"),
         filter("b", "tls_inspector.v3.TlsInspector"),
         filter("c", "http_inspector.v3.HttpInspector"),
     ));
     assert_eq!(listener.addresses[1], ListenerAddress { ipv4_compat: true, ..plain_address("[::]:8080") });
-    assert!(!listener.bind_to_port && listener.use_original_dst);
+    assert!(!listener.bind_to_port && listener.use_original_dst && listener.ignore_global_limit);
     let bind_options = BindOptions {
         enable_reuse_port: false,
         tcp_backlog_size: 7,
@@ -161,7 +175,6 @@ fn what_is_not_supported_is_refused() {
             "filter_chain_matcher: {}",
             "per_connection_buffer_high_watermark_timeout: 1s",
             "deprecated_v1: {}",
-            "udp_listener_config: {}",
             "api_listener: {}",
             "reuse_port: true",
             "internal_listener: {}",

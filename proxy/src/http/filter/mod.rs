@@ -87,6 +87,9 @@ pub async fn run(
         }
         None => router::route(&filters.router, exchange, head, body).await,
     };
+    if exchange.is_restarted() {
+        return response; // that nobody sees
+    }
     for (filter, pass) in filters.filters.iter().zip(passes).rev() {
         respond(filter, pass, exchange, route.as_ref(), &mut response).await;
     }
@@ -94,7 +97,7 @@ pub async fn run(
 }
 
 /// Whoever answers, the log says where the request was to go.
-fn note_cluster(exchange: &Exchange, route: Option<&ResolvedRoute>, head: &request::Parts) {
+pub fn note_cluster(exchange: &Exchange, route: Option<&ResolvedRoute>, head: &request::Parts) {
     let worker = &exchange.connection.downstream.worker;
     let cluster = route.and_then(|route| route.cluster_name(head)).filter(|name| worker.cluster(name).is_some());
     *exchange.upstream_cluster.borrow_mut() = cluster;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::BufMut as _;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, response};
+use http::{HeaderValue, Request, Response, Version, header, response};
 use http_body::Body as _;
 use tokio::time::Sleep;
 use tower::Service;
@@ -34,8 +34,10 @@ use crate::{
         body::Body,
         connection_manager::{self, HttpConnection},
         exchange::{Exchange, ResponseBody},
+        head_deadline::HeadDeadline,
         local_reply::LocalReply,
         response_flags::ResponseFlags,
+        tunnel::Tunnel,
     },
     listener::registry::Order,
     net::{linger::linger, stream::Stream},
@@ -90,13 +92,6 @@ enum Refusal {
     Violation(Violation),
     /// Its head takes too long.
     Late(HeadDeadline),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HeadDeadline {
-    RequestHeaders,
-    Request,
-    StreamIdle,
 }
 
 /// What a head says that is needed until its response is written.
@@ -165,7 +160,7 @@ impl Codec<'_> {
                     Poll::Ready(_) => {
                         if !transport.input.is_empty() {
                             // A request that never became one is one all the same, in the counts and the log.
-                            drop(self.unread_exchange());
+                            drop(self.connection.unread_exchange(Version::HTTP_11));
                         }
                         return Poll::Ready(Next::Gone);
                     }
@@ -186,27 +181,13 @@ impl Codec<'_> {
         .await
     }
 
-    /// The first of those that bound a head, from its first byte on.
     fn head_deadline(&self) -> Option<(HeadDeadline, Pin<Box<Sleep>>)> {
-        let config = &self.connection.active.config;
-        let deadlines = [
-            (HeadDeadline::RequestHeaders, config.request_headers_timeout),
-            (HeadDeadline::Request, config.request_timeout),
-            (HeadDeadline::StreamIdle, config.stream_idle_timeout),
-        ];
-        let first =
-            deadlines.into_iter().filter_map(|(which, after)| Some((which, after?))).min_by_key(|(_, after)| *after);
-        first.map(|(which, after)| (which, Box::pin(tokio::time::sleep(after))))
-    }
-
-    /// For a request whose head was not understood.
-    fn unread_exchange(&self) -> Rc<Exchange> {
-        let (head, ()) = Request::new(()).into_parts();
-        Exchange::new(self.connection.clone(), &head)
+        let (which, after) = HeadDeadline::first(&self.connection.active.config)?;
+        Some((which, Box::pin(tokio::time::sleep(after))))
     }
 
     async fn refuse_unread(&self, refusal: &Refusal) -> After {
-        let exchange = self.unread_exchange();
+        let exchange = self.connection.unread_exchange(Version::HTTP_11);
         self.refuse(&exchange, refusal, UNREAD).await
     }
 
@@ -225,9 +206,7 @@ impl Codec<'_> {
                 tracing::debug!(%peer, %violation, "request refused");
                 HttpStat::CxProtocolError
             }
-            Refusal::Late(HeadDeadline::RequestHeaders) => HttpStat::RqHeaderTimeout,
-            Refusal::Late(HeadDeadline::Request) => HttpStat::RqTimeout,
-            Refusal::Late(HeadDeadline::StreamIdle) => HttpStat::RqIdleTimeout,
+            Refusal::Late(deadline) => deadline.stat(),
         });
     }
 
@@ -250,7 +229,7 @@ impl Codec<'_> {
         // On the heap as long as the request is under way: an idle connection is spared the room.
         let answered = Box::pin(service.call((exchange.clone(), Request::from_parts(parts, body))));
         let answering = Answering { to, keep_alive, immediate: false };
-        match self.answer(&exchange, to.version, answered).await {
+        match self.answer(&exchange, to, answered).await {
             Ok((response, immediate)) => {
                 self.write_response(&exchange, response, Answering { immediate, ..answering }).await
             }
@@ -280,7 +259,7 @@ impl Codec<'_> {
     async fn answer(
         &self,
         exchange: &Exchange,
-        version: Version,
+        to: ResponseTo,
         mut answered: Pin<Box<impl Future<Output = Result<Response<ResponseBody>, Infallible>>>>,
     ) -> Result<(Response<ResponseBody>, bool), Cut> {
         let mut immediate = true;
@@ -292,20 +271,20 @@ impl Codec<'_> {
             }
             while let Some((status, headers)) = exchange.informational.pop() {
                 // RFC 9110 section 15.2: not to HTTP/1.0.
-                if version == Version::HTTP_11 {
+                if to.version == Version::HTTP_11 {
                     encode::interim_head(status, &headers, self.case, self.shared.transport.borrow_mut().tail());
                 }
             }
             if let Poll::Ready(response) = polled {
                 // Who has closed its end, be it only one half, gets nothing more: as in Envoy.
-                if !immediate && self.poll_gone(cx).is_ready() {
+                if !immediate && self.poll_gone(cx, to.tunnel).is_ready() {
                     return Poll::Ready(Err(Cut::Disconnected));
                 }
                 let response = response.unwrap_or_else(|never| match never {});
                 return Poll::Ready(Ok((response, immediate)));
             }
             immediate = false;
-            if self.poll_flush(cx).is_err() || self.poll_gone(cx).is_ready() {
+            if self.poll_flush(cx).is_err() || self.poll_gone(cx, to.tunnel).is_ready() {
                 return Poll::Ready(Err(Cut::Disconnected));
             }
             Poll::Pending
@@ -325,8 +304,13 @@ impl Codec<'_> {
         }
     }
 
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.shared.is_request_complete() { self.shared.poll_disconnected(cx) } else { Poll::Pending }
+    /// What is meant for a tunnel is not read before that is open.
+    fn poll_gone(&self, cx: &mut Context<'_>, tunnel: Option<Tunnel>) -> Poll<()> {
+        if self.shared.is_request_complete() || tunnel.is_some() {
+            self.shared.poll_disconnected(cx)
+        } else {
+            Poll::Pending
+        }
     }
 
     async fn write_response(
@@ -430,18 +414,7 @@ impl Refusal {
                 LocalReply::new(status, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, violation.details())
                     .with_body(status.canonical_reason().unwrap_or_default())
             }
-            Refusal::Late(deadline) => {
-                let (flags, details, body) = match deadline {
-                    HeadDeadline::RequestHeaders => {
-                        (ResponseFlags::default(), "request_header_timeout", "request header timeout")
-                    }
-                    HeadDeadline::Request => (ResponseFlags::default(), "request_overall_timeout", "request timeout"),
-                    HeadDeadline::StreamIdle => {
-                        (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout", "stream timeout")
-                    }
-                };
-                LocalReply::new(StatusCode::REQUEST_TIMEOUT, flags, details).with_body(body)
-            }
+            Refusal::Late(deadline) => deadline.reply(),
         }
     }
 }

@@ -117,6 +117,11 @@ fn response_length(
         parts.headers.remove(header::CONTENT_LENGTH);
     }
     if transfer_encoding != TransferEncoding::Absent {
+        // Section 6.3: what CONNECT is answered with has neither, whatever it says.
+        if opens_tunnel && asked.tunnel == Some(Tunnel::Connect) {
+            parts.headers.remove(header::TRANSFER_ENCODING);
+            return Ok(BodyLength::UntilClose);
+        }
         // Section 6.1: not in these; and with a length it is what response splitting looks like.
         if is_bodiless || opens_tunnel {
             return Err(Violation::TransferEncoding);

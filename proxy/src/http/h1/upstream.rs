@@ -62,6 +62,10 @@ struct Sending {
     /// None: all of it is in the connection's buffer.
     encoder: Option<BodyEncoder>,
     options: ClientOptions,
+    /// Of a tunnel that is not open yet: who refuses it might take its bytes for another request.
+    is_held: bool,
+    /// Of a CONNECT: the end of the connection is the only end there is.
+    ends_connection: bool,
 }
 
 /// Why there is no response.
@@ -83,12 +87,20 @@ impl ClientExchange {
     pub fn begin(mut lease: Http1Lease, options: ClientOptions, head: &request::Parts, body: Body) -> Self {
         let tunnel = Tunnel::requested_by(head);
         let out = lease.connection().transport.tail();
-        let encoder = encode::request_head(head, tunnel, body.is_end_stream(), options.format, out);
+        let is_bodiless = body.is_end_stream();
+        let encoder = encode::request_head(head, tunnel, is_bodiless, options.format, out);
+        let sending = Sending {
+            body,
+            encoder: Some(encoder),
+            options,
+            is_held: tunnel.is_some() && !is_bodiless,
+            ends_connection: tunnel == Some(Tunnel::Connect),
+        };
         ClientExchange {
             lease,
             options,
             asked: Asked::new(&head.method, tunnel),
-            sending: Some(Sending { body, encoder: Some(encoder), options }),
+            sending: Some(sending),
             written: 0,
             has_heard: false,
         }
@@ -139,8 +151,8 @@ impl ClientExchange {
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => match ready!(transport.poll_read(cx)) {
                     Ok(read) if read > 0 => self.has_heard = true,
-                    // RFC 9112 section 8: an incomplete message.
-                    Ok(_) if self.has_heard => return Poll::Ready(Err(Failure::Violation(Violation::Grammar))),
+                    // RFC 9112 section 8: an incomplete message, in whichever way the connection ends.
+                    _ if self.has_heard => return Poll::Ready(Err(Failure::Violation(Violation::Grammar))),
                     _ => return Poll::Ready(Err(Failure::ConnectionTermination)),
                 },
             }
@@ -148,15 +160,29 @@ impl ClientExchange {
     }
 
     fn into_body(self, head: ResponseHead) -> (response::Parts, Body) {
-        let ClientExchange { mut lease, options, sending, .. } = self;
+        let ClientExchange { mut lease, options, mut sending, asked, .. } = self;
         let ResponseHead { parts, length, keep_alive } = head;
         if !keep_alive {
             lease.do_not_reuse();
         }
+        let opens_tunnel = asked.tunnel.is_some_and(|tunnel| tunnel.is_accepted_by(parts.status));
+        match &mut sending {
+            Some(sending) if opens_tunnel => sending.is_held = false,
+            Some(Sending { is_held: true, .. }) => {
+                sending = None;
+                lease.do_not_reuse();
+            }
+            _ => {}
+        }
         let limits = TrailerLimits { bytes_max: options.rules.head_bytes_max, fields_max: options.rules.fields_max };
         let decoder = Decoder::new(length, limits);
-        let mut body =
-            UpstreamBody { lease: Some(lease), decoder, sending, passes_trailers: options.codec.enable_trailers };
+        let mut body = UpstreamBody {
+            lease: Some(lease),
+            decoder,
+            sending,
+            passes_trailers: options.codec.enable_trailers,
+            is_tunnel: opens_tunnel,
+        };
         let body = match body.take_whole() {
             Some(whole) => whole,
             None => Body::Http1(Box::new(body)),
@@ -182,7 +208,12 @@ impl Sending {
             let dry = self.fill(transport, cx).map_err(|_| SendError::Source)?;
             match transport.poll_write(cx, written) {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(SendError::Connection)),
-                Poll::Ready(Ok(())) if self.encoder.is_none() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if self.encoder.is_none() => {
+                    if self.ends_connection {
+                        let _ = ready!(transport.poll_shutdown(cx)); // Err: a peer that is gone needs no end
+                    }
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(Ok(())) if !dry => {}
                 Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
             }
@@ -191,8 +222,11 @@ impl Sending {
 
     /// Whether the source has no more at this time.
     fn fill(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Result<bool, SourceFailed> {
+        if self.is_held {
+            return Ok(true);
+        }
         while let Some(encoder) = &mut self.encoder {
-            if *encoder == BodyEncoder::Empty || self.body.is_end_stream() {
+            if *encoder == BodyEncoder::Empty {
                 return self.end(None, transport).map(|()| false);
             }
             if transport.output_bytes() >= self.options.buffer_bytes_max {
@@ -228,6 +262,7 @@ pub struct UpstreamBody {
     decoder: Decoder,
     sending: Option<Sending>,
     passes_trailers: bool,
+    is_tunnel: bool,
 }
 
 impl UpstreamBody {
@@ -300,14 +335,15 @@ impl UpstreamBody {
                 }
                 Ok(Piece::More) => match ready!(transport.poll_read(cx)) {
                     Ok(read) if read > 0 => {}
-                    Ok(_) if self.decoder.ends_with_connection() => {
+                    // As in Envoy: what is inside knows when it is over, the connection's end tells nothing.
+                    _ if self.is_tunnel => return Poll::Ready(Some(Err(BodyError::Disconnected))),
+                    _ if self.decoder.ends_with_connection() => {
                         self.lease = None;
                         self.sending = None;
                         return Poll::Ready(None);
                     }
                     // RFC 9112 section 8: an incomplete message.
-                    Ok(_) => return Poll::Ready(Some(Err(BodyError::Http1(Violation::Grammar)))),
-                    Err(_) => return Poll::Ready(Some(Err(BodyError::Disconnected))),
+                    _ => return Poll::Ready(Some(Err(BodyError::Http1(Violation::Grammar)))),
                 },
             }
         }

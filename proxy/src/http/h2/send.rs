@@ -327,14 +327,14 @@ impl Connection {
     /// Lets a stream go that has ended. RFC 9113 section 8.1: a complete response to a request that nobody reads on ends
     /// the stream without an error.
     pub(super) fn settle(&mut self, stream: &Rc<Stream>) {
-        let (is_over, is_answered) = stream.with(|state| {
+        let (is_over, is_answered, reason) = stream.with(|state| {
             let is_answered = state.sending.is_complete && state.receiving.is_unwanted && state.ended.is_none();
-            (state.is_complete(), is_answered)
+            (state.is_complete(), is_answered, state.sending.reset_when_answered)
         });
         if is_over {
             self.forget(stream.id);
         } else if is_answered && self.settings.role == Role::Downstream {
-            self.reset(stream, Reason::NO_ERROR, StreamError::LocalReset(Reason::NO_ERROR));
+            self.reset(stream, reason, StreamError::LocalReset(reason));
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ use super::{
 
 pub struct Stream {
     pub id: u32,
+    /// Of a downstream stream.
+    pub(super) opened: Option<Instant>,
     state: RefCell<StreamState>,
 }
 
@@ -64,15 +67,18 @@ pub(super) struct Sending {
     pub(super) is_complete: bool,
     pub(super) is_blocked: bool,
     pub(super) has_head: bool,
+    /// Of a downstream stream: what it is reset with when it is answered before its request has ended.
+    pub(super) reset_when_answered: Reason,
     /// Of a downstream stream: an upgrade was asked for (RFC 8441).
     pub(super) answers_upgrade: bool,
     pub(super) waker: Option<Waker>,
 }
 
 impl Stream {
-    pub(super) fn new(id: u32, receive_window: u32, send_window: i64) -> Rc<Stream> {
+    pub(super) fn new(id: u32, opened: Option<Instant>, receive_window: u32, send_window: i64) -> Rc<Stream> {
         Rc::new(Stream {
             id,
+            opened,
             state: RefCell::new(StreamState {
                 receiving: Receiving {
                     is_complete: false,
@@ -97,12 +103,17 @@ impl Stream {
                     is_complete: false,
                     is_blocked: false,
                     has_head: false,
+                    reset_when_answered: Reason::NO_ERROR,
                     answers_upgrade: false,
                     waker: None,
                 },
                 ended: None,
             }),
         })
+    }
+
+    pub(super) fn has_sent_head(&self) -> bool {
+        self.state.borrow().sending.has_head
     }
 
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut StreamState) -> T) -> T {
@@ -273,6 +284,16 @@ impl SendStream {
                 Poll::Pending
             }
         })
+    }
+
+    /// None: the stream has not ended before its time.
+    pub fn ended(&self) -> Option<StreamError> {
+        self.stream.with(|state| state.ended)
+    }
+
+    /// The tunnel that was asked for is not to be had, which who goes on sending is told (RFC 9113 section 8.5).
+    pub fn refuse_tunnel(&mut self) {
+        self.stream.with(|state| state.sending.reset_when_answered = Reason::CONNECT_ERROR);
     }
 
     pub fn reset(&mut self, reason: Reason) {
