@@ -9,7 +9,7 @@ use weft_xds::{
         extensions::filters::network::tcp_proxy::v3::{
             TcpProxy as ProtoTcpProxy, UpstreamConnectMode,
             tcp_proxy::{
-                ClusterSpecifier, TcpAccessLogOptions, WeightedCluster as ProtoWeightedCluster,
+                ClusterSpecifier, TcpAccessLogOptions, TunnelingConfig, WeightedCluster as ProtoWeightedCluster,
                 weighted_cluster::ClusterWeight,
             },
         },
@@ -20,8 +20,10 @@ use weft_xds::{
 use crate::config::{
     access_log::AccessLog,
     field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or},
+    header_mutation::AppendHeader,
     retry_policy::BackOff,
     route,
+    substitution::SubstitutionFormat,
 };
 
 #[derive(Debug)]
@@ -43,8 +45,19 @@ pub struct TcpProxy {
     pub early_data_bytes_max: Option<usize>,
     /// Draining closes a connection once it has nothing to write.
     pub closes_on_drain: bool,
+    /// Connections go on as requests. None: as they are.
+    pub tunneling: Option<Tunneling>,
     pub access_log: Vec<AccessLog>,
     pub access_log_options: AccessLogOptions,
+}
+
+#[derive(Debug)]
+pub struct Tunneling {
+    /// What is asked for: usually host and port.
+    pub hostname: SubstitutionFormat,
+    /// By a POST to it; None: by CONNECT.
+    pub post_path: Option<http::uri::PathAndQuery>,
+    pub headers: Vec<AppendHeader>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +119,7 @@ impl TcpProxy {
             cluster_specifier,
         } = message;
         refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, hash_policy);
-        refuse!(tunneling_config, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy);
+        refuse!(proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy);
         let early_data_bytes_max = max_early_data_bytes.map(|wrapper| wrapper.value as usize);
         let connect_on = match field::enumeration(upstream_connect_mode, "upstream_connect_mode")? {
             UpstreamConnectMode::Immediate => ConnectOn::Connection,
@@ -137,8 +150,41 @@ impl TcpProxy {
             connect_on,
             early_data_bytes_max,
             closes_on_drain: field::bool_or(check_drain_close, false),
+            tunneling: tunneling_config.map(Tunneling::from_proto).transpose().within("tunneling_config")?,
             access_log_options,
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
+        })
+    }
+}
+
+impl Tunneling {
+    fn from_proto(message: TunnelingConfig) -> Result<Self> {
+        let TunnelingConfig {
+            hostname,
+            use_post,
+            headers_to_add,
+            propagate_response_headers,
+            post_path,
+            propagate_response_trailers,
+            request_id_extension,
+            request_id_header,
+            request_id_metadata_key,
+            formatters,
+        } = message;
+        refuse!(propagate_response_headers, propagate_response_trailers, request_id_extension, request_id_header);
+        refuse!(request_id_metadata_key, formatters);
+        let post_path = match (use_post, &*post_path) {
+            (true, path) => {
+                let path = if path.is_empty() { "/" } else { path };
+                Some(path.parse().map_err(|_| FieldError::new("post_path", "not a path"))?)
+            }
+            (false, "") => None,
+            (false, _) => return Err(FieldError::new("post_path", "needs use_post")),
+        };
+        Ok(Self {
+            hostname: SubstitutionFormat::text(&hostname).within("hostname")?,
+            post_path,
+            headers: field::each(headers_to_add, "headers_to_add", AppendHeader::from_proto)?,
         })
     }
 }

@@ -2,13 +2,14 @@
 
 pub mod body;
 mod caller;
+mod client_cert;
 pub mod connection_manager;
 pub mod date;
 pub mod exchange;
 pub mod filter;
 pub mod h1;
 pub mod h2;
-mod header_mutation;
+pub mod header_mutation;
 pub mod host_selection;
 pub mod informational;
 pub mod local_reply;
@@ -24,4 +25,4 @@ mod router;
 mod router_headers;
 mod termination;
 pub mod tunnel;
-mod upstream_request;
+pub mod upstream_request;

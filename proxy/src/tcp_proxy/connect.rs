@@ -12,9 +12,8 @@ use crate::{
     tcp_proxy::TcpSession,
     upstream::{
         aggregate,
-        connect::ConnectError,
         load_balancer::Wish,
-        pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
+        pool::{ActiveGuard, ClusterPools, ConnectionGuard, HostPool, PoolError},
         weighted_cluster,
     },
     worker::Worker,
@@ -37,17 +36,17 @@ pub struct Greeted {
 }
 
 /// Why one attempt led nowhere.
-enum Failure {
+pub(super) enum Failure {
     NoHost,
     Overflow,
-    Connect(SocketAddr, ConnectError),
+    Connect(SocketAddr, String),
 }
 
 /// Dials as the filter would do at its first attempt; None: it led nowhere, and the filter may try again.
 pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr) -> Option<Greeted> {
     let cluster = cluster_name(config, worker, None);
     let pools = worker.cluster(&cluster)?;
-    let upstream = attempt(worker, &pools, destination).await.ok()?;
+    let upstream = open(choose_host(worker, &pools, destination).ok()?).await.ok()?;
     Some(Greeted { upstream, cluster, greeting: Vec::new() })
 }
 
@@ -78,6 +77,11 @@ impl TcpSession {
 
     /// None: there is no upstream to be had; flags and details say why.
     pub(super) async fn connect(&self) -> Option<Upstream> {
+        self.connect_by(open).await
+    }
+
+    /// `open` is given a host to try.
+    pub(super) async fn connect_by<T>(&self, open: impl AsyncFn(Rc<HostPool>) -> Result<T, Failure>) -> Option<T> {
         let worker = &self.downstream.worker;
         let name = cluster_name(&self.active.config, worker, self.downstream.sni_cluster());
         let Some(pools) = worker.cluster(&name) else {
@@ -87,10 +91,16 @@ impl TcpSession {
         };
         *self.upstream_cluster.borrow_mut() = Some(name);
         loop {
-            match attempt(worker, &pools, self.downstream.local_address).await {
+            let opened = match choose_host(worker, &pools, self.downstream.local_address) {
+                Ok(pool) => {
+                    self.upstream_host.set(Some(pool.host.address));
+                    open(pool).await
+                }
+                Err(failure) => Err(failure),
+            };
+            match opened {
                 Ok(upstream) => {
                     self.attempts.set(self.attempts.get() + 1);
-                    self.upstream_host.set(Some(upstream.host));
                     return Some(upstream);
                 }
                 Err(Failure::NoHost) => {
@@ -105,7 +115,7 @@ impl TcpSession {
                     self.attempts.set(self.attempts.get() + 1);
                     self.upstream_host.set(Some(host));
                     self.flag(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-                    *self.upstream_failure.borrow_mut() = Some(error.to_string());
+                    *self.upstream_failure.borrow_mut() = Some(error);
                 }
             }
             if self.attempts.get() >= self.active.config.max_connect_attempts {
@@ -126,18 +136,20 @@ impl TcpSession {
     }
 }
 
-async fn attempt(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketAddr) -> Result<Upstream, Failure> {
+fn choose_host(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketAddr) -> Result<Rc<HostPool>, Failure> {
     let wish = Wish { original_destination: Some(destination), ..Wish::default() };
-    let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
-    let Some(pool) = chosen else {
+    aggregate::choose_host(worker, pools, wish, |_| false).ok_or_else(|| {
         count(worker, pools, ClusterStat::CxNoneHealthy);
-        return Err(Failure::NoHost);
-    };
+        Failure::NoHost
+    })
+}
+
+async fn open(pool: Rc<HostPool>) -> Result<Upstream, Failure> {
     let host = pool.host.address;
     match pool.connect_tcp().await {
         Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
         Err(PoolError::Overflow) => Err(Failure::Overflow),
-        Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error)),
+        Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error.to_string())),
     }
 }
 

@@ -5,6 +5,7 @@
 //! comparison names every fact that differs, of all cases, before it fails.
 
 mod access_logs;
+mod client_certs;
 mod config;
 mod differences;
 mod filters;
@@ -164,6 +165,11 @@ fn filters_do_as_envoys() -> Result<()> {
 #[test]
 fn connections_are_upgraded_as_by_envoy() -> Result<()> {
     compare(&upgrades::cases())
+}
+
+#[test]
+fn client_certificates_are_told_as_by_envoy() -> Result<()> {
+    compare_on(&client_certs::cases(), &client_certs::bootstrap)
 }
 
 #[test]

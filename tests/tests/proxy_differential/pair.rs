@@ -152,12 +152,27 @@ impl Target {
 }
 
 impl Target {
+    /// Where its files are, which are the other's, too.
+    pub(crate) fn folder(&self) -> &Path {
+        self.access_log.parent().expect("a file is in a folder")
+    }
+
     /// What stands in the access log behind this key and a tab, in the last of its lines that says nothing new any more.
     pub(crate) fn last_line(&self, key: &str) -> Result<String> {
         let lines = self.lines(key)?;
         let log = self.log()?;
         let mut of_key = log.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('\t'));
         Ok(of_key.next_back().with_context(|| format!("none of {lines} lines"))?.to_owned())
+    }
+
+    /// The different texts behind this key and a tab, in order, once no more lines come.
+    pub(crate) fn different_lines(&self, key: &str) -> Result<String> {
+        self.lines(key)?;
+        let log = self.log()?;
+        let mut lines: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('\t')).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        Ok(lines.join(" / "))
     }
 
     pub(crate) fn log(&self) -> Result<String> {
