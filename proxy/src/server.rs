@@ -25,14 +25,17 @@ use crate::{
     args::{Args, Mode},
     config::bootstrap::Bootstrap,
     drain::Drain,
-    listener::balance::Adopted,
+    listener::{balance::Adopted, global_limit::GlobalLimit},
     logging::Log,
     runtime::{
         self, DrainStep, RuntimeQueries,
         publish::{Publisher, Shared},
         snapshot::Snapshot,
     },
-    stats::{Registry, WorkerIndex},
+    stats::{
+        Registry, WorkerIndex,
+        tags::{TagRule, TagValue},
+    },
     worker::{self, WorkerSeed},
 };
 
@@ -69,6 +72,7 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
         drain: Drain::default(),
         drain_time: args.drain_time,
         connections: AtomicUsize::new(0),
+        global_limit: bootstrap.overload.downstream_connections_max.map(GlobalLimit::new),
         adopters,
     });
     let (files, log_thread) = AccessLogFiles::start().map_err(ServerError::Thread)?;
@@ -132,7 +136,7 @@ struct Process<'a> {
 }
 
 impl Process<'_> {
-    async fn serve(self, bootstrap: Bootstrap, publisher: Publisher) -> Result<(), ServerError> {
+    async fn serve(self, mut bootstrap: Bootstrap, publisher: Publisher) -> Result<(), ServerError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
         // Envoy's: access logs were rotated.
@@ -140,7 +144,11 @@ impl Process<'_> {
         let admin_address = bootstrap.admin;
         let server_node = bootstrap.node.clone();
         let runtime_values = bootstrap.runtime_values.clone();
-        let stats_tags = [&bootstrap.stats_tags[..], &self.args.stats_tags].concat();
+        let mut stats_rules = std::mem::take(&mut bootstrap.stats);
+        let fixed =
+            |(name, value): &(String, String)| TagRule { name: name.clone(), value: TagValue::Fixed(value.clone()) };
+        stats_rules.tags.extend(self.args.stats_tags.iter().map(fixed));
+        let stats_flush_interval = bootstrap.stats_flush_interval;
         for name in runtime_values.names() {
             tracing::info!(name, "a runtime value that nothing here depends on");
         }
@@ -156,7 +164,8 @@ impl Process<'_> {
             started: self.started,
             args: self.args.clone(),
             node: server_node,
-            stats_tags,
+            stats_rules,
+            stats_flush_interval,
             runtime_values,
             log: self.log.clone(),
             quit,

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
+use crate::manifests::Interception;
+
 /// Admin, on the pod's loopback.
 pub const ADMIN_PORT: u16 = 15000;
 /// Prometheus scrapes here, from outside of the pod.
@@ -17,6 +19,7 @@ pub struct Sidecar<'a> {
     pub namespace: &'a str,
     pub address: IpAddr,
     pub labels: &'a BTreeMap<String, String>,
+    pub interception: Interception,
     /// The control plane's plaintext xDS.
     pub control: SocketAddr,
     pub variant: XdsVariant,
@@ -31,17 +34,27 @@ pub enum XdsVariant {
 
 /// The bootstrap.
 pub fn sidecar(sidecar: &Sidecar<'_>) -> Value {
-    let Sidecar { pod, namespace, address, labels, control, variant } = sidecar;
+    let Sidecar { pod, namespace, address, labels, interception, control, variant } = sidecar;
     let api_type = match variant {
         XdsVariant::StateOfTheWorld => "GRPC",
         XdsVariant::Delta => "DELTA_GRPC",
+    };
+    let interception = match interception {
+        Interception::Redirect => "REDIRECT",
+        Interception::Tproxy => "TPROXY",
     };
     let app = labels.get("app").map_or(*pod, String::as_str);
     json!({
         "node": {
             "id": format!("sidecar~{address}~{pod}.{namespace}~{namespace}.svc.cluster.local"),
             "cluster": format!("{app}.{namespace}"),
-            "metadata": {"NAME": pod, "NAMESPACE": namespace, "LABELS": labels, "INSTANCE_IPS": address.to_string()},
+            "metadata": {
+                "NAME": pod,
+                "NAMESPACE": namespace,
+                "LABELS": labels,
+                "INSTANCE_IPS": address.to_string(),
+                "INTERCEPTION_MODE": interception,
+            },
         },
         "admin": {"address": socket("127.0.0.1", ADMIN_PORT)},
         "dynamic_resources": {
@@ -147,6 +160,7 @@ mod tests {
             namespace: "demo",
             address: [10, 0, 0, 1].into(),
             labels: &labels,
+            interception: Interception::Redirect,
             control: ([10, 0, 0, 254], 15010).into(),
             variant: XdsVariant::Delta,
         });

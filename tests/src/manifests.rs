@@ -29,6 +29,16 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     pub command: Vec<String>,
     pub uid: u32,
+    pub interception: Interception,
+    /// `HOSTNAME.SUBDOMAIN`, by which DNS knows pods of headless Services.
+    pub dns_name: Option<String>,
+}
+
+/// How inbound traffic comes to the sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interception {
+    Redirect,
+    Tproxy,
 }
 
 /// A Service with virtual addresses.
@@ -77,10 +87,15 @@ impl Manifests {
             }
             names
         };
-        self.services
+        let of_services = self
+            .services
             .iter()
-            .flat_map(|service| service.addresses.iter().map(move |address| (*address, names(service))))
-            .collect()
+            .flat_map(|service| service.addresses.iter().map(move |address| (*address, names(service))));
+        let of_pods = self.pods.iter().filter_map(|pod| {
+            let name = format!("{}.{}.svc.cluster.local", pod.dns_name.as_ref()?, pod.namespace);
+            Some((*pod.addresses.first()?, vec![name]))
+        });
+        of_services.chain(of_pods).collect()
     }
 }
 
@@ -155,6 +170,8 @@ struct Metadata {
     namespace: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -168,6 +185,8 @@ struct PodDocument {
 #[serde(rename_all = "camelCase")]
 struct PodSpec {
     containers: Vec<Container>,
+    hostname: Option<String>,
+    subdomain: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -213,13 +232,20 @@ impl TryFrom<PodDocument> for Pod {
     type Error = anyhow::Error;
 
     fn try_from(document: PodDocument) -> Result<Self> {
-        let PodDocument { metadata: Metadata { name, namespace, labels }, spec, status } = document;
+        let PodDocument { metadata: Metadata { name, namespace, labels, annotations }, spec, status } = document;
         let [container] = <[Container; 1]>::try_from(spec.containers).map_err(|containers| {
             anyhow::anyhow!("pod {name} has {} containers; the harness runs one", containers.len())
         })?;
         let command = [container.command, container.args].concat();
         let addresses = status.pod_ips.into_iter().map(|pod_ip| pod_ip.ip).collect();
-        Ok(Self { name, namespace, labels, addresses, command, uid: container.security_context.run_as_user })
+        let interception = match annotations.get("sidecar.istio.io/interceptionMode").map(String::as_str) {
+            None | Some("REDIRECT") => Interception::Redirect,
+            Some("TPROXY") => Interception::Tproxy,
+            Some(other) => bail!("pod {name} wants its traffic intercepted by {other:?}"),
+        };
+        let dns_name = spec.hostname.zip(spec.subdomain).map(|(hostname, subdomain)| format!("{hostname}.{subdomain}"));
+        let uid = container.security_context.run_as_user;
+        Ok(Self { name, namespace, labels, addresses, command, uid, interception, dns_name })
     }
 }
 
@@ -245,6 +271,8 @@ apiVersion: v1
 kind: Pod
 metadata: {name: a, namespace: shop, labels: {app: a}}
 spec:
+  hostname: a-0
+  subdomain: headless
   containers:
   - {name: app, image: x, command: [weft-origin], args: [--http, '9080'], securityContext: {runAsUser: 1000}}
 status: {podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]}
@@ -268,7 +296,8 @@ spec: {clusterIPs: [None]}
         assert_eq!((pod.name.as_str(), pod.uid, pod.addresses.len()), ("a", 1000, 2));
         assert_eq!(pod.command, ["weft-origin", "--http", "9080"]);
         let hosts = manifests.hosts_for("shop");
-        assert_eq!(hosts.len(), 1, "a headless Service has no virtual address");
+        assert_eq!(hosts.len(), 2, "a headless Service has no virtual address");
+        assert_eq!(hosts[1].1, ["a-0.headless.shop.svc.cluster.local"]);
         assert_eq!(hosts[0].1, ["s", "s.shop.svc.cluster.local", "s.shop.svc", "s.shop"]);
         assert!(!manifests.hosts_for("other")[0].1.contains(&"s".to_owned()));
     }

@@ -64,6 +64,26 @@ pub fn test_manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
 }
 
+/// Services of every reach, beside those of the demo.
+pub fn reach_manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests-reach")
+}
+
+/// A pod whose inbound traffic is intercepted transparently, beside those of the demo.
+pub fn tproxy_manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests-tproxy")
+}
+
+/// A manifest that the golden files of the control plane's translation are made from.
+pub fn control_fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../xds-control/tests/fixtures").join(name)
+}
+
+/// Where those golden files are.
+pub fn control_golden_files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../xds-control/src/translate/snapshots")
+}
+
 fn python_environment() -> Option<PathBuf> {
     let running = env::current_exe().ok()?;
     running.ancestors().map(|folder| folder.join("python")).find(|folder| folder.join("pyvenv.cfg").is_file())

@@ -1,6 +1,7 @@
 //! weft-control drives weft-proxy and the real Envoy, alone and mixed in one path: the same probes, the same answers.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use anyhow::{Context as _, Result, ensure};
 use weft_tests::facts::Facts;
@@ -8,7 +9,7 @@ use weft_tests::load::Connections;
 use weft_tests::mesh::{CHANGE_PATIENCE, Mesh, Plan, Sidecars};
 use weft_tests::peers;
 use weft_tests::services::{
-    CLIENT, GREETER, REVIEWS, REVIEWS_AUTHORITY, REVIEWS_REPLICAS, REVIEWS_SLICE, load_reviews,
+    CLIENT, GREETER, REVIEWS, REVIEWS_AUTHORITY, REVIEWS_REPLICAS, REVIEWS_SLICE, TCP_ECHO, load_reviews,
 };
 use weft_tests::wait;
 
@@ -68,7 +69,20 @@ fn observe(sidecars: Sidecars) -> Result<Facts> {
         ],
     )?;
     facts.add("grpc", grpc);
+    facts.add("bytes", echo(&mesh)?);
     Ok(facts)
+}
+
+/// What a TCP service answers line by line, and that it ends when the caller has said all.
+fn echo(mesh: &Mesh) -> Result<String> {
+    let mut stream =
+        mesh.pod(CLIENT)?.namespace().enter(|| Ok(TcpStream::connect_timeout(&TCP_ECHO, CHANGE_PATIENCE)?))?;
+    stream.set_read_timeout(Some(CHANGE_PATIENCE))?;
+    stream.write_all(b"one\ntwo\n")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// Scaling and a dead replica, under load.

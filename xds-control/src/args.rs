@@ -51,9 +51,13 @@ pub struct Serve {
     /// End connections of proxies when they are this old, more or less, so that they spread over replicas anew
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     pub connection_age_max: Duration,
-    /// Serve metrics, health and debugging here; whoever can connect can read all of it
+    /// Serve metrics, health and debugging here; whoever can connect can read the metrics
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15014")]
     pub monitoring_address: SocketAddr,
+    /// Show the debugging pages to who is not on loopback too, if they send the token in this file (Authorization:
+    /// Bearer); read at each request
+    #[arg(long, value_name = "FILE")]
+    pub debug_token_file: Option<PathBuf>,
     /// DNS suffix of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = domain)]
     pub cluster_domain: String,

@@ -1,10 +1,12 @@
 //! The monitoring port: `/metrics`, `/ready`, `/live`, and the state of everything under `/debug/`.
 //!
-//! Read-only, and harmless to whoever can reach it but for what it tells: names, addresses and configuration, no keys.
+//! Read-only. What is under `/debug/` tells names, addresses and configuration (no keys), and is for those who may see it.
 
+pub mod access;
 mod debug;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ use crate::ads::registry::Connections;
 use crate::snapshot::shared::Shared;
 use crate::source::manifests::Health;
 
+use access::Access;
+
 pub use debug::{ConfigDump, DumpedResource, KindStatus, ProxyStatus, SyncStatus};
 
 /// What there is to tell.
@@ -32,6 +36,8 @@ pub struct Monitoring {
     pub shared: watch::Receiver<Arc<Shared>>,
     pub manifests: Arc<Health>,
     pub trust_domain: String,
+    /// To what is under `/debug/`.
+    pub access: Access,
 }
 
 /// More connections wait to be accepted.
@@ -49,10 +55,10 @@ impl Monitoring {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            let stream = loop {
+            let (stream, peer) = loop {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
-                        Ok((stream, _)) => break stream,
+                        Ok(accepted) => break accepted,
                         Err(error) => {
                             tracing::warn!(%error, "the monitoring port cannot accept a connection");
                             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -65,7 +71,7 @@ impl Monitoring {
             let state = state.clone();
             connections.spawn(async move {
                 let service = service_fn(move |request| {
-                    let response = state.answer(&request);
+                    let response = state.answer(&request, peer);
                     async move { Ok::<_, Infallible>(response) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
@@ -80,9 +86,18 @@ impl Monitoring {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
+        }
+        if request.uri().path().starts_with("/debug/")
+            && let Err(refusal) = self.access.check(peer, request.headers())
+        {
+            metrics::counter!("weft_debug_requests_refused").increment(1);
+            tracing::warn!(%peer, path = request.uri().path(), reason = %refusal, "refused a debugging page");
+            let mut response = text(StatusCode::UNAUTHORIZED, format!("{refusal}\n"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            return response;
         }
         match request.uri().path() {
             "/live" => text(StatusCode::OK, "LIVE\n"),

@@ -16,6 +16,7 @@ use crate::ads::stream::Context;
 use crate::args::{Serve, SettingsError};
 use crate::model::mesh::Mesh;
 use crate::monitoring::Monitoring;
+use crate::monitoring::access::{Access, AccessError};
 use crate::snapshot::shared::{Conflict, Shared, Translator, Update};
 use crate::source::manifests::{FolderError, ManifestSource};
 use crate::transport::tls::{Reload, ServerTls, TlsError};
@@ -27,6 +28,8 @@ pub enum StartError {
     Settings(#[from] SettingsError),
     #[error("cannot read the manifests")]
     Manifests(#[from] FolderError),
+    #[error("cannot guard the debugging pages (--debug-token-file)")]
+    Access(#[from] AccessError),
     #[error("cannot serve xDS over TLS")]
     Tls(#[from] TlsError),
     #[error("cannot listen on {address} ({flag})")]
@@ -90,6 +93,7 @@ impl Server {
             shared: shared.subscribe(),
             manifests: source.health(),
             trust_domain: serve.trust_domain.clone(),
+            access: Access::new(serve.debug_token_file.as_deref())?,
         };
         let lifetimes = serve.lifetimes();
         Ok(Self { source, translator, shared, connections, plaintext, tls, monitoring, monitoring_state, lifetimes })

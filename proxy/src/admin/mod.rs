@@ -6,7 +6,13 @@ mod logging;
 mod server_info;
 mod stats;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -24,7 +30,7 @@ use crate::{
     config::{bootstrap::Node, runtime_values::RuntimeValues},
     logging::Log,
     runtime::{RuntimeQueries, publish::Shared},
-    stats::Registry,
+    stats::{Registry, StatsRules},
     xds::dump::EndpointsInDump,
 };
 
@@ -37,8 +43,9 @@ pub struct Admin {
     pub started: Instant,
     pub args: Args,
     pub node: Node,
-    /// Of every statistic: the bootstrap's, then the command line's.
-    pub stats_tags: Vec<(String, String)>,
+    pub stats_rules: StatsRules,
+    /// None: intervals of histograms end whenever somebody looks.
+    pub stats_flush_interval: Option<Duration>,
     pub runtime_values: RuntimeValues,
     pub log: Log,
     /// Ends the process.
@@ -55,7 +62,7 @@ pub struct AdminError {
 
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
-const HEADER_READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub fn bind(address: SocketAddr) -> Result<TcpListener, AdminError> {
     let bound = std::net::TcpListener::bind(address).and_then(|socket| {
@@ -66,11 +73,14 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, AdminError> {
 }
 
 pub async fn run(admin: Arc<Admin>, listening: TcpListener) {
+    if let Some(interval) = admin.stats_flush_interval {
+        tokio::spawn(stats::flush_regularly(admin.clone(), interval)); // ends with the process
+    }
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listening.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let admin = admin.clone();
@@ -104,9 +114,10 @@ const PATHS: &[(&str, &str, bool)] = &[
     ("/quitquitquit", "exit the server", true),
     ("/ready", "print server state, 200 if it is LIVE, otherwise 503", false),
     ("/reopen_logs", "reopen access logs", true),
+    ("/reset_counters", "reset all counters to zero", true),
     ("/runtime", "print runtime values", false),
     ("/server_info", "print server version/status information", false),
-    ("/stats", "print server stats; ?usedonly", false),
+    ("/stats", "print server stats; ?usedonly, ?filter=, ?invert_filter, ?format=, ?type=, ?histogram_buckets=", false),
     ("/stats/prometheus", "print server stats in Prometheus format", false),
 ];
 
@@ -125,9 +136,11 @@ impl Admin {
         match path {
             "/" | "/help" => text(StatusCode::OK, help()),
             "/ready" => self.ready(),
-            "/stats/prometheus" => prometheus(self.prometheus()),
-            "/stats" if has(query, "format", "prometheus") => prometheus(self.prometheus()),
-            "/stats" => text(StatusCode::OK, self.plain_stats(names(query, "usedonly"))),
+            "/stats" | "/stats/prometheus" => self.stats(path, query),
+            "/reset_counters" => {
+                self.reset_counters();
+                text(StatusCode::OK, "OK\n")
+            }
             "/clusters" if json => self.json(&clusters::to_json(&self.shared.snapshot.load())),
             "/clusters" => text(StatusCode::OK, clusters::to_text(&self.shared.snapshot.load())),
             "/listeners" if json => self.json(&listeners::to_json(&self.shared.snapshot.load())),
@@ -200,13 +213,6 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
-}
-
-fn prometheus(body: String) -> Answer {
-    let mut answer = text(StatusCode::OK, body);
-    let version = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, version);
     answer
 }
 

@@ -1,6 +1,6 @@
 //! `envoy.config.bootstrap.v3.Bootstrap`: who this proxy is, what it starts with, and where more comes from.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use weft_xds::{
@@ -9,11 +9,10 @@ use weft_xds::{
         config::{
             bootstrap::v3::{
                 Admin, Bootstrap as ProtoBootstrap, ClusterManager,
-                bootstrap::{DynamicResources, StaticResources},
+                bootstrap::{DynamicResources, StaticResources, StatsFlush},
             },
             cluster::v3::Cluster,
             listener::v3::Listener as ProtoListener,
-            metrics::v3::{StatsConfig, TagSpecifier, tag_specifier::TagValue},
         },
         extensions::transport_sockets::tls::v3::Secret as ProtoSecret,
     },
@@ -26,12 +25,14 @@ pub use crate::config::config_source::{DiscoverySource, SourceOrigin, StreamSour
 use crate::config::{
     access_log::{AccessLog, AccessLogSink},
     address::socket_addr,
-    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
+    cluster::{ClusterConfig, Discovery, UpstreamBind, UpstreamProtocol},
     field::{self, Result, Within as _, element, refuse, unsupported},
     listener::Listener,
+    overload::Overload,
     runtime_values::RuntimeValues,
     tls::Secret,
 };
+use crate::stats::StatsRules;
 
 pub struct Bootstrap {
     /// For `/config_dump`. Holds what secrets stand in it.
@@ -42,6 +43,9 @@ pub struct Bootstrap {
     pub secrets: Vec<Arc<Secret>>,
     /// None: no admin server.
     pub admin: Option<SocketAddr>,
+    pub overload: Overload,
+    /// How connections of clusters begin that do not say.
+    pub upstream_bind: Arc<UpstreamBind>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<ClusterConfig>>,
     /// The aggregated stream.
@@ -50,8 +54,9 @@ pub struct Bootstrap {
     pub lds: Option<DiscoverySource>,
     /// Where clusters come from.
     pub cds: Option<DiscoverySource>,
-    /// Labels of every statistic.
-    pub stats_tags: Vec<(String, String)>,
+    pub stats: StatsRules,
+    /// How often the intervals of histograms end. None: whenever somebody looks.
+    pub stats_flush_interval: Option<Duration>,
     pub runtime_values: RuntimeValues,
 }
 
@@ -63,6 +68,9 @@ impl BootstrapMessage {
         ProtoBootstrap::decode(self.0.as_slice()).expect("it was encoded from such a message")
     }
 }
+
+/// As Envoy's.
+const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Where the log of an admin server goes that is not to be logged.
 const NOWHERE: &str = "/dev/null";
@@ -76,11 +84,20 @@ impl Bootstrap {
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
         let encoded = BootstrapMessage(message.encode_to_vec());
-        let Parts { node, static_resources, dynamic_resources, admin, stats_tags, runtime_values } =
-            Parts::from_proto(message)?;
+        let Parts {
+            node,
+            static_resources,
+            dynamic_resources,
+            admin,
+            stats,
+            stats_flush_interval,
+            runtime_values,
+            overload,
+            upstream_bind,
+        } = Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
-        let clusters = static_clusters(clusters).within("static_resources")?;
+        let clusters = static_clusters(clusters, &upstream_bind).within("static_resources")?;
         let listeners = static_listeners(listeners, &clusters).within("static_resources")?;
         let Sources { ads, lds, cds } = Sources::from_proto(dynamic_resources).within("dynamic_resources")?;
         if let Some(ads) = &ads {
@@ -90,8 +107,22 @@ impl Bootstrap {
         }
         let admin = admin.map(admin_address).transpose().within("admin")?.flatten();
         let message = encoded;
-        let bootstrap =
-            Self { message, node, secrets, admin, listeners, clusters, ads, lds, cds, stats_tags, runtime_values };
+        let bootstrap = Self {
+            message,
+            node,
+            secrets,
+            admin,
+            overload,
+            upstream_bind,
+            listeners,
+            clusters,
+            ads,
+            lds,
+            cds,
+            stats,
+            stats_flush_interval,
+            runtime_values,
+        };
         bootstrap.check_sources()?;
         Ok(bootstrap)
     }
@@ -151,10 +182,11 @@ impl Bootstrap {
 impl std::fmt::Debug for Bootstrap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The message and the secrets may hold private keys.
-        let Self { node, admin, listeners, clusters, ads, lds, cds, .. } = self;
+        let Self { node, admin, overload, listeners, clusters, ads, lds, cds, .. } = self;
         f.debug_struct("Bootstrap")
             .field("node", &node.id)
             .field("admin", admin)
+            .field("overload", overload)
             .field("listeners", listeners)
             .field("clusters", clusters)
             .field("ads", ads)
@@ -170,8 +202,11 @@ struct Parts {
     static_resources: StaticResources,
     dynamic_resources: DynamicResources,
     admin: Option<Admin>,
-    stats_tags: Vec<(String, String)>,
+    stats: StatsRules,
+    stats_flush_interval: Option<Duration>,
     runtime_values: RuntimeValues,
+    overload: Overload,
+    upstream_bind: Arc<UpstreamBind>,
 }
 
 impl Parts {
@@ -188,7 +223,7 @@ impl Parts {
             stats_sinks,
             deferred_stat_options: _, // when Envoy builds its counters
             stats_config,
-            stats_flush_interval: _, // of sinks, which are refused
+            stats_flush_interval,
             watchdog,
             watchdogs,
             tracing,
@@ -217,17 +252,21 @@ impl Parts {
             grpc_async_client_manager_config: _, // how Envoy keeps its clients
             memory_allocator_manager: _,         // of Envoy's allocator
             enable_worker_cpu_affinity,
-            stats_flush: _, // as the interval
+            stats_flush,
             stats_eviction,
         } = message;
         refuse!(node_context_params, hds_config, flags_path, stats_sinks, watchdog, watchdogs, tracing);
-        refuse!(overload_manager, enable_dispatcher_stats, header_prefix, stats_server_version_override);
+        refuse!(enable_dispatcher_stats, header_prefix, stats_server_version_override);
         refuse!(use_tcp_for_dns_lookups, dns_resolution_config, bootstrap_extensions, fatal_actions, config_sources);
         refuse!(default_config_source, default_socket_interface, certificate_provider_instances);
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
         refuse!(listener_manager, application_log_config, enable_worker_cpu_affinity, stats_eviction);
-        refuse_cluster_manager(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
-        let stats_tags = stats_tags(stats_config.unwrap_or_default()).within("stats_config")?;
+        let upstream_bind = cluster_manager_bind(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
+        let stats = StatsRules::from_proto(stats_config.unwrap_or_default()).within("stats_config")?;
+        let stats_flush_interval = match stats_flush {
+            None => Some(field::duration_or(stats_flush_interval, STATS_FLUSH_INTERVAL, "stats_flush_interval")?),
+            Some(StatsFlush::StatsFlushOnAdmin(_)) => None,
+        };
         let runtime_values =
             RuntimeValues::from_proto(layered_runtime.unwrap_or_default()).within("layered_runtime")?;
         Ok(Self {
@@ -235,13 +274,17 @@ impl Parts {
             static_resources: static_resources.unwrap_or_default(),
             dynamic_resources: dynamic_resources.unwrap_or_default(),
             admin,
-            stats_tags,
+            stats,
+            stats_flush_interval,
             runtime_values,
+            overload: Overload::from_proto(overload_manager.unwrap_or_default()).within("overload_manager")?,
+            upstream_bind: Arc::new(upstream_bind),
         })
     }
 }
 
-fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
+/// What is read of it; the rest is refused.
+fn cluster_manager_bind(message: ClusterManager) -> Result<UpstreamBind> {
     let ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -249,36 +292,19 @@ fn refuse_cluster_manager(message: ClusterManager) -> Result<()> {
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy builds a cluster that nobody asked for yet
     } = message;
-    refuse!(local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config);
-    Ok(())
+    refuse!(local_cluster_name, outlier_detection, load_stats_config);
+    UpstreamBind::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")
 }
 
-/// Those of a fixed value. Others would be cut out of names, which have their tags as labels here from the start.
-fn stats_tags(message: StatsConfig) -> Result<Vec<(String, String)>> {
-    let StatsConfig {
-        stats_tags,
-        use_all_default_tags,
-        stats_matcher,
-        histogram_bucket_settings,
-        allow_default_tag_overrides,
-    } = message;
-    refuse!(stats_matcher, histogram_bucket_settings);
-    field::only(use_all_default_tags, true, "use_all_default_tags")?;
-    field::only(allow_default_tag_overrides, false, "allow_default_tag_overrides")?;
-    field::each(stats_tags, "stats_tags", |TagSpecifier { tag_name, tag_value }| match tag_value {
-        Some(TagValue::FixedValue(value)) => Ok((tag_name, value)),
-        Some(TagValue::Regex(_)) => Err(unsupported("regex")),
-        None => Err(FieldError::new("tag_value", "value is required")),
-    })
-}
-
-fn static_clusters(messages: Vec<Cluster>) -> Result<Vec<Arc<ClusterConfig>>> {
+fn static_clusters(messages: Vec<Cluster>, default_bind: &Arc<UpstreamBind>) -> Result<Vec<Arc<ClusterConfig>>> {
     let mut names = HashSet::new();
     field::each(messages, "clusters", |message| {
         if !names.insert(message.name.clone()) {
             return Err(FieldError::new("name", format!("duplicate cluster '{}'", message.name)));
         }
-        ClusterConfig::from_proto(message).map(Arc::new)
+        let mut cluster = ClusterConfig::from_proto(message)?;
+        cluster.bind.get_or_insert_with(|| default_bind.clone());
+        Ok(Arc::new(cluster))
     })
 }
 

@@ -1,30 +1,23 @@
 //! `envoy.config.cluster.v3.Cluster`: how a set of upstream hosts is found, chosen from and spoken to.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use weft_xds::{
-    canonical,
-    pb::envoy::{
-        config::{
-            cluster::v3::Cluster,
-            core::v3::{TransportSocket, transport_socket},
-        },
-        extensions::transport_sockets::{raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext},
-    },
-};
+use weft_xds::{canonical, pb::envoy::config::cluster::v3::Cluster};
 
 use self::{
-    bind::BindAddresses,
     discovery::HostFields,
     dns::LegacyDns,
     http_options::{HttpOptions, LegacyHttpOptions},
     load_balancing::LoadBalancingFields,
+    transport::Transport,
 };
 use crate::config::{
     config_source::Discovered,
-    field::{self, Extension, Result, Within as _, positive_duration, refuse, without_typed_config},
+    field::{self, Result, Within as _, positive_duration, refuse},
     http_connection_manager::Http2Options,
     http_protocol::Http1UpstreamOptions,
+    metadata::Metadata,
+    proxy_protocol::UpstreamProxyProtocol,
     tls::UpstreamTls,
 };
 
@@ -39,8 +32,10 @@ mod load_balancing;
 mod localities;
 mod original_dst;
 mod subsets;
+mod transport;
 
 pub use self::{
+    bind::{SourceSocket, UpstreamBind},
     circuit_breakers::{CircuitBreakerConfig, CircuitBreakerThresholds, PerHostLimits, RetryBudget},
     connection::{ConnectionOptions, FirstAddresses, FirstFamily, Keepalive},
     discovery::Discovery,
@@ -50,6 +45,7 @@ pub use self::{
     localities::{LocalityPolicy, ZoneAware},
     original_dst::OriginalDst,
     subsets::{Fallback, Selector, SelectorFallback, SubsetConfig},
+    transport::TransportMatch,
 };
 
 #[derive(Debug)]
@@ -75,10 +71,15 @@ pub struct ClusterConfig {
     pub idle_timeout: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
     pub per_connection_buffer_limit_bytes: u32,
-    /// `upstream_bind_config`: the source address by family of the destination.
-    pub bind_v4: Option<SocketAddr>,
-    pub bind_v6: Option<SocketAddr>,
+    /// None: as the cluster manager says for all.
+    pub bind: Option<Arc<UpstreamBind>>,
     pub transport_socket: Option<Arc<UpstreamTls>>,
+    /// Instead of it, for hosts whose metadata says so.
+    pub transport_matches: Vec<TransportMatch>,
+    /// HTTP's connections are each downstream's own.
+    pub pool_per_downstream: bool,
+    /// A header of the PROXY protocol goes before everything else on a connection.
+    pub proxy_protocol: Option<UpstreamProxyProtocol>,
     pub connection: ConnectionOptions,
 }
 
@@ -149,12 +150,12 @@ impl ClusterConfig {
             cluster_discovery_type,
             lb_config,
         } = message;
-        refuse!(transport_socket_matches, transport_socket_matcher, stats_matcher, health_checks);
+        refuse!(transport_socket_matcher, stats_matcher, health_checks);
         refuse!(per_connection_buffer_high_watermark_timeout, upstream_http_protocol_options);
         refuse!(outlier_detection);
         refuse!(protocol_selection, close_connections_on_host_health_failure, filters, lrs_server);
         refuse!(lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config, track_cluster_stats);
-        refuse!(preconnect_policy, connection_pool_per_downstream_connection, queuing_policies);
+        refuse!(preconnect_policy, queuing_policies);
         let common_lb_config = common_lb_config.unwrap_or_default();
         field::unset(
             &common_lb_config.close_connections_on_host_set_change,
@@ -191,8 +192,8 @@ impl ClusterConfig {
                 max_requests_per_connection: field::limit(max_requests_per_connection),
             },
         )?;
-        let bind =
-            BindAddresses::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")?;
+        let bind = upstream_bind_config.map(UpstreamBind::from_proto).transpose().within("upstream_bind_config")?;
+        let transport_socket = Transport::from_proto(transport_socket).within("transport_socket")?;
         Ok(Self {
             stat_name: if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.into() },
             name: name.into(),
@@ -213,11 +214,13 @@ impl ClusterConfig {
                 per_connection_buffer_limit_bytes,
                 PER_CONNECTION_BUFFER_LIMIT_BYTES,
             ),
-            bind_v4: bind.v4,
-            bind_v6: bind.v6,
+            bind: bind.map(Arc::new),
+            transport_matches: TransportMatch::list(transport_socket_matches)?,
+            pool_per_downstream: connection_pool_per_downstream_connection,
             connection: ConnectionOptions::from_proto(upstream_connection_options.unwrap_or_default())
                 .within("upstream_connection_options")?,
-            transport_socket: upstream_tls(transport_socket).within("transport_socket")?.map(Arc::new),
+            transport_socket: transport_socket.tls.map(Arc::new),
+            proxy_protocol: transport_socket.proxy_protocol,
         })
     }
 }
@@ -229,7 +232,20 @@ impl ClusterConfig {
     }
 
     pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
-        self.transport_socket.iter()
+        self.transport_socket.iter().chain(self.transport_matches.iter().filter_map(|found| found.tls.as_ref()))
+    }
+
+    /// What a host's metadata says instead of `transport_socket`.
+    pub fn transport_match(&self, host: &Metadata) -> Option<&TransportMatch> {
+        self.transport_matches.iter().find(|candidate| candidate.takes(host))
+    }
+
+    /// Of connections to this host. None: plain text.
+    pub fn tls_to(&self, host: &Metadata) -> Option<&Arc<UpstreamTls>> {
+        match self.transport_match(host) {
+            Some(found) => found.tls.as_ref(),
+            None => self.transport_socket.as_ref(),
+        }
     }
 
     /// What comes apart from it and it waits for.
@@ -239,21 +255,6 @@ impl ClusterConfig {
             Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => None,
         };
         endpoints.into_iter().chain(self.tls_contexts().flat_map(|tls| tls.secrets()))
-    }
-}
-
-fn upstream_tls(message: Option<TransportSocket>) -> Result<Option<UpstreamTls>> {
-    let Some(TransportSocket { name: _, config_type }) = message else { return Ok(None) };
-    let Some(transport_socket::ConfigType::TypedConfig(typed_config)) = config_type else {
-        return Err(without_typed_config());
-    };
-    let extension = Extension::new(typed_config)?;
-    if extension.is::<UpstreamTlsContext>() {
-        UpstreamTls::from_proto(extension.unpack()?).within("typed_config").map(Some)
-    } else if extension.is::<RawBuffer>() {
-        extension.unpack().map(|RawBuffer {}| None)
-    } else {
-        Err(extension.unsupported())
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Listener {
     pub stat_prefix: Arc<str>,
     pub bind_options: BindOptions,
     pub connection_balance: ConnectionBalance,
+    /// The process's limit of downstream connections is not for this listener.
+    pub ignore_global_limit: bool,
     /// How many connections are accepted before others of the worker have their turn.
     pub accepts_per_turn: u32,
     pub per_connection_buffer_limit_bytes: u32,
@@ -109,8 +111,8 @@ impl Listener {
             max_connections_to_accept_per_socket_event,
             bind_to_port,
             enable_mptcp,
-            ignore_global_conn_limit: _, // there is no such limit to be exempt from
-            bypass_overload_manager: _,  // nor an overload manager: the bootstrap is refused one
+            ignore_global_conn_limit,
+            bypass_overload_manager: _, // of the overload manager's actions, which are refused
             tcp_keepalive,
             listener_specifier,
         } = message;
@@ -146,6 +148,7 @@ impl Listener {
             },
             connection_balance: ConnectionBalance::from_proto(connection_balance_config)
                 .within("connection_balance_config")?,
+            ignore_global_limit: ignore_global_conn_limit,
             accepts_per_turn: field::limit(max_connections_to_accept_per_socket_event).unwrap_or(ACCEPTS_PER_TURN),
             per_connection_buffer_limit_bytes: buffer_limit_bytes,
             listener_filters: field::each(listener_filters, "listener_filters", ListenerFilter::from_proto)?,

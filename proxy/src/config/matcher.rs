@@ -138,7 +138,7 @@ fn header_match(specifier: HeaderMatchSpecifier) -> Result<HeaderMatch> {
 
 impl HeaderMatcherName {
     /// None: neither a header's name nor a pseudo-header that a request has. `host` is `:authority`, as in HTTP/2.
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Some(match name.to_ascii_lowercase().as_str() {
             ":method" => Self::Method,
             ":authority" | "host" => Self::Authority,

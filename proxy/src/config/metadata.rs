@@ -43,6 +43,25 @@ impl Metadata {
         Self::from_proto(message).0.remove(LB_NAMESPACE)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds to what the namespace has: structs field by field, everything else in the place of what was there.
+    pub fn merge(&mut self, namespace: &str, fields: Fields) {
+        match self.0.get_mut(namespace) {
+            Some(known) => merge(known, fields),
+            None => {
+                self.0.insert(namespace.into(), fields);
+            }
+        }
+    }
+
+    /// In the place of all that the namespace has.
+    pub fn replace(&mut self, namespace: &str, fields: Fields) {
+        self.0.insert(namespace.into(), fields);
+    }
+
     pub fn namespace(&self, name: &str) -> Option<&Fields> {
         self.0.get(name)
     }
@@ -62,7 +81,39 @@ impl Metadata {
     }
 }
 
+fn merge(known: &mut Fields, fields: Fields) {
+    for (name, value) in fields {
+        match (known.get_mut(&name), value) {
+            (Some(Value::Struct(inner)), Value::Struct(fields)) => merge(inner, fields),
+            (Some(Value::List(list)), Value::List(more)) => list.extend(more),
+            (_, value) => {
+                known.insert(name, value);
+            }
+        }
+    }
+}
+
 impl Value {
+    pub fn number(value: f64) -> Value {
+        Value::Number((value + 0.0).to_bits())
+    }
+
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Number(bits) => {
+                let number = f64::from_bits(*bits);
+                // What is an integer is written as one.
+                let whole = number.fract() == 0.0 && number.abs() < 1e15;
+                if whole { (number as i64).into() } else { number.into() }
+            }
+            Value::Text(text) => (**text).into(),
+            Value::List(values) => values.iter().map(Value::to_json).collect(),
+            Value::Struct(fields) => fields_to_json(fields),
+        }
+    }
+
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Value::Text(text) => Some(text),
@@ -75,7 +126,7 @@ impl Value {
         match kind {
             None | Some(Kind::NullValue(_)) => Self::Null,
             Some(Kind::BoolValue(value)) => Self::Bool(value),
-            Some(Kind::NumberValue(value)) => Self::Number((value + 0.0).to_bits()),
+            Some(Kind::NumberValue(value)) => Self::number(value),
             Some(Kind::StringValue(text)) => Self::Text(text.into()),
             Some(Kind::ListValue(ListValue { values })) => {
                 Self::List(values.into_iter().map(Self::from_proto).collect())
@@ -83,6 +134,10 @@ impl Value {
             Some(Kind::StructValue(fields)) => Self::Struct(fields_of(fields)),
         }
     }
+}
+
+pub fn fields_to_json(fields: &Fields) -> serde_json::Value {
+    serde_json::Value::Object(fields.iter().map(|(name, value)| (name.to_string(), value.to_json())).collect())
 }
 
 pub(crate) fn fields_of(message: Struct) -> Fields {
@@ -94,6 +149,18 @@ pub(crate) fn fields_of(message: Struct) -> Fields {
 mod tests {
     use super::*;
     use crate::config::testing::message;
+
+    #[test]
+    fn structs_are_merged_and_other_values_replaced() {
+        let fields = |yaml: &str| fields_of(message(yaml));
+        let mut metadata = Metadata::default();
+        metadata.merge("n", fields("{a: {b: 1, c: x}, d: [1], e: 1}"));
+        metadata.merge("n", fields("{a: {c: y}, d: [2], e: [3]}"));
+        let merged = fields_to_json(metadata.namespace("n").unwrap());
+        assert_eq!(merged, serde_json::json!({"a": {"b": 1, "c": "y"}, "d": [1, 2], "e": [3]}));
+        metadata.replace("n", fields("{f: 1.5}"));
+        assert_eq!(fields_to_json(metadata.namespace("n").unwrap()), serde_json::json!({"f": 1.5}));
+    }
 
     #[test]
     fn values_are_found_by_their_path() {

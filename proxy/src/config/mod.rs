@@ -18,15 +18,19 @@ pub mod http_connection_manager;
 pub mod http_filter;
 pub mod http_protocol;
 pub mod listener;
+pub mod match_tree;
 pub mod matcher;
 pub mod message_file;
 pub mod metadata;
+pub mod mirror;
 pub mod network_filter;
+pub mod overload;
 pub mod proxy_protocol;
 pub mod retry_policy;
 pub mod route;
 pub mod runtime_values;
 pub mod socket_option;
+pub mod stats;
 pub mod substitution;
 pub mod tcp_proxy;
 #[cfg(test)]
@@ -34,5 +38,6 @@ pub(crate) mod testing;
 pub mod tls;
 pub mod token_bucket;
 pub mod upgrade;
+pub mod value_matcher;
 
 pub use weft_xds::FieldError;

@@ -1,4 +1,5 @@
-//! `envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol`: the PROXY protocol from downstream.
+//! `envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol` and `envoy.config.core.v3.ProxyProtocolConfig`: the
+//! PROXY protocol on either side.
 
 use std::sync::Arc;
 
@@ -6,8 +7,8 @@ use weft_xds::{
     FieldError,
     pb::envoy::{
         config::core::v3::{
-            ProxyProtocolPassThroughTlVs, proxy_protocol_config::Version as ProtoVersion,
-            proxy_protocol_pass_through_tl_vs::PassTlVsMatchType,
+            ProxyProtocolConfig as ProtoConfig, ProxyProtocolPassThroughTlVs, TlvEntry,
+            proxy_protocol_config::Version as ProtoVersion, proxy_protocol_pass_through_tl_vs::PassTlVsMatchType,
         },
         extensions::filters::listener::proxy_protocol::v3::{
             ProxyProtocol as ProtoProxyProtocol,
@@ -19,7 +20,7 @@ use weft_xds::{
 };
 
 use crate::{
-    config::field::{self, Result, Within as _},
+    config::field::{self, Result, Within as _, refuse, required},
     listener::inspect::proxy_protocol::{Accepts, Version},
 };
 
@@ -57,6 +58,21 @@ pub enum PassThroughTlvs {
     All,
     /// Of these types.
     Some(Vec<u8>),
+}
+
+/// What an upstream is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamProxyProtocol {
+    pub version: Version,
+    pub pass_through_tlvs: PassThroughTlvs,
+    /// Take the place of passed-through ones of the same type.
+    pub added_tlvs: Vec<Tlv>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tlv {
+    pub tlv_type: u8,
+    pub value: Vec<u8>,
 }
 
 const NAMESPACE: &str = "envoy.filters.listener.proxy_protocol";
@@ -133,6 +149,28 @@ impl PassThroughTlvs {
     }
 }
 
+impl UpstreamProxyProtocol {
+    pub(crate) fn from_proto(message: ProtoConfig) -> Result<Self> {
+        let ProtoConfig { version: number, pass_through_tlvs, added_tlvs } = message;
+        Ok(Self {
+            version: version(number).within("version")?,
+            pass_through_tlvs: PassThroughTlvs::from_proto(pass_through_tlvs).within("pass_through_tlvs")?,
+            added_tlvs: field::each(added_tlvs, "added_tlvs", Tlv::from_proto)?,
+        })
+    }
+}
+
+impl Tlv {
+    pub(crate) fn from_proto(message: TlvEntry) -> Result<Self> {
+        let TlvEntry { r#type, value, format_string } = message;
+        refuse!(format_string);
+        if value.is_empty() {
+            required(None::<()>, "value")?;
+        }
+        Ok(Self { tlv_type: byte(r#type, "type")?, value })
+    }
+}
+
 fn version(number: i32) -> Result<Version> {
     Ok(match field::enumeration(number, "")? {
         ProtoVersion::V1 => Version::V1,
@@ -147,7 +185,7 @@ fn byte(value: u32, path: &str) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::testing::{assert_refused, message};
+    use crate::config::testing::{assert_refused, message, refusal};
 
     #[test]
     fn the_listener_filter_is_read() {
@@ -182,5 +220,18 @@ stat_prefix: s",
                 ("tlv_location: FILTER_STATE", "tlv_location: not supported"),
             ],
         );
+    }
+
+    #[test]
+    fn the_upstream_side_is_read() {
+        let config = UpstreamProxyProtocol::from_proto(message(
+            "{version: V2, pass_through_tlvs: {}, added_tlvs: [{type: 9, value: aGk=}]}",
+        ));
+        let added_tlvs = vec![Tlv { tlv_type: 9, value: b"hi".to_vec() }];
+        let expected =
+            UpstreamProxyProtocol { version: Version::V2, pass_through_tlvs: PassThroughTlvs::All, added_tlvs };
+        assert_eq!(config.unwrap(), expected);
+        let formatted = message("{added_tlvs: [{type: 9, format_string: {text_format: x}}]}");
+        assert_eq!(refusal(UpstreamProxyProtocol::from_proto(formatted)), "added_tlvs[0].format_string: not supported");
     }
 }

@@ -5,34 +5,39 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use weft_xds::{
     FieldError, canonical,
-    pb::envoy::config::route::v3::{
-        CookieMatcher as ProtoCookieMatcher, DirectResponseAction, QueryParameterMatcher as ProtoQueryParameterMatcher,
-        Route as ProtoRoute, RouteConfiguration, RouteMatch as ProtoRouteMatch, VirtualHost as ProtoVirtualHost,
-        query_parameter_matcher::QueryParameterMatchSpecifier,
-        route::Action,
-        route_match::{ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier},
-    },
+    pb::envoy::config::route::v3::{DirectResponseAction, Route as ProtoRoute, RouteConfiguration, route::Action},
 };
 
 pub(crate) use self::forward_action::check_weights;
-pub use self::redirect::{Redirect, RedirectPath};
+pub use self::{
+    hash_policy::{HashCookie, HashPolicy, HashSource, HashedHeader},
+    internal_redirect::{InternalRedirects, RedirectPredicate},
+    redirect::{Redirect, RedirectPath},
+    route_match::{CookieMatcher, PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch, TlsContextMatch},
+    uri_template::{UriTemplate, UriTemplateRewrite},
+    virtual_host::{BufferLimit, TlsRequirement, VirtualHost},
+};
 pub use crate::config::retry_policy::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 use crate::config::{
     data_source,
     field::{self, Result, Within as _, element, refuse, required, unsupported},
-    fraction::Fraction,
     header_mutation::HeaderRules,
     http_filter::{CorsPolicy, RouteFilters},
-    matcher::{self, HeaderMatcher, RegexRewrite, StringMatcher},
-    metadata::Fields,
+    match_tree::MatchTree,
+    matcher::RegexRewrite,
+    metadata::{Fields, Metadata},
+    mirror::MirrorPolicy,
+    substitution::{Operator, SubstitutionFormat},
     upgrade::Upgrades,
 };
 
 mod forward_action;
 mod hash_policy;
+mod internal_redirect;
 mod redirect;
-
-pub use self::hash_policy::{HashCookie, HashPolicy, HashSource, HashedHeader};
+mod route_match;
+mod uri_template;
+mod virtual_host;
 
 #[derive(Debug)]
 pub struct RouteTable {
@@ -52,21 +57,12 @@ pub struct RouteTable {
     /// Whether any response header is written with what the request said.
     pub has_response_formats: bool,
     pub filters: RouteFilters,
-}
-
-#[derive(Debug)]
-pub struct VirtualHost {
-    pub name: Arc<str>,
-    /// Lower case: exact, `*suffix`, `prefix*` or `*`.
-    pub domains: Vec<String>,
-    /// First match wins.
-    pub routes: Vec<Arc<Route>>,
-    pub include_request_attempt_count: bool,
-    pub include_attempt_count_in_response: bool,
-    pub request_headers: HeaderRules,
-    pub response_headers: HeaderRules,
-    pub filters: RouteFilters,
-    pub cors: Option<CorsPolicy>,
+    /// Names the virtual host in the place of the request's host.
+    pub virtual_host_header: Option<http::HeaderName>,
+    /// What stands behind a semicolon is no part of the path.
+    pub ignore_path_parameters: bool,
+    /// For virtual hosts and routes that say nothing.
+    pub mirrors: Arc<[MirrorPolicy]>,
 }
 
 #[derive(Debug)]
@@ -77,52 +73,9 @@ pub struct Route {
     pub request_headers: HeaderRules,
     pub response_headers: HeaderRules,
     pub filters: RouteFilters,
-}
-
-#[derive(Debug)]
-pub struct RouteMatch {
-    pub path: PathMatch,
-    /// Only meaningful for prefix and exact paths.
-    pub case_sensitive: bool,
-    /// All must match.
-    pub headers: Vec<HeaderMatcher>,
-    pub query_parameters: Vec<QueryParameterMatcher>,
-    pub cookies: Vec<CookieMatcher>,
-    /// How often it matches at all.
-    pub share: Fraction,
-    /// Content type `application/grpc` or `application/grpc+...`.
-    pub grpc: bool,
-}
-
-#[derive(Debug)]
-pub enum PathMatch {
-    Prefix(String),
-    Exact(String),
-    /// Without a trailing slash; matches itself and what follows a slash.
-    PathSeparatedPrefix(String),
-    /// Matches the whole path, without the query.
-    SafeRegex(regex::Regex),
-    /// CONNECT, which has no path (RFC 9110 section 9.3.6).
-    Connect,
-}
-
-#[derive(Debug)]
-pub struct QueryParameterMatcher {
-    pub name: String,
-    pub value: QueryParameterValue,
-}
-
-#[derive(Debug)]
-pub struct CookieMatcher {
-    pub name: String,
-    pub value: StringMatcher,
-    pub invert_match: bool,
-}
-
-#[derive(Debug)]
-pub enum QueryParameterValue {
-    Present(bool),
-    Match(StringMatcher),
+    pub metadata: Metadata,
+    /// None: the virtual host's.
+    pub buffer_limit: Option<BufferLimit>,
 }
 
 #[derive(Debug)]
@@ -154,6 +107,21 @@ pub struct ForwardAction {
     pub append_x_forwarded_host: bool,
     pub upgrades: Upgrades,
     pub cors: Option<CorsPolicy>,
+    /// Where copies go. Empty: the virtual host says.
+    pub mirrors: Arc<[MirrorPolicy]>,
+    pub internal_redirects: Option<InternalRedirects>,
+    /// How long the caller may take nothing of the response. None: as `idle_timeout`. Some(None): any time.
+    pub flush_timeout: Option<Option<Duration>>,
+    pub grpc_timeout: Option<GrpcTimeout>,
+}
+
+/// `max_grpc_timeout`: the `timeout` of gRPC requests is what they say themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// Zero: whatever it is.
+    pub max: Duration,
+    /// Taken from what they say.
+    pub offset: Duration,
 }
 
 #[derive(Debug)]
@@ -162,6 +130,10 @@ pub enum PathRewrite {
     Prefix(String),
     /// Over the path without its query.
     Regex(RegexRewrite),
+    /// Of what the route's template matched.
+    Template(UriTemplateRewrite),
+    /// In the place of the path without its query; nothing where it is empty.
+    Format(Vec<Operator>),
 }
 
 #[derive(Debug)]
@@ -173,6 +145,8 @@ pub enum HostRewrite {
     Header(http::HeaderName),
     /// Made of the path.
     PathRegex(RegexRewrite),
+    /// Where it is not empty.
+    Format(Vec<Operator>),
 }
 
 /// How long a request may take from its start to the end of its response.
@@ -191,18 +165,45 @@ pub enum ClusterSpecifier {
     Cluster(Arc<str>),
     /// As a request header says.
     Header(http::HeaderName),
+    Weighted(WeightedClusters),
+    /// As a match tree says.
+    Matched(MatchTree<Arc<str>>),
+}
+
+#[derive(Debug)]
+pub struct WeightedClusters {
     /// Weights sum to at least 1.
-    Weighted(Vec<WeightedCluster>),
+    pub clusters: Vec<WeightedCluster>,
+    pub drawn_by: WeightedDraw,
+}
+
+/// What decides between weighted clusters.
+#[derive(Debug)]
+pub enum WeightedDraw {
+    Random,
+    /// The number in a request header, where it has one.
+    Header(http::HeaderName),
+    /// The hash of the route's policies, where the request has one.
+    HashPolicy,
 }
 
 #[derive(Debug)]
 pub struct WeightedCluster {
-    pub name: Arc<str>,
+    pub cluster: WeightedTarget,
     pub weight: u32,
+    /// With what the route asks of a host; this one's have the last word.
+    pub metadata_match: Option<Arc<Fields>>,
     pub request_headers: HeaderRules,
     pub response_headers: HeaderRules,
     pub filters: RouteFilters,
     pub host_rewrite_literal: Option<http::HeaderValue>,
+}
+
+#[derive(Debug)]
+pub enum WeightedTarget {
+    Named(Arc<str>),
+    /// As a request header says.
+    Header(http::HeaderName),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,6 +217,8 @@ pub enum RoutingPriority {
 pub struct DirectResponse {
     pub status: http::StatusCode,
     pub body: Bytes,
+    /// What the body is written by instead.
+    pub body_format: Option<SubstitutionFormat>,
 }
 
 /// Of a direct response, where the table says nothing.
@@ -246,10 +249,14 @@ impl RouteTable {
             metadata: _, // for extensions' eyes, and none reads it
             route_specifiers,
         } = message;
-        refuse!(vhds, cluster_specifier_plugins, request_mirror_policies);
-        refuse!(vhost_header, ignore_path_parameters_in_path_matching, route_specifiers);
+        if vhds.is_some() {
+            return Err(FieldError::new("vhds", "not supported: all virtual hosts of a table come with it"));
+        }
+        refuse!(route_specifiers);
+        let plugins = forward_action::cluster_specifier_plugins(cluster_specifier_plugins)?;
         let limits = Limits {
             body_bytes_max: field::u32_or(max_direct_response_body_size_bytes, DIRECT_RESPONSE_BODY_BYTES_MAX),
+            plugins,
         };
         let virtual_hosts =
             field::each(virtual_hosts, "virtual_hosts", |message| VirtualHost::from_proto(message, &limits))?;
@@ -266,6 +273,15 @@ impl RouteTable {
                 http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| FieldError::new("", "not a header name"))
             })?,
             filters: RouteFilters::from_proto(typed_per_filter_config)?,
+            virtual_host_header: match vhost_header.as_str() {
+                "" => None,
+                name => Some(
+                    http::HeaderName::from_bytes(name.as_bytes())
+                        .map_err(|_| FieldError::new("vhost_header", "not a header name"))?,
+                ),
+            },
+            ignore_path_parameters: ignore_path_parameters_in_path_matching,
+            mirrors: MirrorPolicy::all_from_proto(request_mirror_policies)?,
             name: name.into(),
             hash,
             virtual_hosts,
@@ -284,17 +300,11 @@ impl RouteTable {
     pub fn clusters(&self) -> impl Iterator<Item = (ClusterPath, &Arc<str>)> {
         self.virtual_hosts.iter().enumerate().flat_map(|(virtual_host, message)| {
             message.routes.iter().enumerate().flat_map(move |(route, message)| {
-                let names: Vec<(Option<usize>, &Arc<str>)> = match &message.action {
+                let names = match &message.action {
                     RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => Vec::new(),
-                    RouteAction::Forward(action) => match &action.cluster {
-                        ClusterSpecifier::Header(_) => Vec::new(),
-                        ClusterSpecifier::Cluster(name) => vec![(None, name)],
-                        ClusterSpecifier::Weighted(clusters) => {
-                            clusters.iter().enumerate().map(|(index, cluster)| (Some(index), &cluster.name)).collect()
-                        }
-                    },
+                    RouteAction::Forward(action) => action.named_clusters(),
                 };
-                names.into_iter().map(move |(weighted, name)| (ClusterPath { virtual_host, route, weighted }, name))
+                names.into_iter().map(move |(field, name)| (ClusterPath { virtual_host, route, field }, name))
             })
         })
     }
@@ -316,15 +326,23 @@ impl RouteTable {
 pub struct ClusterPath {
     virtual_host: usize,
     route: usize,
-    weighted: Option<usize>,
+    field: ClusterField,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClusterField {
+    Cluster,
+    Weighted(usize),
+    Mirror(usize),
 }
 
 impl std::fmt::Display for ClusterPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "virtual_hosts[{}].routes[{}].route.", self.virtual_host, self.route)?;
-        match self.weighted {
-            Some(index) => write!(f, "weighted_clusters.clusters[{index}].name"),
-            None => f.write_str("cluster"),
+        match self.field {
+            ClusterField::Cluster => f.write_str("cluster"),
+            ClusterField::Weighted(index) => write!(f, "weighted_clusters.clusters[{index}].name"),
+            ClusterField::Mirror(index) => write!(f, "request_mirror_policies[{index}].cluster"),
         }
     }
 }
@@ -332,6 +350,7 @@ impl std::fmt::Display for ClusterPath {
 /// What the table sets for all of its routes.
 struct Limits {
     body_bytes_max: u32,
+    plugins: forward_action::ClusterPlugins,
 }
 
 /// A host that two virtual hosts claim would be answered by whichever stands first: an accident, as in Envoy.
@@ -348,59 +367,6 @@ fn refuse_shared_domains(virtual_hosts: &[VirtualHost], table: &str) -> Result<(
     Ok(())
 }
 
-impl VirtualHost {
-    #[expect(deprecated, reason = "named to be refused")]
-    fn from_proto(message: ProtoVirtualHost, limits: &Limits) -> Result<Self> {
-        let ProtoVirtualHost {
-            name,
-            domains,
-            routes,
-            matcher,
-            require_tls,
-            virtual_clusters,
-            rate_limits,
-            request_headers_to_add,
-            request_headers_to_remove,
-            response_headers_to_add,
-            response_headers_to_remove,
-            cors,
-            typed_per_filter_config,
-            include_request_attempt_count,
-            include_attempt_count_in_response,
-            retry_policy,
-            retry_policy_typed_config,
-            hedge_policy,
-            include_is_timeout_retry_header,
-            per_request_buffer_limit_bytes,
-            request_body_buffer_limit,
-            request_mirror_policies,
-            metadata: _, // for extensions' eyes, and none reads it
-            route_specifiers,
-        } = message;
-        refuse!(matcher, require_tls, virtual_clusters, rate_limits);
-        refuse!(retry_policy_typed_config, hedge_policy, include_is_timeout_retry_header);
-        refuse!(per_request_buffer_limit_bytes, request_body_buffer_limit, request_mirror_policies, route_specifiers);
-        let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
-        Ok(Self {
-            name: name.into(),
-            domains: domains.into_iter().map(|domain| domain.to_ascii_lowercase()).collect(),
-            routes: field::each(routes, "routes", |message| {
-                Route::from_proto(message, retry_policy.as_ref(), limits).map(Arc::new)
-            })?,
-            include_request_attempt_count,
-            include_attempt_count_in_response,
-            request_headers: HeaderRules::from_proto(request_headers_to_add, request_headers_to_remove, "request")?,
-            response_headers: HeaderRules::from_proto(response_headers_to_add, response_headers_to_remove, "response")?,
-            filters: RouteFilters::from_proto(typed_per_filter_config)?,
-            cors: cors.map(CorsPolicy::from_route).transpose().within("cors")?,
-        })
-    }
-
-    fn has_response_formats(&self) -> bool {
-        self.response_headers.reads_request() || self.routes.iter().any(|route| route.has_response_formats())
-    }
-}
-
 impl Route {
     /// `retry_policy` is the virtual host's: it holds for routes without one of their own.
     #[expect(deprecated, reason = "named to be refused")]
@@ -408,7 +374,7 @@ impl Route {
         let ProtoRoute {
             name,
             r#match,
-            metadata: _,  // for extensions' eyes, and none reads it
+            metadata,
             decorator: _, // names spans of a tracing that a connection manager is refused
             typed_per_filter_config,
             request_headers_to_add,
@@ -422,11 +388,13 @@ impl Route {
             route_specifiers,
             action,
         } = message;
-        refuse!(per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit, route_specifiers);
-        let action = match required(action, "action")? {
-            Action::Route(message) => {
-                RouteAction::Forward(Box::new(ForwardAction::from_proto(message, retry_policy).within("route")?))
-            }
+        refuse!(stat_prefix, route_specifiers);
+        let action = required(action, "action")?;
+        let route_match = RouteMatch::from_proto(required(r#match, "match")?).within("match")?;
+        let action = match action {
+            Action::Route(message) => RouteAction::Forward(Box::new(
+                ForwardAction::from_proto(message, retry_policy, &route_match.path, limits).within("route")?,
+            )),
             Action::DirectResponse(message) => {
                 RouteAction::DirectResponse(DirectResponse::from_proto(message, limits).within("direct_response")?)
             }
@@ -438,88 +406,41 @@ impl Route {
         };
         Ok(Self {
             name: name.into(),
-            route_match: RouteMatch::from_proto(required(r#match, "match")?).within("match")?,
+            route_match,
             action,
             request_headers: HeaderRules::from_proto(request_headers_to_add, request_headers_to_remove, "request")?,
             response_headers: HeaderRules::from_proto(response_headers_to_add, response_headers_to_remove, "response")?,
             filters: RouteFilters::from_proto(typed_per_filter_config)?,
+            metadata: metadata.map(Metadata::from_proto).unwrap_or_default(),
+            buffer_limit: BufferLimit::from_proto(per_request_buffer_limit_bytes, request_body_buffer_limit)?,
         })
+    }
+
+    /// What stands in the place of all routes of a virtual host for those who have to come by TLS.
+    fn to_https() -> Self {
+        Self {
+            name: Arc::default(),
+            route_match: RouteMatch::of_prefix(String::new()),
+            action: RouteAction::Redirect(Box::new(Redirect::to_https())),
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
+            filters: RouteFilters::default(),
+            metadata: Metadata::default(),
+            buffer_limit: None,
+        }
     }
 
     fn has_response_formats(&self) -> bool {
         let of_clusters = match &self.action {
             RouteAction::Forward(action) => match &action.cluster {
-                ClusterSpecifier::Weighted(clusters) => {
-                    clusters.iter().any(|cluster| cluster.response_headers.reads_request())
+                ClusterSpecifier::Weighted(weighted) => {
+                    weighted.clusters.iter().any(|cluster| cluster.response_headers.reads_request())
                 }
-                ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) => false,
+                ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) | ClusterSpecifier::Matched(_) => false,
             },
             RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => false,
         };
         of_clusters || self.response_headers.reads_request()
-    }
-}
-
-impl RouteMatch {
-    fn from_proto(message: ProtoRouteMatch) -> Result<Self> {
-        let ProtoRouteMatch {
-            case_sensitive,
-            runtime_fraction,
-            headers,
-            query_parameters,
-            cookies,
-            grpc,
-            tls_context,
-            dynamic_metadata,
-            filter_state,
-            path_specifier,
-        } = message;
-        refuse!(tls_context, dynamic_metadata, filter_state);
-        Ok(Self {
-            path: path_match(required(path_specifier, "path_specifier")?)?,
-            case_sensitive: field::bool_or(case_sensitive, true),
-            headers: field::each(headers, "headers", HeaderMatcher::from_proto)?,
-            query_parameters: field::each(query_parameters, "query_parameters", QueryParameterMatcher::from_proto)?,
-            cookies: field::each(cookies, "cookies", CookieMatcher::from_proto)?,
-            share: match runtime_fraction {
-                None => Fraction::ALWAYS,
-                Some(share) => Fraction::from_runtime(share).within("runtime_fraction")?,
-            },
-            grpc: matches!(grpc, Some(GrpcRouteMatchOptions {})),
-        })
-    }
-}
-
-fn path_match(specifier: PathSpecifier) -> Result<PathMatch> {
-    Ok(match specifier {
-        PathSpecifier::Prefix(prefix) => PathMatch::Prefix(prefix),
-        PathSpecifier::Path(path) => PathMatch::Exact(path),
-        PathSpecifier::PathSeparatedPrefix(prefix) => PathMatch::PathSeparatedPrefix(prefix),
-        PathSpecifier::SafeRegex(message) => PathMatch::SafeRegex(matcher::regex(message).within("safe_regex")?),
-        PathSpecifier::ConnectMatcher(ConnectMatcher {}) => PathMatch::Connect,
-        PathSpecifier::PathMatchPolicy(_) => return Err(unsupported("path_match_policy")),
-    })
-}
-
-impl QueryParameterMatcher {
-    fn from_proto(message: ProtoQueryParameterMatcher) -> Result<Self> {
-        let ProtoQueryParameterMatcher { name, query_parameter_match_specifier } = message;
-        let value = match query_parameter_match_specifier {
-            None => QueryParameterValue::Present(true),
-            Some(QueryParameterMatchSpecifier::PresentMatch(present)) => QueryParameterValue::Present(present),
-            Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => {
-                QueryParameterValue::Match(StringMatcher::from_proto(matcher).within("string_match")?)
-            }
-        };
-        Ok(Self { name, value })
-    }
-}
-
-impl CookieMatcher {
-    fn from_proto(message: ProtoCookieMatcher) -> Result<Self> {
-        let ProtoCookieMatcher { name, string_match, invert_match } = message;
-        let value = StringMatcher::from_proto(required(string_match, "string_match")?).within("string_match")?;
-        Ok(Self { name, value, invert_match })
     }
 }
 
@@ -536,7 +457,6 @@ impl RoutingPriority {
 impl DirectResponse {
     fn from_proto(message: DirectResponseAction, limits: &Limits) -> Result<Self> {
         let DirectResponseAction { status, body, body_format } = message;
-        refuse!(body_format);
         let body = body.map(data_source::read).transpose().within("body")?.unwrap_or_default();
         if body.len() > limits.body_bytes_max as usize {
             let reason = format!("body is {} bytes; maximum is {}", body.len(), limits.body_bytes_max);
@@ -546,6 +466,7 @@ impl DirectResponse {
         Ok(Self {
             status: status.ok_or_else(|| FieldError::new("status", "not an HTTP status code"))?,
             body: Bytes::from(body),
+            body_format: body_format.map(SubstitutionFormat::from_proto).transpose().within("body_format")?,
         })
     }
 }

@@ -65,6 +65,10 @@ impl RuntimeValues {
         self.layers.iter().flat_map(|layer| layer.values.keys()).map(String::as_str)
     }
 
+    pub fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
     /// As Envoy's `/runtime` has it.
     pub fn to_json(&self) -> Value {
         let mut entries = BTreeMap::new();

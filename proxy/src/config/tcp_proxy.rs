@@ -7,20 +7,24 @@ use weft_xds::{
     pb::envoy::{
         config::core::v3::BackoffStrategy,
         extensions::filters::network::tcp_proxy::v3::{
-            TcpProxy as ProtoTcpProxy, UpstreamConnectMode,
+            ProxyProtocolTlvMergePolicy, TcpProxy as ProtoTcpProxy, UpstreamConnectMode,
             tcp_proxy::{
                 ClusterSpecifier, TcpAccessLogOptions, TunnelingConfig, WeightedCluster as ProtoWeightedCluster,
                 weighted_cluster::ClusterWeight,
             },
         },
-        r#type::v3::Percent,
+        r#type::v3::{
+            HashPolicy, Percent,
+            hash_policy::{PolicySpecifier, SourceIp},
+        },
     },
 };
 
 use crate::config::{
     access_log::AccessLog,
-    field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or},
+    field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or, unsupported},
     header_mutation::AppendHeader,
+    proxy_protocol::Tlv,
     retry_policy::BackOff,
     route,
     substitution::SubstitutionFormat,
@@ -39,6 +43,8 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// Between attempts. None: at once.
     pub back_off: Option<BackOff>,
+    /// Ring hash and maglev go by the address that a connection comes from.
+    pub hashes_source_ip: bool,
     /// When the upstream is dialled.
     pub connect_on: ConnectOn,
     /// How much of what the downstream says is taken before the upstream is connected. None: nothing.
@@ -47,6 +53,9 @@ pub struct TcpProxy {
     pub closes_on_drain: bool,
     /// Connections go on as requests. None: as they are.
     pub tunneling: Option<Tunneling>,
+    /// For an upstream that is spoken to in the PROXY protocol.
+    pub proxy_protocol_tlvs: Vec<Tlv>,
+    pub proxy_protocol_tlv_merge: TlvMerge,
     pub access_log: Vec<AccessLog>,
     pub access_log_options: AccessLogOptions,
 }
@@ -66,6 +75,14 @@ pub enum ConnectOn {
     Connection,
     /// Once the downstream has said something.
     FirstBytes,
+}
+
+/// What becomes of configured extensions where a header came from downstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlvMerge {
+    AddIfAbsent,
+    OverwriteByType,
+    Append,
 }
 
 /// Lines besides the one at a connection's end.
@@ -118,8 +135,7 @@ impl TcpProxy {
             check_drain_close,
             cluster_specifier,
         } = message;
-        refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, hash_policy);
-        refuse!(proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy);
+        refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout);
         let early_data_bytes_max = max_early_data_bytes.map(|wrapper| wrapper.value as usize);
         let connect_on = match field::enumeration(upstream_connect_mode, "upstream_connect_mode")? {
             UpstreamConnectMode::Immediate => ConnectOn::Connection,
@@ -147,10 +163,20 @@ impl TcpProxy {
                 .map_or(0.0, |Percent { value }| value / 100.0),
             max_connect_attempts: field::u32_or(max_connect_attempts, 1).max(1),
             back_off: backoff_options.map(back_off).transpose().within("backoff_options")?,
+            hashes_source_ip: hashes_source_ip(hash_policy)?,
             connect_on,
             early_data_bytes_max,
             closes_on_drain: field::bool_or(check_drain_close, false),
             tunneling: tunneling_config.map(Tunneling::from_proto).transpose().within("tunneling_config")?,
+            proxy_protocol_tlvs: field::each(proxy_protocol_tlvs, "proxy_protocol_tlvs", Tlv::from_proto)?,
+            proxy_protocol_tlv_merge: match field::enumeration(
+                proxy_protocol_tlv_merge_policy,
+                "proxy_protocol_tlv_merge_policy",
+            )? {
+                ProxyProtocolTlvMergePolicy::AddIfAbsent => TlvMerge::AddIfAbsent,
+                ProxyProtocolTlvMergePolicy::OverwriteByTypeIfExistsOrAdd => TlvMerge::OverwriteByType,
+                ProxyProtocolTlvMergePolicy::AppendIfExistsOrAdd => TlvMerge::Append,
+            },
             access_log_options,
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
         })
@@ -187,6 +213,18 @@ impl Tunneling {
             headers: field::each(headers_to_add, "headers_to_add", AppendHeader::from_proto)?,
         })
     }
+}
+
+fn hashes_source_ip(policies: Vec<HashPolicy>) -> Result<bool> {
+    if policies.len() > 1 {
+        return Err(FieldError::new("hash_policy", "value must contain no more than 1 item(s)"));
+    }
+    let sources = field::each(policies, "hash_policy", |HashPolicy { policy_specifier }| match policy_specifier {
+        Some(PolicySpecifier::SourceIp(SourceIp {})) => Ok(true),
+        Some(PolicySpecifier::FilterState(_)) => Err(unsupported("filter_state")),
+        None => Ok(false),
+    })?;
+    Ok(sources.contains(&true))
 }
 
 /// At most ten times the base by default.

@@ -14,11 +14,13 @@ use crate::{
     },
     listener::connection::Downstream,
     net::local_address::local_address,
+    stats::CallerKind,
 };
 
 /// What was found out.
 pub struct Caller {
     pub address: SocketAddr,
+    pub kind: CallerKind,
     /// From outside, and we are the first of ours that it meets.
     pub is_edge: bool,
 }
@@ -47,6 +49,7 @@ pub fn identify(
     let is_internal = may_be_internal && found.is_some_and(|address| options.internal.contains(address.ip()));
     let caller = Caller {
         address: found.unwrap_or(downstream.remote_address),
+        kind: if is_internal { CallerKind::Internal } else { CallerKind::External },
         is_edge: !is_internal && options.use_remote_address,
     };
     if is_internal {

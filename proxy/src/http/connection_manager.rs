@@ -15,13 +15,12 @@ use crate::{
     },
     http::{
         body::Body,
-        exchange::{Exchange, RequestBody, ResponseBody},
+        exchange::{Exchange, RequestBody, ResponseBody, Restart},
         filter::{self, ConnectionBuckets},
         h1, h2,
         local_reply::LocalReply,
         request_headers::{self, X_REQUEST_ID},
         response_flags::ResponseFlags,
-        route::resolved::ResolvedRoute,
         tunnel::Tunnel,
     },
     listener::{
@@ -30,7 +29,10 @@ use crate::{
         inspect::http::is_http2_preface,
         registry::{ConnectionLimits, Order},
     },
-    net::{peek::peek_more, stream::Stream},
+    net::{
+        peek::peek_more,
+        stream::{Metered, Stream},
+    },
     stats::HttpStat,
 };
 
@@ -69,6 +71,12 @@ pub async fn serve(active: Arc<ActiveHttp>, downstream: Rc<Downstream>, stream: 
     });
     connection.count(HttpStat::CxTotal);
     let _open = connection.gauge(HttpStat::CxActive);
+    if stream.is_tls() {
+        connection.count(HttpStat::CxSslTotal);
+    }
+    let _secured = stream.is_tls().then(|| connection.gauge(HttpStat::CxSslActive));
+    let index = connection.downstream.worker.index;
+    let stream = stream.counted(Metered::Downstream(active.stats.clone()), index);
     let choosing = connection.unless_ordered(choose_codec(config.codec_type, &stream));
     match choosing.await {
         Some(Some(Codec::Http1)) => {
@@ -84,6 +92,7 @@ pub async fn serve(active: Arc<ActiveHttp>, downstream: Rc<Downstream>, stream: 
         Some(None) | None => {} // closed, or told to end, before its first byte
     }
     connection.count(HttpStat::CxDestroy);
+    active.stats.cx_length.record(index, connection.downstream.started.elapsed());
 }
 
 /// None: the peer closed before it could be told.
@@ -158,7 +167,7 @@ impl HttpConnection {
         head: &mut http::request::Parts,
         body: Body,
     ) -> Response<ResponseBody> {
-        exchange.set_route(self.resolve_route(head));
+        exchange.set_route(exchange.resolve_route(head));
         if self.active.config.access_log_options.flush_on_new_request {
             filter::note_cluster(exchange, exchange.route().as_ref(), head);
             exchange.keep_request(head);
@@ -176,12 +185,15 @@ impl HttpConnection {
             let refused = LocalReply::new(StatusCode::FORBIDDEN, ResponseFlags::default(), "upgrade_failed");
             return refused.into_response(exchange);
         };
-        filter::run(filters, exchange, head, body).await
-    }
-
-    fn resolve_route(&self, head: &http::request::Parts) -> Option<ResolvedRoute> {
-        let routes = self.active.routes.load_full()?;
-        ResolvedRoute::resolve(routes, head, &self.downstream)
+        let mut response = filter::run(filters, exchange, head, body).await;
+        while let Some(restart) = exchange.take_restart() {
+            let Restart { head: next, body, route } = *restart;
+            *head = next;
+            exchange.set_route(Some(route));
+            // The future is large, and few requests are redirected.
+            response = Box::pin(filter::run(filters, exchange, head, body)).await;
+        }
+        response
     }
 
     /// What the route says of a protocol counts more than what the connection manager says. None: it is not allowed.
@@ -210,10 +222,16 @@ impl HttpConnection {
         is_allowed.then(|| own.unwrap_or(&config.http_filters))
     }
 
-    /// A request whose head is none: nothing is known of it but that it came, and was refused by the codec.
+    /// Of a request whose head is none, or not here: nothing is known of it but that it came.
+    pub fn unread_exchange(self: &Rc<Self>, version: Version) -> Rc<Exchange> {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.version = version;
+        Exchange::new(self.clone(), &head)
+    }
+
+    /// A request that was refused by the codec.
     pub fn request_malformed(self: &Rc<Self>, details: &'static str, by_connection: bool) {
-        let (head, ()) = Request::builder().version(Version::HTTP_2).body(()).unwrap_or_default().into_parts();
-        let exchange = Exchange::new(self.clone(), &head);
+        let exchange = self.unread_exchange(Version::HTTP_2);
         exchange.add_flag(match by_connection {
             true => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             false => ResponseFlags::DOWNSTREAM_REMOTE_RESET,
@@ -223,8 +241,7 @@ impl HttpConnection {
 
     /// The answer to a request whose target can be read, but not looked up.
     pub fn bad_target(self: &Rc<Self>) -> Response<ResponseBody> {
-        let (head, ()) = Request::builder().version(Version::HTTP_2).body(()).unwrap_or_default().into_parts();
-        let exchange = Exchange::new(self.clone(), &head);
+        let exchange = self.unread_exchange(Version::HTTP_2);
         let reply = LocalReply::new(StatusCode::BAD_REQUEST, ResponseFlags::default(), "path_normalization_failed");
         let mut response = reply.into_response(&exchange);
         self.finish(&exchange, &mut response);

@@ -18,19 +18,21 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::{task::AbortHandle, time::Sleep};
 
 use crate::{
-    config::access_log::LogType,
+    config::{access_log::LogType, metadata::Metadata},
+    filter_state::FilterState,
     http::{
         body::{Body, BodyError},
         connection_manager::HttpConnection,
         h2::{Reason, StreamError},
         informational::Informational,
+        internal_redirect::RedirectHistory,
         local_reply::LocalReply,
         response_flags::ResponseFlags,
         route::resolved::ResolvedRoute,
         tunnel::Tunnel,
         upstream_request::UpstreamStream,
     },
-    stats::HttpStat,
+    stats::{CallerKind, HttpStat},
     substitution::{Context as Facts, Subject},
 };
 
@@ -59,6 +61,8 @@ pub struct Exchange {
     pub attempts: Cell<u32>,
     /// Whose request it is: the caller's own address, or what trusted proxies say of it.
     pub remote_address: Cell<SocketAddr>,
+    /// Whether that one is of ours.
+    pub caller: Cell<CallerKind>,
     pub upstream_host: Cell<Option<SocketAddr>>,
     pub upstream_hostname: RefCell<Option<Arc<str>>>,
     pub upstream_protocol: Cell<Option<http::Version>>,
@@ -80,6 +84,12 @@ pub struct Exchange {
     kept: RefCell<Kept>,
     /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
     refused: RefCell<Option<LocalReply>>,
+    /// What filters leave for those behind them, and for logs.
+    pub metadata: RefCell<Metadata>,
+    pub filter_state: RefCell<FilterState>,
+    pub redirects: RefCell<RedirectHistory>,
+    /// The request is to begin anew, elsewhere.
+    restart: RefCell<Option<Box<Restart>>>,
     /// Interim responses on their way to the downstream codec.
     pub informational: Informational,
     request_waker: RefCell<Option<Waker>>,
@@ -113,6 +123,7 @@ impl Exchange {
             bytes_sent: Cell::default(),
             attempts: Cell::default(),
             remote_address: Cell::new(connection.downstream.remote_address),
+            caller: Cell::new(CallerKind::External),
             upstream_host: Cell::default(),
             upstream_hostname: RefCell::default(),
             upstream_protocol: Cell::default(),
@@ -131,6 +142,10 @@ impl Exchange {
             route: RefCell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),
+            metadata: RefCell::default(),
+            filter_state: RefCell::default(),
+            redirects: RefCell::default(),
+            restart: RefCell::default(),
             informational: Informational::new(connection.active.config.proxy_100_continue),
             request_waker: RefCell::default(),
             connection,
@@ -233,6 +248,29 @@ impl Exchange {
         self.route.borrow().clone()
     }
 
+    /// By the newest table.
+    pub fn resolve_route(&self, head: &request::Parts) -> Option<ResolvedRoute> {
+        let routes = self.connection.active.routes.load_full()?;
+        ResolvedRoute::resolve(routes, head, self)
+    }
+
+    /// Another route was looked up, whose cluster is not known.
+    pub fn forget_cluster(&self) {
+        *self.upstream_cluster.borrow_mut() = None;
+    }
+
+    pub fn restart(&self, restart: Restart) {
+        *self.restart.borrow_mut() = Some(Box::new(restart));
+    }
+
+    pub fn is_restarted(&self) -> bool {
+        self.restart.borrow().is_some()
+    }
+
+    pub fn take_restart(&self) -> Option<Box<Restart>> {
+        self.restart.borrow_mut().take()
+    }
+
     pub fn refuse(&self, reply: LocalReply) {
         self.refused.borrow_mut().get_or_insert(reply);
     }
@@ -298,6 +336,7 @@ impl Drop for Exchange {
         if let Some(status) = self.status.get() {
             stats.codes.count(index, status);
         }
+        connection.active.listener_stats.count_response(index, self.status.get());
         if self.response_sent.get().is_none() {
             if self.flags.get() == ResponseFlags::default() {
                 self.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
@@ -316,6 +355,13 @@ impl Drop for Exchange {
             logging.abort();
         }
     }
+}
+
+/// A request that goes through the filters once more, with another head.
+pub struct Restart {
+    pub head: request::Parts,
+    pub body: Body,
+    pub route: ResolvedRoute,
 }
 
 /// Of the messages, what something is written with at the end.
@@ -411,6 +457,8 @@ pub struct Deadlines {
     pub timeout: Option<Duration>,
     /// Nothing arrives for so long.
     pub idle_timeout: Option<Duration>,
+    /// The downstream takes nothing for so long. None: as `idle_timeout`. Some(None): any time.
+    pub flush_timeout: Option<Option<Duration>>,
     idle_at: Option<Instant>,
     /// A WebSocket's request has no end: its timeout is for the answer, counted from the start.
     pub awaits_websocket: bool,
@@ -503,7 +551,7 @@ impl ResponseBody {
     /// How long the downstream may take nothing of it.
     pub fn idle_timeout(&self) -> Option<Duration> {
         match self.upstream {
-            Some(_) => self.deadlines.idle_timeout,
+            Some(_) => self.deadlines.flush_timeout.unwrap_or(self.deadlines.idle_timeout),
             None => self.exchange.connection.active.config.stream_idle_timeout,
         }
     }
@@ -532,7 +580,7 @@ impl ResponseBody {
     fn upstream_complete(&mut self) {
         if let Some(upstream) = self.upstream.take() {
             self.exchange.upstream_response_ended.set(Some(self.exchange.started.elapsed()));
-            upstream.complete();
+            upstream.complete(self.exchange.caller.get());
         }
     }
 

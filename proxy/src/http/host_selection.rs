@@ -12,6 +12,7 @@ use crate::{
         metadata::Fields,
         route::{ForwardAction, HashCookie, HashPolicy, HashSource, HashedHeader},
     },
+    filter_state::FilterState,
     http::request_headers::authority,
     stats::ClusterStat,
     upstream::{load_balancer::Wish, pool::ClusterPools},
@@ -35,11 +36,19 @@ pub struct Ends {
 }
 
 impl<'a> HostSelection<'a> {
-    pub fn new(action: &'a ForwardAction, pools: &ClusterPools, head: &request::Parts, ends: Ends) -> Self {
+    pub fn new(
+        (action, metadata_match): (&'a ForwardAction, Option<&'a Fields>),
+        pools: &ClusterPools,
+        head: &request::Parts,
+        ends: Ends,
+        filter_state: &FilterState,
+    ) -> Self {
         let balancing = &pools.cluster().config.load_balancing;
-        let mut selection = HostSelection { metadata_match: action.metadata_match.as_deref(), ..Self::default() };
+        let mut selection = HostSelection { metadata_match, ..Self::default() };
         match balancing.policy {
-            LbPolicy::RingHash(_) | LbPolicy::Maglev(_) => selection.hash(&action.hash_policy, head, ends),
+            LbPolicy::RingHash(_) | LbPolicy::Maglev(_) => {
+                selection.hash(&action.hash_policy, head, ends, filter_state);
+            }
             LbPolicy::ClusterProvided => {
                 selection.original_destination = match &balancing.original_dst.header {
                     Some(name) if head.headers.contains_key(name) => {
@@ -71,9 +80,9 @@ impl<'a> HostSelection<'a> {
         self.set_cookie.take()
     }
 
-    fn hash(&mut self, policies: &[HashPolicy], head: &request::Parts, ends: Ends) {
+    fn hash(&mut self, policies: &[HashPolicy], head: &request::Parts, ends: Ends, filter_state: &FilterState) {
         for policy in policies {
-            if let Some(next) = self.evaluate(&policy.source, head, ends) {
+            if let Some(next) = self.evaluate(&policy.source, head, ends, filter_state) {
                 // Rotated, so that a policy that stands twice does not cancel itself out.
                 self.hash = Some(self.hash.map_or(0, |hash| hash.rotate_left(1)) ^ next);
             }
@@ -83,7 +92,13 @@ impl<'a> HostSelection<'a> {
         }
     }
 
-    fn evaluate(&mut self, source: &HashSource, head: &request::Parts, ends: Ends) -> Option<u64> {
+    fn evaluate(
+        &mut self,
+        source: &HashSource,
+        head: &request::Parts,
+        ends: Ends,
+        filter_state: &FilterState,
+    ) -> Option<u64> {
         match source {
             HashSource::Header { name, rewrite } => hash_header(head, name, rewrite.as_ref()),
             HashSource::Cookie(cookie) => {
@@ -97,9 +112,17 @@ impl<'a> HostSelection<'a> {
             }
             HashSource::SourceIp => Some(xxh64(ends.remote.ip().to_string().as_bytes(), 0)),
             HashSource::QueryParameter(name) => query_value(&head.uri, name).map(|value| xxh64(value.as_bytes(), 0)),
+            HashSource::FilterState(key) => filter_state.text(key).map(|text| xxh64(text.as_bytes(), 0)),
             HashSource::Nothing => None,
         }
     }
+}
+
+/// What policies make of a request; None: nothing.
+pub fn hash_of(policies: &[HashPolicy], head: &request::Parts, ends: Ends, filter_state: &FilterState) -> Option<u64> {
+    let mut selection = HostSelection::default();
+    selection.hash(policies, head, ends, filter_state);
+    selection.hash
 }
 
 /// Several values count in the order of their bytes, so that the order of the headers does not matter.
@@ -184,7 +207,7 @@ mod tests {
         let (head, ()) = builder.body(()).unwrap().into_parts();
         let ends = Ends { local: ENDS.0.parse().unwrap(), remote: ENDS.1.parse().unwrap() };
         let mut selection = HostSelection::default();
-        selection.hash(&action.hash_policy, &head, ends);
+        selection.hash(&action.hash_policy, &head, ends, &FilterState::default());
         let cookie = selection.take_set_cookie().map(|value| value.to_str().unwrap().to_owned());
         (selection.hash, cookie)
     }

@@ -3,11 +3,14 @@
 use std::{borrow::Cow, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request};
 
 use crate::{
     access_log,
-    config::{http_connection_manager::LocalReplyConfig, substitution::Template},
+    config::{
+        http_connection_manager::LocalReplyConfig,
+        substitution::{SubstitutionFormat, Template},
+    },
     http::{
         body::Body,
         exchange::{Exchange, ResponseBody},
@@ -47,6 +50,18 @@ impl LocalReply {
 
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers.get_or_insert_default()
+    }
+
+    /// In the place of the body that it has, which the format may name.
+    pub fn write_body(&mut self, format: &SubstitutionFormat, exchange: &Exchange, request: &request::Parts) {
+        let mut body = Vec::new();
+        exchange.with_messages(|facts| {
+            let facts = Context { request: Some(request), local_reply_body: &self.body, ..facts };
+            let access_logs = &exchange.connection.downstream.worker.access_logs;
+            access_logs.with_clock(|clock| substitution::write(format, &facts, clock, &mut body));
+        });
+        self.body = body.into();
+        self.headers_mut().insert(header::CONTENT_TYPE, content_type(format));
     }
 
     pub fn into_response(mut self, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
@@ -90,11 +105,7 @@ impl LocalReply {
             access_logs.with_clock(|clock| substitution::write(format, &facts, clock, &mut body));
         });
         self.body = body.into();
-        let by_template = match format.template {
-            Template::Text(_) => HeaderValue::from_static("text/plain"),
-            Template::Json(_) => HeaderValue::from_static("application/json"),
-        };
-        Some(format.content_type.clone().unwrap_or(by_template))
+        Some(content_type(format))
     }
 
     fn plain(&self, content_type: Option<HeaderValue>) -> Response<Body> {
@@ -134,6 +145,14 @@ impl LocalReply {
         }
         response
     }
+}
+
+fn content_type(format: &SubstitutionFormat) -> HeaderValue {
+    let by_template = match format.template {
+        Template::Text(_) => HeaderValue::from_static("text/plain"),
+        Template::Json(_) => HeaderValue::from_static("application/json"),
+    };
+    format.content_type.clone().unwrap_or(by_template)
 }
 
 /// gRPC's "HTTP to gRPC Status Code Mapping".

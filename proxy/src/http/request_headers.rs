@@ -40,6 +40,7 @@ pub fn prepare(head: &mut request::Parts, exchange: &Rc<Exchange>) -> Result<(),
     let internal_only = routes.as_ref().map_or(&[][..], |routes| &routes.table().internal_only_headers);
     let caller = caller::identify(head, &config.caller, downstream, internal_only)?;
     exchange.remote_address.set(caller.address);
+    exchange.caller.set(caller.kind);
     if let Some(scheme) = config.scheme.overwrite {
         force_scheme(head, scheme);
     }
@@ -155,6 +156,10 @@ fn refused(status: http::StatusCode, details: &'static str) -> LocalReply {
 /// RFC 9110 section 7.6.1: what `connection` names, and the fields that are about one connection. `te: trailers` is said
 /// anew on each hop, and gRPC needs it to stay; so does the wish to upgrade, which is granted or refused as such.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none of these, and are spared a search for each.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let upgrade = if tunnel::is_upgrade(headers) { headers.remove(header::UPGRADE) } else { None };
     let connection = headers.remove(header::CONNECTION);
     if let Some(connection) = &connection {
@@ -182,6 +187,9 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.insert(header::UPGRADE, protocol);
     }
 }
+
+static HOP_BY_HOP: [HeaderName; 6] =
+    [header::CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
 
 /// Nominating these would let a client take away what the next hop needs to understand the message.
 fn is_needed(name: &HeaderName) -> bool {

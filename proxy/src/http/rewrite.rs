@@ -5,8 +5,15 @@ use std::borrow::Cow;
 use http::{HeaderValue, request};
 
 use crate::{
-    config::route::{HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath},
-    http::request_headers::{X_FORWARDED_PROTO, authority, scheme},
+    config::{
+        route::{HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath},
+        substitution::Operator,
+    },
+    http::{
+        exchange::Exchange,
+        request_headers::{X_FORWARDED_PROTO, authority, scheme},
+    },
+    substitution::{self, Context, Subject},
 };
 
 /// The path and its query as the rewrite makes them of `target`, which `matched`.
@@ -17,28 +24,61 @@ pub fn rewritten_path(rewrite: &PathRewrite, matched: &PathMatch, target: &str) 
         PathRewrite::Prefix(replacement) => {
             let length = match matched {
                 PathMatch::Prefix(text) | PathMatch::Exact(text) | PathMatch::PathSeparatedPrefix(text) => text.len(),
-                PathMatch::SafeRegex(_) | PathMatch::Connect => path.len(),
+                PathMatch::SafeRegex(_) | PathMatch::Template(_) | PathMatch::Connect => path.len(),
             };
             format!("{replacement}{}", &target[length.min(target.len())..])
         }
         PathRewrite::Regex(rewrite) => format!("{}{query}", rewrite.apply(path)),
+        PathRewrite::Template(rewrite) => match matched {
+            PathMatch::Template(template) => {
+                format!("{}{query}", rewrite.apply(template, path).as_deref().unwrap_or(path))
+            }
+            _ => target.to_owned(), // it was read with a template
+        },
+        PathRewrite::Format(_) => target.to_owned(), // needs to know more: see `formatted_path`
     }
 }
 
+/// The path that a format makes, with the request's query; None: it is empty, and nothing is changed.
+pub fn formatted_path(operators: &[Operator], exchange: &Exchange, head: &request::Parts) -> Option<String> {
+    let path = written(operators, exchange, head)?;
+    let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Some(format!("{path}{query}"))
+}
+
+/// None: empty, or no text.
+fn written(operators: &[Operator], exchange: &Exchange, head: &request::Parts) -> Option<String> {
+    let context = Context { request: Some(head), ..Context::of_connection(Subject::Http(exchange)) };
+    let mut text = Vec::new();
+    let access_logs = &exchange.connection.downstream.worker.access_logs;
+    access_logs.with_clock(|clock| substitution::write_text(operators, &context, b"", clock, &mut text));
+    String::from_utf8(text).ok().filter(|text| !text.is_empty())
+}
+
 /// None: it stays as it is.
-pub fn host(rewrite: &HostRewrite, head: &request::Parts) -> Option<HeaderValue> {
+pub fn host(rewrite: &HostRewrite, head: &request::Parts, exchange: &Exchange) -> Option<HeaderValue> {
     match rewrite {
         HostRewrite::Literal(host) => Some(host.clone()),
         HostRewrite::Header(name) => head.headers.get(name).filter(|host| !host.is_empty()).cloned(),
         HostRewrite::PathRegex(rewrite) => {
             HeaderValue::from_str(&rewrite.apply(head.uri.path())).ok().filter(|host| !host.is_empty())
         }
+        HostRewrite::Format(operators) => HeaderValue::try_from(written(operators, exchange, head)?).ok(),
         HostRewrite::Auto => None, // the upstream host's, once it is chosen
     }
 }
 
 /// The `location` of a redirect (RFC 9110 section 10.2.2).
-pub fn location(redirect: &Redirect, matched: &PathMatch, head: &request::Parts) -> String {
+pub fn location(redirect: &Redirect, matched: &PathMatch, head: &request::Parts, exchange: &Exchange) -> String {
+    let formatted = match &redirect.path {
+        RedirectPath::Format(operators) => written(operators, exchange, head),
+        RedirectPath::Same | RedirectPath::Replaced(_) | RedirectPath::Rewritten(_) => None,
+    };
+    location_with(redirect, formatted, matched, head)
+}
+
+/// `formatted`: what the redirect's format makes of the path.
+fn location_with(redirect: &Redirect, formatted: Option<String>, matched: &PathMatch, head: &request::Parts) -> String {
     let new_scheme = redirect.scheme.as_deref().unwrap_or_else(|| scheme(head));
     let port = redirect.port.map(|port| format!(":{port}")).unwrap_or_default();
     let host = match &redirect.host {
@@ -47,18 +87,28 @@ pub fn location(redirect: &Redirect, matched: &PathMatch, head: &request::Parts)
     };
     let host = match redirect.host {
         Some(_) => &host,
+        None if redirect.keeps_port => &host,
         None => without_needless_port(&host, new_scheme, !port.is_empty(), head),
     };
-    format!("{new_scheme}://{host}{port}{}", redirected_path(redirect, matched, head))
+    format!("{new_scheme}://{host}{port}{}", redirected_path(redirect, formatted, matched, head))
 }
 
-fn redirected_path(redirect: &Redirect, matched: &PathMatch, head: &request::Parts) -> String {
+fn redirected_path(
+    redirect: &Redirect,
+    formatted: Option<String>,
+    matched: &PathMatch,
+    head: &request::Parts,
+) -> String {
     let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let query = || target.find('?').map_or("", |at| &target[at..]);
     let mut path = match &redirect.path {
         RedirectPath::Replaced(path) if path.contains('?') => return path.clone(),
         RedirectPath::Replaced(path) => format!("{path}{}", query()),
         RedirectPath::Rewritten(rewrite) => rewritten_path(rewrite, matched, target),
+        RedirectPath::Format(_) => formatted.map_or_else(
+            || target.to_owned(),
+            |path| if path.contains('?') { path } else { format!("{path}{}", query()) },
+        ),
         RedirectPath::Same => target.to_owned(),
     };
     if redirect.strip_query
@@ -111,7 +161,8 @@ mod tests {
     fn locations() {
         let redirect = |yaml: &str| Redirect::from_proto(message(yaml)).expect("a redirect");
         let matched = PathMatch::Prefix("/old".into());
-        let locate = |yaml: &str, proto: &str| location(&redirect(yaml), &matched, &head("/old/x?q=1", proto));
+        let locate =
+            |yaml: &str, proto: &str| location_with(&redirect(yaml), None, &matched, &head("/old/x?q=1", proto));
         assert_eq!(locate("https_redirect: true", "http"), "https://a.test/old/x?q=1");
         assert_eq!(locate("host_redirect: b", "http"), "http://b/old/x?q=1");
         assert_eq!(locate("port_redirect: 8", "http"), "http://a.test:8/old/x?q=1");

@@ -9,27 +9,30 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::LOCATION, request, response};
+use http_body::Body as _;
 
 use crate::{
     config::{
         cluster::Discovery,
         http_connection_manager::HttpConnectionManager,
         http_filter::RouterFilter,
-        route::{ForwardAction, HostRewrite, RedirectPath, RetryPolicy, RouteAction},
+        route::{ForwardAction, HostRewrite, InternalRedirects, PathRewrite, RedirectPath, RetryPolicy, RouteAction},
     },
     http::{
         body::Body,
-        exchange::{Deadline, Deadlines, Exchange, ResponseBody},
+        exchange::{Deadline, Deadlines, Exchange, ResponseBody, Restart},
         header_mutation,
         host_selection::{Ends, HostSelection},
+        internal_redirect::{self, Redirected},
         local_reply::LocalReply,
+        mirror,
         replay::ReplaySource,
         request_headers::{authority, remove_hop_by_hop, set_authority, set_path, set_scheme},
         response_flags::ResponseFlags,
         retry::{self, TryFailure},
         rewrite,
         route::resolved::ResolvedRoute,
-        router_headers::{self, EXPECTED_TIMEOUT_MS, Orders},
+        router_headers::{self, EXPECTED_TIMEOUT_MS, GRPC_TIMEOUT, Orders, grpc_timeout},
         tunnel,
         upstream_request::{self, Carrier, Terms, TryError, UpstreamStream},
     },
@@ -46,7 +49,6 @@ const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attem
 const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const X_ENVOY_ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
@@ -56,6 +58,7 @@ pub async fn route(
     head: &mut request::Parts,
     body: Body,
 ) -> Response<ResponseBody> {
+    exchange.count(HttpStat::RqTotalRouted);
     let Some(resolved) = exchange.route() else {
         exchange.count(HttpStat::NoRoute);
         exchange.keep_request(head);
@@ -74,14 +77,18 @@ pub async fn route(
             }
             exchange.keep_request(head);
             let reply = LocalReply::new(direct.status, ResponseFlags::default(), "direct_response");
-            reply.with_body(direct.body.clone()).into_response(exchange)
+            let mut reply = reply.with_body(direct.body.clone());
+            if let Some(format) = &direct.body_format {
+                reply.write_body(format, exchange, head);
+            }
+            reply.into_response(exchange)
         }
         RouteAction::Redirect(redirect) => {
             exchange.count(HttpStat::RqDirectResponse);
             for rules in resolved.request_rules() {
                 header_mutation::apply_to_request(rules, exchange, head);
             }
-            let location = rewrite::location(redirect, &route.route_match.path, head);
+            let location = rewrite::location(redirect, &route.route_match.path, head, exchange);
             if let RedirectPath::Rewritten(wanted) = &redirect.path {
                 let whole = head.uri.path_and_query().map_or("/", |path| path.as_str());
                 let rewritten = rewrite::rewritten_path(wanted, &route.route_match.path, whole);
@@ -115,17 +122,17 @@ async fn forward(
     body: Body,
 ) -> Result<Response<ResponseBody>, LocalReply> {
     let pools = find_cluster(exchange, action, route, head).inspect_err(|_| exchange.keep_request(head))?;
-    exchange.count(HttpStat::RqTotalRouted);
     for rules in route.request_rules() {
         header_mutation::apply_to_request(rules, exchange, head);
     }
-    rewrite_target(filter, action, route, head).inspect_err(|_| exchange.keep_request(head))?;
+    rewrite_target(filter, exchange, action, route, head).inspect_err(|_| exchange.keep_request(head))?;
     let orders = router_headers::take(filter, action, head).inspect_err(|_| exchange.keep_request(head))?;
     if !filter.suppress_envoy_headers
         && let Some(timeout) = orders.expected_timeout(Duration::ZERO)
     {
         head.headers.insert(EXPECTED_TIMEOUT_MS, (timeout.as_millis() as u64).into());
     }
+    orders.tell_grpc(action, head);
     let config = &exchange.connection.active.config;
     let max_duration = max_duration(action, config, head);
     if config.scheme.match_upstream {
@@ -134,6 +141,20 @@ async fn forward(
     exchange.keep_request(head);
     let idle_timeout = action.idle_timeout.unwrap_or(config.stream_idle_timeout);
     let downstream = &exchange.connection.downstream;
+    let body = match route.mirrors(action) {
+        [] => body,
+        policies => mirror::send(policies, exchange, head, body, orders.timeout),
+    };
+    let bytes_max = route.buffer_bytes_max(downstream.buffer_limit_bytes);
+    let redirects = action.internal_redirects.as_ref();
+    let (body, mut kept) = match redirects {
+        None => (body, None),
+        Some(_) => {
+            let source = (!body.is_end_stream()).then(|| ReplaySource::new(body, bytes_max));
+            let first = source.as_ref().and_then(ReplaySource::replay).unwrap_or_default();
+            (first, Some((head.clone(), source)))
+        }
+    };
     let ends = Ends { local: downstream.local_address, remote: downstream.remote_address };
     let mut deadlines = Deadlines::new(config.request_timeout, orders.timeout, idle_timeout).bounded_by(max_duration);
     deadlines.awaits_websocket = tunnel::is_websocket(&head.headers);
@@ -142,17 +163,44 @@ async fn forward(
         exchange,
         action,
         pools: &pools,
-        selection: HostSelection::new(action, &pools, head, ends),
+        selection: HostSelection::new(
+            (action, route.metadata_match(action)),
+            &pools,
+            head,
+            ends,
+            &exchange.filter_state.borrow(),
+        ),
         include_attempt_count: route.virtual_host().include_request_attempt_count,
         deadlines,
         carrier: carrier(action, head),
         orders,
+        body_bytes_max: bytes_max,
         tried: Vec::new(),
         retries: 0,
         retry_permit: None,
     };
     let (head, body, stream) = tries.run(head, body).await?;
-    let deadlines = std::mem::take(&mut tries.deadlines);
+    if let Some(policy) = redirects
+        && let Some((request, source)) = kept.take()
+        && policy.statuses.contains(&head.status)
+    {
+        match restart(policy, exchange, route, &request, &head, source.as_ref()) {
+            Some(restart) => {
+                pools.count(ClusterStat::RedirectSucceeded);
+                if body.is_end_stream() {
+                    stream.complete(exchange.caller.get());
+                }
+                exchange.restart(restart);
+                return Ok(Response::new(ResponseBody::local(Body::Empty, exchange.clone())));
+            }
+            None => pools.count(ClusterStat::RedirectFailed),
+        }
+        if let Some(source) = source {
+            source.forget();
+        }
+    }
+    let mut deadlines = std::mem::take(&mut tries.deadlines);
+    deadlines.flush_timeout = action.flush_timeout;
     let set_cookie = tries.selection.take_set_cookie();
     let attempts = exchange.attempts.get();
     let mut response = respond(filter, exchange, &pools, (head, body, stream), deadlines);
@@ -163,6 +211,25 @@ async fn forward(
         response.headers_mut().insert(X_ENVOY_ATTEMPT_COUNT, attempts.into());
     }
     Ok(response)
+}
+
+/// None: the redirect is for the caller.
+fn restart(
+    policy: &InternalRedirects,
+    exchange: &Exchange,
+    route: &ResolvedRoute,
+    request: &request::Parts,
+    response: &response::Parts,
+    source: Option<&ReplaySource>,
+) -> Option<Restart> {
+    let is_whole = exchange.request_received.get().is_some() && source.is_none_or(ReplaySource::is_replayable);
+    if !is_whole {
+        return None;
+    }
+    let Redirected { head, route, drops_body } = internal_redirect::follow(policy, exchange, route, request, response)?;
+    let body = source.filter(|_| !drops_body).and_then(ReplaySource::replay).unwrap_or_default();
+    *exchange.details.borrow_mut() = "internal_redirect".into();
+    Some(Restart { head, body, route })
 }
 
 fn find_cluster(
@@ -189,12 +256,13 @@ fn find_cluster(
 
 fn rewrite_target(
     filter: &RouterFilter,
+    exchange: &Exchange,
     action: &ForwardAction,
     route: &ResolvedRoute,
     head: &mut request::Parts,
 ) -> Result<(), LocalReply> {
     let of_weighted = route.weighted().and_then(|cluster| cluster.host_rewrite_literal.clone());
-    let of_route = || action.host_rewrite.as_ref().and_then(|wanted| rewrite::host(wanted, head));
+    let of_route = || action.host_rewrite.as_ref().and_then(|wanted| rewrite::host(wanted, head, exchange));
     if let Some(host) = of_weighted {
         set_authority(head, &host)?;
     } else if let Some(host) = of_route() {
@@ -210,7 +278,11 @@ fn rewrite_target(
     }
     let Some(wanted) = &action.path_rewrite else { return Ok(()) };
     let whole = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let rewritten = rewrite::rewritten_path(wanted, &route.route().route_match.path, whole);
+    let rewritten = match wanted {
+        PathRewrite::Format(operators) => rewrite::formatted_path(operators, exchange, head),
+        wanted => Some(rewrite::rewritten_path(wanted, &route.route().route_match.path, whole)),
+    };
+    let Some(rewritten) = rewritten else { return Ok(()) };
     if !filter.suppress_envoy_headers
         && let Ok(original) = HeaderValue::from_str(whole)
     {
@@ -252,22 +324,6 @@ fn max_duration(action: &ForwardAction, config: &HttpConnectionManager, head: &r
     Some(capped.saturating_sub(of_route.grpc_timeout_offset)).filter(|bound| !bound.is_zero())
 }
 
-/// gRPC over HTTP/2, "Requests": up to eight digits and a unit.
-fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
-}
-
 type Answer = (response::Parts, Body, UpstreamStream);
 
 /// The tries of one request.
@@ -281,6 +337,8 @@ struct Tries<'a> {
     include_attempt_count: bool,
     deadlines: Deadlines,
     carrier: Carrier,
+    /// Of what is kept for another try.
+    body_bytes_max: usize,
     /// Hosts by id.
     tried: Vec<u64>,
     retries: u32,
@@ -296,10 +354,9 @@ impl Tries<'_> {
                 Err(error) => Err(self.reply(&error)),
             };
         };
-        let bytes_max = self.exchange.connection.downstream.buffer_limit_bytes as usize;
         let source = match body {
             Body::Empty => None,
-            body => Some(ReplaySource::new(body, bytes_max)),
+            body => Some(ReplaySource::new(body, self.body_bytes_max)),
         };
         loop {
             let body = match &source {
@@ -327,10 +384,14 @@ impl Tries<'_> {
                 return answered.map_err(|error| self.reply(&error));
             }
             let asked = answered.as_ref().ok().and_then(|(head, ..)| self.asked_pause(&policy, &head.headers));
-            if let Ok((_, body, stream)) = answered {
+            if let Ok((head, body, stream)) = answered {
+                if self.filter.dynamic_stats {
+                    let worker = self.exchange.connection.downstream.worker.index;
+                    self.pools.cluster().stats.retried.count(worker, head.status);
+                }
                 // Complete already (a bare 503): its connection can go on.
                 if http_body::Body::is_end_stream(&body) {
-                    stream.complete();
+                    stream.complete(self.exchange.caller.get());
                 }
             }
             self.back_off(&policy, asked).await?;
@@ -410,7 +471,7 @@ impl Tries<'_> {
         if chosen.is_none() {
             self.count(ClusterStat::CxNoneHealthy);
         }
-        chosen
+        chosen.map(|pool| downstream.pool(pool))
     }
 
     fn count_timeouts(&self, answered: &Result<Answer, TryError>, pool: &HostPool) {
@@ -461,6 +522,10 @@ impl Tries<'_> {
     }
 
     async fn back_off(&mut self, policy: &RetryPolicy, asked: Option<Duration>) -> Result<(), LocalReply> {
+        self.count(match asked {
+            None => ClusterStat::RqRetryBackoffExponential,
+            Some(_) => ClusterStat::RqRetryBackoffRatelimited,
+        });
         let random = self.exchange.connection.downstream.worker.with_random(fastrand::Rng::f64);
         let pause = asked.unwrap_or_else(|| retry::back_off(&policy.back_off, self.retries - 1, random));
         let until = Instant::now() + pause;
@@ -490,7 +555,7 @@ impl Tries<'_> {
         }
         if self.filter.dynamic_stats {
             let worker = self.exchange.connection.downstream.worker.index;
-            self.pools.cluster().stats.codes.count(worker, reply.status);
+            self.pools.cluster().stats.count_response(worker, reply.status, self.exchange.caller.get());
         }
         reply
     }
@@ -541,6 +606,9 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
         }
         TryError::Connect(ConnectError::Timeout) => {
             reset(unavailable, Flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout", None)
+        }
+        TryError::Connect(ConnectError::Local(cause) | ConnectError::Bind(cause)) => {
+            reset(unavailable, Flags::UPSTREAM_CONNECTION_FAILURE, "local connection failure", Some(cause))
         }
         TryError::Connect(cause @ (ConnectError::Tcp(_) | ConnectError::Tls(_))) => {
             let cause = cause.to_string();
@@ -609,7 +677,7 @@ fn respond(
         deadlines.switched(exchange);
     }
     remove_hop_by_hop(&mut head.headers);
-    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS && head.headers.contains_key(http::header::UPGRADE) {
         // An offer to upgrade is for the connection that it came on.
         head.headers.remove(http::header::CONNECTION);
         head.headers.remove(http::header::UPGRADE);
@@ -621,12 +689,13 @@ fn respond(
     }
     *exchange.details.borrow_mut() = "via_upstream".into();
     if filter.dynamic_stats {
-        pools.cluster().stats.codes.count(exchange.connection.downstream.worker.index, head.status);
+        let worker = exchange.connection.downstream.worker.index;
+        pools.cluster().stats.count_response(worker, head.status, exchange.caller.get());
     }
     if is_refused {
         *exchange.details.borrow_mut() = "websocket_handshake_unsuccessful".into();
         head.headers.remove(http::header::CONTENT_LENGTH);
-        stream.complete();
+        stream.complete(exchange.caller.get());
         return Response::from_parts(head, ResponseBody::local(Body::Empty, exchange.clone()));
     }
     Response::from_parts(head, ResponseBody::upstream(body, exchange.clone(), stream, deadlines))

@@ -9,10 +9,10 @@ use crate::{
     config::{
         http_filter::RouterFilter,
         matcher::{HeaderMatch, HeaderMatcher, HeaderMatcherName},
-        route::{ForwardAction, RetryOn, RetryPolicy},
+        route::{ForwardAction, GrpcTimeout, RetryOn, RetryPolicy},
     },
     http::{
-        local_reply::LocalReply, request_headers::authority, response_flags::ResponseFlags,
+        exchange::is_grpc, local_reply::LocalReply, request_headers::authority, response_flags::ResponseFlags,
         route::matcher::header_matches,
     },
 };
@@ -36,6 +36,7 @@ const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-time
 const PER_TRY_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
 const HEDGE_ON_PER_TRY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 const ALT_STAT_NAME: HeaderName = HeaderName::from_static("x-envoy-upstream-alt-stat-name");
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 pub const EXPECTED_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// Takes the orders out of the request.
@@ -44,7 +45,14 @@ pub fn take<'a>(
     action: &'a ForwardAction,
     head: &mut request::Parts,
 ) -> Result<Orders<'a>, LocalReply> {
-    let route_timeout = if action.max_stream_duration.is_some() { None } else { action.timeout };
+    let route_timeout = if action.max_stream_duration.is_some() {
+        None
+    } else {
+        match action.grpc_timeout.filter(|_| is_grpc(&head.headers)) {
+            Some(bounds) => grpc_timeout_within(bounds, head.headers.get(GRPC_TIMEOUT).and_then(grpc_timeout)),
+            None => action.timeout,
+        }
+    };
     let of_route = action.retry_policy.as_ref();
     let mut orders = Orders {
         timeout: route_timeout,
@@ -72,6 +80,30 @@ pub fn take<'a>(
         orders.retry_policy = None;
     }
     Ok(orders)
+}
+
+/// Zero stands for no bound, wherever it is.
+fn grpc_timeout_within(bounds: GrpcTimeout, asked: Option<Duration>) -> Option<Duration> {
+    let asked = asked.unwrap_or_default();
+    let asked = if bounds.offset < asked { asked - bounds.offset } else { asked };
+    let is_over = !bounds.max.is_zero() && (asked.is_zero() || asked > bounds.max);
+    Some(if is_over { bounds.max } else { asked }).filter(|timeout| !timeout.is_zero())
+}
+
+/// gRPC over HTTP/2, "Requests": up to eight digits and a unit.
+pub fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
 }
 
 /// `strict_check_headers`: bad values are refused, where otherwise they are overlooked.
@@ -156,6 +188,17 @@ impl Orders<'_> {
             })
             .collect();
         policy.retriable_headers.extend(matchers.into_iter().map(Into::into));
+    }
+
+    /// gRPC servers are told in their own header.
+    pub fn tell_grpc(&self, action: &ForwardAction, head: &mut request::Parts) {
+        if action.grpc_timeout.is_some()
+            && is_grpc(&head.headers)
+            && let Some(timeout) = self.expected_timeout(Duration::ZERO)
+            && let Ok(value) = HeaderValue::try_from(format!("{}m", timeout.as_millis().min(99_999_999)))
+        {
+            head.headers.insert(GRPC_TIMEOUT, value);
+        }
     }
 
     /// What the upstream may take for a try, when so much of the time has passed.

@@ -18,7 +18,7 @@ use crate::{
         termination::TerminatedBody,
         tunnel::Tunnel,
     },
-    stats::{ClusterStat, HostStat},
+    stats::{CallerKind, ClusterStat, HostStat},
     upstream::{
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
@@ -74,14 +74,13 @@ pub struct UpstreamStream {
 }
 
 impl UpstreamStream {
-    /// The response was received whole.
-    /// So is the request then, whatever is left of it.
-    pub fn complete(mut self) {
+    /// The response was received whole, and so the request is over, whatever is left of it.
+    pub fn complete(mut self, caller: CallerKind) {
         self.completed = true;
         if let Some(pump) = &self.pump {
             pump.abort();
         }
-        self.pool.cluster.stats.rq_time.record(self.pool.worker, self.begun.elapsed());
+        self.pool.cluster.stats.record_rq_time(self.pool.worker, self.begun.elapsed(), caller);
     }
 
     /// In this task as long as it does not have to wait: a short body is there already.
@@ -105,7 +104,8 @@ impl UpstreamStream {
 impl Drop for UpstreamStream {
     fn drop(&mut self) {
         self.pool.cluster.stats.cells.dec(self.pool.worker, ClusterStat::RqActive);
-        if !self.completed {
+        // An HTTP/1 connection is closed rather than its stream reset.
+        if !self.completed && self.lease.is_some() {
             self.pool.count(ClusterStat::RqTxReset);
         }
         if !self.completed
@@ -182,7 +182,7 @@ pub async fn send(
 
 /// The tunnel is open as soon as the connection is.
 async fn terminate(pool: &Rc<HostPool>, body: Body) -> Result<(response::Parts, Body), TryError> {
-    let (stream, connection, _active) = pool.connect_tcp().await?;
+    let (stream, connection, _active) = pool.connect_tcp(pool.origin()).await?;
     let (head, ()) = Response::new(()).into_parts();
     let mut body = TerminatedBody::new(stream, connection, body);
     // What has come of the request already counts as such before it is answered. Err: so will reading say.

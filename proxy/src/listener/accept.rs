@@ -8,9 +8,10 @@ use tokio::{net::TcpStream, sync::oneshot};
 use crate::{
     listener::{
         active::ActiveListener,
-        balance::{Adopted, BalanceGuard},
+        balance::{Adopted, Places},
         connection,
     },
+    stats::ListenerStat,
     worker::Worker,
 };
 
@@ -58,11 +59,11 @@ pub async fn run(
 
 /// A connection that another worker accepted.
 pub fn adopt(worker: &Rc<Worker>, adopted: Adopted) {
-    let Adopted { listener, stream, peer, guard } = adopted;
+    let Adopted { listener, stream, peer, places } = adopted;
     match TcpStream::from_std(stream) {
         Ok(stream) => {
             if let Some(active) = worker.snapshot().listener(&listener) {
-                serve(worker, active, stream, peer, Some(guard));
+                serve(worker, active, stream, peer, places);
             }
         }
         Err(error) => tracing::warn!(%listener, %error, "cannot serve a connection"),
@@ -90,28 +91,31 @@ async fn take(worker: &Rc<Worker>, listener: &Arc<str>, accepted: io::Result<(Tc
 
 /// On the worker that shall have it.
 fn place(worker: &Rc<Worker>, listener: &Arc<ActiveListener>, stream: TcpStream, peer: SocketAddr) {
-    let Some(balance) = &listener.balance else { return serve(worker, listener, stream, peer, None) };
+    let mut places = Places::default();
+    if let Some(limit) = worker.shared.global_limit.as_ref().filter(|_| !listener.config.ignore_global_limit) {
+        places.global = limit.enter();
+        if places.global.is_none() {
+            listener.stats.cells.inc(worker.index, ListenerStat::GlobalCxOverflow);
+            return;
+        }
+    }
+    let Some(balance) = &listener.balance else { return serve(worker, listener, stream, peer, places) };
     let (target, guard) = balance.place(worker.index);
+    places.balanced = Some(guard);
     if target == worker.index {
-        return serve(worker, listener, stream, peer, Some(guard));
+        return serve(worker, listener, stream, peer, places);
     }
     match stream.into_std() {
         Ok(stream) => {
-            let adopted = Adopted { listener: listener.config.name.clone(), stream, peer, guard };
+            let adopted = Adopted { listener: listener.config.name.clone(), stream, peer, places };
             let _ = worker.shared.adopters[target.0].send(adopted); // Err: that worker, and so the process, is ending
         }
         Err(error) => tracing::warn!(listener = %listener.config.name, %error, "cannot hand a connection over"),
     }
 }
 
-fn serve(
-    worker: &Rc<Worker>,
-    listener: &Arc<ActiveListener>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    balanced: Option<BalanceGuard>,
-) {
-    tokio::task::spawn_local(connection::serve(worker.clone(), listener.clone(), stream, peer, balanced));
+fn serve(worker: &Rc<Worker>, listener: &Arc<ActiveListener>, stream: TcpStream, peer: SocketAddr, places: Places) {
+    tokio::task::spawn_local(connection::serve(worker.clone(), listener.clone(), stream, peer, places));
 }
 
 /// accept(2): errors of the connection that was about to be taken, not of the socket.

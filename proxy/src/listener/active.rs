@@ -21,7 +21,7 @@ use crate::{
         filter_chain::{ConnectionFacts, FilterChainIndex},
         network_filter::ActiveConnectionFilter,
     },
-    stats::{GroupStats, Http2Stat, HttpStats, ListenerStats, Registry, Sharded, TcpStat},
+    stats::{GroupStats, Http2Stat, HttpStats, ListenerHttpStat, ListenerStats, Registry, Sharded, TcpStat},
     token_bucket::TokenBucket,
 };
 
@@ -58,6 +58,7 @@ pub struct ActiveHttp {
     pub routes: RouteSlot,
     pub stats: Arc<HttpStats>,
     pub http2_stats: Arc<Sharded<Http2Stat>>,
+    pub listener_stats: Arc<GroupStats<ListenerHttpStat>>,
 }
 
 pub struct ActiveTcp {
@@ -78,7 +79,7 @@ impl ActiveListener {
             previous.into_iter().flat_map(ActiveListener::all_chains).map(|chain| (chain.config.hash, chain)).collect();
         let activate = |chain: &Arc<FilterChain>| match known.get(&chain.hash) {
             Some(kept) => Arc::clone(kept),
-            None => Arc::new(ActiveChain::new(chain.clone(), routes, registry)),
+            None => Arc::new(ActiveChain::new(chain.clone(), &config.stat_prefix, routes, registry)),
         };
         let balance = match config.connection_balance {
             ConnectionBalance::Kernel => None,
@@ -142,7 +143,13 @@ impl ActiveListenerFilter {
 }
 
 impl ActiveChain {
-    fn new(config: Arc<FilterChain>, routes: &dyn Fn(&ResourceKey) -> RouteSlot, registry: &Registry) -> ActiveChain {
+    /// `listener` is what it is called in statistics.
+    fn new(
+        config: Arc<FilterChain>,
+        listener: &str,
+        routes: &dyn Fn(&ResourceKey) -> RouteSlot,
+        registry: &Registry,
+    ) -> ActiveChain {
         let filter = match &config.network_filter {
             NetworkFilter::HttpConnectionManager(manager) => ActiveFilter::Http(Arc::new(ActiveHttp {
                 routes: match &manager.routes {
@@ -153,6 +160,7 @@ impl ActiveChain {
                 },
                 stats: registry.http(&manager.stat_prefix),
                 http2_stats: registry.http2.clone(),
+                listener_stats: registry.listener_http(listener, &manager.stat_prefix),
                 config: manager.clone(),
             })),
             NetworkFilter::TcpProxy(proxy) => ActiveFilter::Tcp(Arc::new(ActiveTcp {

@@ -23,7 +23,8 @@ use crate::{
     },
     net::{peek::peek_more, socket},
     stats::{
-        GroupStats, HttpInspectorStat, ListenerStat, ProxyProtocolStat, RateLimitStat, TlsInspectorStat, WorkerIndex,
+        GroupStats, HttpInspectorStat, ListenerStat, ProxyProtocolStat, ProxyProtocolStats, RateLimitStat,
+        TlsInspectorStat, WorkerIndex,
     },
     token_bucket::TokenBucket,
 };
@@ -89,7 +90,7 @@ pub enum ActiveListenerFilterKind {
     OriginalSrc(OriginalSrc),
     TlsInspector { config: TlsInspector, stats: Arc<GroupStats<TlsInspectorStat>> },
     HttpInspector { stats: Arc<GroupStats<HttpInspectorStat>> },
-    ProxyProtocol { config: Arc<ProxyProtocol>, stats: Arc<GroupStats<ProxyProtocolStat>> },
+    ProxyProtocol { config: Arc<ProxyProtocol>, stats: Arc<ProxyProtocolStats> },
     LocalRateLimit { bucket: TokenBucket, stats: Arc<GroupStats<RateLimitStat>> },
 }
 
@@ -262,7 +263,7 @@ impl Arrival {
     async fn read_proxy_header(
         &mut self,
         config: &ProxyProtocol,
-        stats: &GroupStats<ProxyProtocolStat>,
+        stats: &ProxyProtocolStats,
         worker: WorkerIndex,
     ) -> Result<(), Ending> {
         let mut seen = Vec::new();

@@ -8,7 +8,7 @@ use std::sync::{
 
 use tokio::sync::mpsc;
 
-use crate::stats::WorkerIndex;
+use crate::{listener::global_limit::GlobalGuard, stats::WorkerIndex};
 
 /// A listener's connections by worker.
 pub struct Balance(Box<[AtomicUsize]>);
@@ -24,7 +24,14 @@ pub struct Adopted {
     pub listener: Arc<str>,
     pub stream: std::net::TcpStream,
     pub peer: std::net::SocketAddr,
-    pub guard: BalanceGuard,
+    pub places: Places,
+}
+
+/// What a connection counts against, as long as it is open.
+#[derive(Default)]
+pub struct Places {
+    pub global: Option<GlobalGuard>,
+    pub balanced: Option<BalanceGuard>,
 }
 
 /// To every worker, by its index. As many entries wait as connections are open: file descriptors bound them.

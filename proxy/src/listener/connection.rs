@@ -23,7 +23,8 @@ use crate::{
     listener::{
         active::{ActiveChain, ActiveFilter, ActiveListener},
         arrival::{Arrival, Learned},
-        balance::BalanceGuard,
+        balance::Places,
+        filter_chain::ConnectionFacts,
         network_filter::{self, Admission},
         registry::{Control, Order},
         server_first::{self, Dialled},
@@ -32,6 +33,7 @@ use crate::{
     stats::{ListenerStat, ListenerStats, WorkerIndex},
     tcp_proxy,
     tls::TlsSession,
+    upstream::origin::OwnPools,
     worker::{ConnectionCount, Worker},
 };
 
@@ -48,6 +50,8 @@ pub struct Downstream {
     /// None: plain text.
     pub tls: Option<Box<TlsSession>>,
     pub requested_server_name: Option<String>,
+    /// What the client offers in TLS, or speaks, as listener filters found out.
+    pub application_protocols: Vec<String>,
     /// What listener filters found out.
     pub learned: Learned,
     pub control: Rc<Control>,
@@ -62,11 +66,12 @@ pub struct Downstream {
     /// Somebody who knows more has written the listener's access log.
     pub is_logged: Cell<bool>,
     pub listener: Arc<ActiveListener>,
+    pub(super) own_pools: OwnPools,
     /// None until a chain has it.
     chain: Option<Arc<ActiveChain>>,
     admission: Admission,
     open: RefCell<Option<OpenConnection>>,
-    _balanced: Option<BalanceGuard>,
+    _places: Places,
     _count: ConnectionCount,
 }
 
@@ -87,7 +92,7 @@ struct PreConnection {
 struct Accepted {
     worker: Rc<Worker>,
     count: ConnectionCount,
-    balanced: Option<BalanceGuard>,
+    places: Places,
     started: Instant,
     started_at: SystemTime,
 }
@@ -99,6 +104,17 @@ impl Downstream {
             self.control.drain(Instant::now());
         }
         self.control.order(cx)
+    }
+
+    pub fn facts(&self) -> ConnectionFacts<'_> {
+        ConnectionFacts {
+            destination: self.local_address,
+            server_name: self.requested_server_name.as_deref(),
+            transport_protocol: if self.tls.is_some() { "tls" } else { "raw_buffer" },
+            application_protocols: &self.application_protocols,
+            direct_source: self.direct_remote_address.ip(),
+            source: self.remote_address,
+        }
     }
 
     pub fn filter_chain_name(&self) -> Option<&str> {
@@ -131,8 +147,9 @@ impl Downstream {
     }
 
     fn new(accepted: Accepted, listener: Arc<ActiveListener>, arrival: Arrival) -> (Downstream, TcpStream) {
-        let Accepted { worker, count, balanced, started, started_at } = accepted;
-        let Arrival { stream, destination, direct_source, source, server_name, learned, .. } = arrival;
+        let Accepted { worker, count, places, started, started_at } = accepted;
+        let Arrival { stream, destination, direct_source, source, server_name, application_protocols, learned, .. } =
+            arrival;
         let downstream = Downstream {
             id: worker.next_connection_id(),
             local_address: destination,
@@ -140,6 +157,7 @@ impl Downstream {
             direct_remote_address: direct_source,
             tls: None,
             requested_server_name: server_name,
+            application_protocols,
             learned,
             control: worker.connections.add(started),
             buffer_limit_bytes: listener.config.per_connection_buffer_limit_bytes,
@@ -150,10 +168,11 @@ impl Downstream {
             bytes_received: Cell::default(),
             bytes_sent: Cell::default(),
             is_logged: Cell::new(false),
+            own_pools: OwnPools::default(),
             chain: None,
             admission: Admission::default(),
             open: RefCell::default(),
-            _balanced: balanced,
+            _places: places,
             _count: count,
             listener,
             worker,
@@ -176,11 +195,11 @@ pub async fn serve(
     listener: Arc<ActiveListener>,
     stream: TcpStream,
     peer: SocketAddr,
-    balanced: Option<BalanceGuard>,
+    places: Places,
 ) {
     let count = worker.connection_opened();
     let (started, started_at) = (Instant::now(), SystemTime::now());
-    let accepted = Accepted { worker, count, balanced, started, started_at };
+    let accepted = Accepted { worker, count, places, started, started_at };
     if let Err(error) = run(accepted, listener, stream, peer).await {
         tracing::debug!(%peer, %error, "connection ended before its filter chain had it");
     }

@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(refused, Unwanted { close_after: Some(Duration::from_secs(1)) });
         drop(first);
         assert!(enter().is_ok());
-        let stats = registry.connection_limit(&"l".into());
+        let stats = registry.connection_limit("l");
         assert_eq!(stats.cells.sum(ConnectionLimitStat::LimitedConnections), 1);
         assert_eq!(stats.cells.sum(ConnectionLimitStat::ActiveConnections), 1);
         drop(second);

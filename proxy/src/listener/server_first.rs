@@ -44,9 +44,9 @@ pub async fn filter(
     let Some((chain, active)) = candidate(listener, arrival) else {
         return arrival.filter(filters, worker.index).await;
     };
-    let destination = arrival.destination;
+    let (destination, source) = (arrival.destination, arrival.source);
     let greeted_first = async {
-        if let Some(greeted) = connect::dial(worker, &active.config, destination).await {
+        if let Some(greeted) = connect::dial(worker, &active.config, destination, source).await {
             let dialled = dialled.insert(Dialled { chain, greeted });
             if dialled.greeted.hear().await {
                 return;
@@ -69,7 +69,8 @@ fn candidate(listener: &ActiveListener, arrival: &Arrival) -> Option<(Arc<Active
         arrival.current_filter(&listener.filters)?,
         ActiveListenerFilterKind::TlsInspector { .. } | ActiveListenerFilterKind::HttpInspector { .. }
     );
-    if !waits_for_first_words || arrival.has_spoken() {
+    // A connection from the downstream's own address is for that filter to open.
+    if !waits_for_first_words || arrival.has_spoken() || arrival.learned.original_src.is_some() {
         return None;
     }
     let chain = listener.find_chain(&arrival.facts())?;

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use crate::stats::{ClusterStat, ClusterStats, WorkerIndex};
+use crate::stats::{ClusterStat, ClusterStats, HttpStat, HttpStats, WorkerIndex};
 
 pub struct Stream {
     transport: Transport,
@@ -25,10 +25,22 @@ pub enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Counts a cluster's received and sent bytes.
+/// Counts received and sent bytes.
 struct Meter {
-    stats: Arc<ClusterStats>,
+    stats: Metered,
     worker: WorkerIndex,
+}
+
+/// Whose bytes they are.
+pub enum Metered {
+    Upstream(Arc<ClusterStats>),
+    Downstream(Arc<HttpStats>),
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Received,
+    Sent,
 }
 
 impl Stream {
@@ -40,7 +52,7 @@ impl Stream {
         Stream { transport: Transport::Tls(Box::new(stream)), meter: None }
     }
 
-    pub fn counted(self, stats: Arc<ClusterStats>, worker: WorkerIndex) -> Stream {
+    pub fn counted(self, stats: Metered, worker: WorkerIndex) -> Stream {
         Stream { meter: Some(Meter { stats, worker }), ..self }
     }
 
@@ -73,13 +85,27 @@ impl Stream {
 
     fn count_written(&self, polled: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(written)) = polled {
-            self.count(ClusterStat::CxTxBytesTotal, *written);
+            self.count(Direction::Sent, *written);
         }
     }
 
-    fn count(&self, stat: ClusterStat, bytes: usize) {
-        if let Some(meter) = &self.meter {
-            meter.stats.cells.add(meter.worker, stat, bytes as u64);
+    #[inline]
+    fn count(&self, direction: Direction, bytes: usize) {
+        let Some(Meter { stats, worker }) = &self.meter else { return };
+        let bytes = bytes as u64;
+        match (stats, direction) {
+            (Metered::Upstream(stats), Direction::Received) => {
+                stats.cells.add(*worker, ClusterStat::CxRxBytesTotal, bytes);
+            }
+            (Metered::Upstream(stats), Direction::Sent) => {
+                stats.cells.add(*worker, ClusterStat::CxTxBytesTotal, bytes);
+            }
+            (Metered::Downstream(stats), Direction::Received) => {
+                stats.cells.add(*worker, HttpStat::CxRxBytesTotal, bytes);
+            }
+            (Metered::Downstream(stats), Direction::Sent) => {
+                stats.cells.add(*worker, HttpStat::CxTxBytesTotal, bytes);
+            }
         }
     }
 }
@@ -92,7 +118,7 @@ impl AsyncRead for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
-        this.count(ClusterStat::CxRxBytesTotal, buffer.filled().len() - before);
+        this.count(Direction::Received, buffer.filled().len() - before);
         polled
     }
 }

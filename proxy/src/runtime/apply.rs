@@ -12,8 +12,12 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     config::{
-        cluster::ClusterConfig, config_source::ResourceKey, endpoint::LoadAssignment, listener::Listener,
-        route::RouteTable, tls::Secret,
+        cluster::{ClusterConfig, UpstreamBind},
+        config_source::ResourceKey,
+        endpoint::LoadAssignment,
+        listener::Listener,
+        route::RouteTable,
+        tls::Secret,
     },
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::active::ActiveListener,
@@ -33,6 +37,8 @@ pub struct DataPath {
     /// Not published yet: they look their hosts up.
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
+    /// Of clusters that do not say how their connections begin.
+    default_bind: Arc<UpstreamBind>,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<ResourceKey, RouteSlot>,
     tls: TlsContexts,
@@ -55,13 +61,20 @@ enum Pending {
 
 impl DataPath {
     /// What clusters find out by themselves is told to `cluster_events`.
-    pub fn new(publisher: Publisher, stats: Arc<Registry>, cluster_events: ClusterEvents) -> DataPath {
+    /// `default_bind` is of clusters that do not say how their connections begin.
+    pub fn new(
+        publisher: Publisher,
+        stats: Arc<Registry>,
+        cluster_events: ClusterEvents,
+        default_bind: Arc<UpstreamBind>,
+    ) -> DataPath {
         DataPath {
             publisher,
             stats,
             clusters: HashMap::new(),
             preparing: HashMap::new(),
             cluster_events,
+            default_bind,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             tls: TlsContexts::default(),
@@ -94,15 +107,19 @@ impl DataPath {
             }
             _ => self.new_cluster(config, assignment),
         };
-        if let Some(replaced) = self.clusters.insert(name, cluster) {
-            replaced.stop();
+        match self.clusters.insert(name, cluster) {
+            Some(replaced) => {
+                replaced.stop();
+                self.count(ServerStat::ClustersModified);
+            }
+            None => self.count(ServerStat::ClustersAdded),
         }
         self.pending = Pending::Snapshot;
     }
 
     fn new_cluster(&self, config: Arc<ClusterConfig>, assignment: Option<&LoadAssignment>) -> Arc<Cluster> {
         let previous = self.clusters.get(&config.name);
-        let cluster = Cluster::new(config, &self.stats, previous.map(Arc::as_ref));
+        let cluster = Cluster::new(config, &self.default_bind, &self.stats, previous.map(Arc::as_ref));
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }
@@ -126,6 +143,7 @@ impl DataPath {
     pub fn remove_cluster(&mut self, name: &str) {
         if let Some(removed) = self.clusters.remove(name) {
             removed.stop();
+            self.count(ServerStat::ClustersRemoved);
         }
         self.pending = Pending::Snapshot;
     }
@@ -160,6 +178,9 @@ impl DataPath {
         let name = config.name.clone();
         if !self.closed {
             self.publisher.bind(&config).inspect_err(|_| self.count(ServerStat::ListenerCreateFailure))?;
+        }
+        for _ in 0..self.stats.workers() {
+            self.count(ServerStat::ListenerCreateSuccess); // once a worker, as Envoy counts
         }
         config.tls_contexts().for_each(|tls| self.tls.add_downstream(tls));
         let previous = self.listeners.get(&name).cloned();

@@ -73,7 +73,7 @@ impl RuntimeQueries {
         self.initialized.clone().wait_for(|initialized| *initialized).await.is_ok()
     }
 
-    pub fn counters(&self) -> &DiscoveryCounters {
+    pub fn counters(&self) -> &Arc<DiscoveryCounters> {
         &self.counters
     }
 

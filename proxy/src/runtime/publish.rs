@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     config::listener::{BindOptions, Listener, ListenerAddress},
     drain::Drain,
-    listener::balance::Adopters,
+    listener::{balance::Adopters, global_limit::GlobalLimit},
     net::socket,
     runtime::snapshot::Snapshot,
 };
@@ -30,6 +30,8 @@ pub struct Shared {
     pub drain_time: std::time::Duration,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
+    /// None: there may be any number of them.
+    pub global_limit: Option<Arc<GlobalLimit>>,
     /// Where workers give connections that others shall have.
     pub adopters: Adopters,
 }

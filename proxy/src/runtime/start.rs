@@ -56,6 +56,7 @@ pub fn start(
     let (sender, events) = client::events();
     let (secret_files, changed_secrets) = SecretFiles::new();
     let (cluster_events, cluster_events_received) = mpsc::unbounded_channel();
+    let default_bind = bootstrap.upstream_bind.clone();
     let mut runtime = Runtime {
         feeds: Feeds::new(&bootstrap, sender),
         expiries: Expiries::default(),
@@ -64,7 +65,7 @@ pub fn start(
         bootstrap,
         loaded_at,
         warming,
-        data_path: DataPath::new(publisher, stats, cluster_events),
+        data_path: DataPath::new(publisher, stats, cluster_events, default_bind),
         failures: Failures::default(),
         counters,
         initialized,

@@ -1,4 +1,4 @@
-//! The groups of cells and their names. A name is what stands behind `envoy_<group>_` in Prometheus text.
+//! The groups of cells and their names: what stands behind the name of the scope that has them. They are Envoy's.
 
 use crate::stats::{StatGroup, StatKind, StatKind::Counter, StatKind::Gauge};
 
@@ -17,7 +17,7 @@ macro_rules! group {
 }
 
 group! {
-    /// `envoy_cluster_*`, label `envoy_cluster_name`.
+    /// `cluster.NAME.*`.
     ClusterStat {
         CxTotal "upstream_cx_total" Counter,
         CxActive "upstream_cx_active" Gauge,
@@ -27,6 +27,7 @@ group! {
         CxConnectTimeout "upstream_cx_connect_timeout" Counter,
         CxConnectAttemptsExceeded "upstream_cx_connect_attempts_exceeded" Counter,
         CxOverflow "upstream_cx_overflow" Counter,
+        BindErrors "bind_errors" Counter,
         CxPoolOverflow "upstream_cx_pool_overflow" Counter,
         OriginalDstHostInvalid "original_dst_host_invalid" Counter,
         CxDestroy "upstream_cx_destroy" Counter,
@@ -46,14 +47,19 @@ group! {
         RqPendingActive "upstream_rq_pending_active" Gauge,
         RqPendingOverflow "upstream_rq_pending_overflow" Counter,
         RqPendingFailureEject "upstream_rq_pending_failure_eject" Counter,
+        RqCancelled "upstream_rq_cancelled" Counter,
         RqTimeout "upstream_rq_timeout" Counter,
         RqPerTryTimeout "upstream_rq_per_try_timeout" Counter,
         RqRxReset "upstream_rq_rx_reset" Counter,
         RqTxReset "upstream_rq_tx_reset" Counter,
         RqRetry "upstream_rq_retry" Counter,
+        RqRetryBackoffExponential "upstream_rq_retry_backoff_exponential" Counter,
+        RqRetryBackoffRatelimited "upstream_rq_retry_backoff_ratelimited" Counter,
         RqRetrySuccess "upstream_rq_retry_success" Counter,
         RqRetryOverflow "upstream_rq_retry_overflow" Counter,
         RqRetryLimitExceeded "upstream_rq_retry_limit_exceeded" Counter,
+        RedirectFailed "upstream_internal_redirect_failed_total" Counter,
+        RedirectSucceeded "upstream_internal_redirect_succeeded_total" Counter,
         LbHealthyPanic "lb_healthy_panic" Counter,
         MembershipChange "membership_change" Counter,
         MembershipTotal "membership_total" Gauge,
@@ -82,7 +88,7 @@ group! {
 }
 
 group! {
-    /// `envoy_http_*`, label `envoy_http_conn_manager_prefix`.
+    /// `http.PREFIX.*`.
     HttpStat {
         CxTotal "downstream_cx_total" Counter,
         CxActive "downstream_cx_active" Gauge,
@@ -90,6 +96,10 @@ group! {
         CxHttp1Active "downstream_cx_http1_active" Gauge,
         CxHttp2Total "downstream_cx_http2_total" Counter,
         CxHttp2Active "downstream_cx_http2_active" Gauge,
+        CxSslTotal "downstream_cx_ssl_total" Counter,
+        CxSslActive "downstream_cx_ssl_active" Gauge,
+        CxRxBytesTotal "downstream_cx_rx_bytes_total" Counter,
+        CxTxBytesTotal "downstream_cx_tx_bytes_total" Counter,
         CxDestroy "downstream_cx_destroy" Counter,
         CxDrainClose "downstream_cx_drain_close" Counter,
         CxIdleTimeout "downstream_cx_idle_timeout" Counter,
@@ -113,18 +123,23 @@ group! {
         RqFailedPathNormalization "downstream_rq_failed_path_normalization" Counter,
         RqRedirectedWithNormalizedPath "downstream_rq_redirected_with_normalized_path" Counter,
         RqMaxDurationReached "downstream_rq_max_duration_reached" Counter,
-        CorsOriginValid "cors_origin_valid" Counter,
-        CorsOriginInvalid "cors_origin_invalid" Counter,
-        FaultDelaysInjected "fault_delays_injected" Counter,
-        FaultAbortsInjected "fault_aborts_injected" Counter,
-        FaultResponseRateLimitInjected "fault_response_rl_injected" Counter,
-        FaultOverflow "fault_faults_overflow" Counter,
-        FaultActive "fault_active_faults" Gauge,
+        RedirectBadLocation "passthrough_internal_redirect_bad_location" Counter,
+        RedirectNoRoute "passthrough_internal_redirect_no_route" Counter,
+        RedirectPredicate "passthrough_internal_redirect_predicate" Counter,
+        RedirectTooMany "passthrough_internal_redirect_too_many_redirects" Counter,
+        RedirectUnsafeScheme "passthrough_internal_redirect_unsafe_scheme" Counter,
+        CorsOriginValid "cors.origin_valid" Counter,
+        CorsOriginInvalid "cors.origin_invalid" Counter,
+        FaultDelaysInjected "fault.delays_injected" Counter,
+        FaultAbortsInjected "fault.aborts_injected" Counter,
+        FaultResponseRateLimitInjected "fault.response_rl_injected" Counter,
+        FaultOverflow "fault.faults_overflow" Counter,
+        FaultActive "fault.active_faults" Gauge,
     }
 }
 
 group! {
-    /// `envoy_http2_*` of all downstream connections, and `envoy_cluster_http2_*`.
+    /// `http2.*` of all downstream connections, and `cluster.NAME.http2.*`.
     Http2Stat {
         GoawaySent "goaway_sent" Counter,
         HeaderListSizeTooLarge "header_list_size_too_large" Counter,
@@ -146,7 +161,7 @@ group! {
 }
 
 group! {
-    /// `envoy_tcp_*`, label `envoy_tcp_prefix`.
+    /// `tcp.PREFIX.*`.
     TcpStat {
         CxTotal "downstream_cx_total" Counter,
         CxNoRoute "downstream_cx_no_route" Counter,
@@ -162,11 +177,12 @@ group! {
 }
 
 group! {
-    /// `envoy_listener_*`, label `envoy_listener_address`.
+    /// `listener.ADDRESS.*`.
     ListenerStat {
         CxTotal "downstream_cx_total" Counter,
         CxActive "downstream_cx_active" Gauge,
         CxDestroy "downstream_cx_destroy" Counter,
+        GlobalCxOverflow "downstream_global_cx_overflow" Counter,
         CxTransportSocketConnectTimeout "downstream_cx_transport_socket_connect_timeout" Counter,
         PreCxActive "downstream_pre_cx_active" Gauge,
         PreCxTimeout "downstream_pre_cx_timeout" Counter,
@@ -185,7 +201,7 @@ group! {
 }
 
 group! {
-    /// `envoy_tls_inspector_*`, without labels.
+    /// `tls_inspector.*`.
     TlsInspectorStat {
         TlsFound "tls_found" Counter,
         TlsNotFound "tls_not_found" Counter,
@@ -198,7 +214,7 @@ group! {
 }
 
 group! {
-    /// `envoy_http_inspector_*`, without labels.
+    /// `http_inspector.*`.
     HttpInspectorStat {
         Http10Found "http10_found" Counter,
         Http11Found "http11_found" Counter,
@@ -208,8 +224,7 @@ group! {
 }
 
 group! {
-    /// `envoy_proxy_proto_*`, label `envoy_proxy_protocol_prefix` where there is a prefix. The versions' cells are written out
-    /// with a label of their own.
+    /// `proxy_proto.[PREFIX.]*`. The versions' cells have a tag of their own.
     ProxyProtocolStat {
         NotFoundAllowed "not_found_allowed" Counter,
         NotFoundDisallowed "not_found_disallowed" Counter,
@@ -224,15 +239,21 @@ group! {
 }
 
 group! {
-    /// `envoy_listener_local_ratelimit_*`, label `envoy_local_listener_ratelimit_prefix`; `envoy_local_rate_limit_*`, label
-    /// `envoy_local_network_ratelimit_prefix`.
+    /// `listener_local_ratelimit.PREFIX.*`, and `local_rate_limit.PREFIX.*` of the network filter.
     RateLimitStat {
         RateLimited "rate_limited" Counter,
     }
 }
 
 group! {
-    /// `envoy_connection_limit_*`, label `envoy_connection_limit_prefix`.
+    /// `cluster.NAME.MATCH.*`: of `transport_socket_matches`.
+    TransportMatchStat {
+        TotalMatchCount "total_match_count" Counter,
+    }
+}
+
+group! {
+    /// `connection_limit.PREFIX.*`.
     ConnectionLimitStat {
         LimitedConnections "limited_connections" Counter,
         ActiveConnections "active_connections" Gauge,
@@ -240,11 +261,41 @@ group! {
 }
 
 group! {
-    /// `envoy_server_*` and the managers', without labels. Written by the main thread.
+    /// Of the process. Written by the main thread.
     ServerStat {
-        ListenersAdded "listener_manager_listener_added" Counter,
-        ListenersModified "listener_manager_listener_modified" Counter,
-        ListenersRemoved "listener_manager_listener_removed" Counter,
-        ListenerCreateFailure "listener_manager_listener_create_failure" Counter,
+        ListenersAdded "listener_manager.listener_added" Counter,
+        ListenersModified "listener_manager.listener_modified" Counter,
+        ListenersRemoved "listener_manager.listener_removed" Counter,
+        ListenerCreateFailure "listener_manager.listener_create_failure" Counter,
+        ListenerCreateSuccess "listener_manager.listener_create_success" Counter,
+        ListenerInPlaceUpdated "listener_manager.listener_in_place_updated" Counter,
+        ClustersAdded "cluster_manager.cluster_added" Counter,
+        ClustersModified "cluster_manager.cluster_modified" Counter,
+        ClustersRemoved "cluster_manager.cluster_removed" Counter,
+    }
+}
+
+group! {
+    /// `listener.ADDRESS.http.PREFIX.*`: what a connection manager answered to the connections of a listener.
+    ListenerHttpStat {
+        Rq1xx "downstream_rq_1xx" Counter,
+        Rq2xx "downstream_rq_2xx" Counter,
+        Rq3xx "downstream_rq_3xx" Counter,
+        Rq4xx "downstream_rq_4xx" Counter,
+        Rq5xx "downstream_rq_5xx" Counter,
+        RqCompleted "downstream_rq_completed" Counter,
+    }
+}
+
+impl ListenerHttpStat {
+    pub fn of_class(status: http::StatusCode) -> Option<Self> {
+        match status.as_u16() / 100 {
+            1 => Some(Self::Rq1xx),
+            2 => Some(Self::Rq2xx),
+            3 => Some(Self::Rq3xx),
+            4 => Some(Self::Rq4xx),
+            5 => Some(Self::Rq5xx),
+            _ => None,
+        }
     }
 }

@@ -2,23 +2,34 @@
 //!
 //! Each group (a cluster's, a connection manager's, ...) is a fixed set of cells. A worker writes only its own shard, so
 //! counting is a plain add on memory that no other core writes; a shard is allocated when its worker first counts.
-//! Names are Envoy's (they are API); `prometheus` writes them out.
+//! Names are Envoy's (they are API): scopes say what they have under dotted names, `text` and `prometheus` write it out.
 
 mod groups;
+mod histogram;
+mod name;
 mod prometheus;
+pub mod reading;
 mod registry;
+mod scopes;
 mod sharded;
+pub mod tags;
+pub mod text;
 
 pub use groups::{
-    ClusterStat, ConnectionLimitStat, HostStat, Http2Stat, HttpInspectorStat, HttpStat, ListenerStat,
-    ProxyProtocolStat, RateLimitStat, ServerStat, TcpStat, TlsInspectorStat,
+    ClusterStat, ConnectionLimitStat, HostStat, Http2Stat, HttpInspectorStat, HttpStat, ListenerHttpStat, ListenerStat,
+    ProxyProtocolStat, RateLimitStat, ServerStat, TcpStat, TlsInspectorStat, TransportMatchStat,
 };
-pub use prometheus::{PromText, write_prometheus};
-pub use registry::{ClusterStats, GroupStats, HttpStats, ListenerStats, Registry};
-pub use sharded::{CodeCounters, Histogram, Sharded, WorkerIndex};
+pub use histogram::{Bins, Histogram};
+pub use name::{MetricName, Tag, TaggedPart};
+pub use prometheus::{PrometheusHistograms, PrometheusText};
+pub use reading::{Reading, Readings, Scope};
+pub use registry::Registry;
+pub use scopes::{CallerKind, ClusterStats, GroupStats, HttpStats, ListenerStats, ProxyProtocolStats};
+pub use sharded::{CodeCounters, Sharded, WorkerIndex};
+pub use tags::StatsRules;
 
 /// A group of cells: how many, what they are called and how they are written out.
-pub trait StatGroup: Copy + 'static {
+pub trait StatGroup: Copy + Send + Sync + 'static {
     const CELLS: &'static [(Self, &'static str, StatKind)];
     fn index(self) -> usize;
 }

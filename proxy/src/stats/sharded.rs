@@ -5,13 +5,12 @@
 use std::{
     marker::PhantomData,
     sync::{
-        OnceLock,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
-use crate::stats::StatGroup;
+use crate::stats::{StatGroup, StatKind};
 
 /// Which shard a thread writes. The main thread has the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +19,8 @@ pub struct WorkerIndex(pub usize);
 /// The cells of one group, a shard a worker.
 pub struct Sharded<S: StatGroup> {
     shards: Box<[OnceLock<Shard>]>,
+    /// What counters had when they were last reset.
+    reset_at: OnceLock<Shard>,
     group: PhantomData<S>,
 }
 
@@ -30,7 +31,11 @@ type Shard = Box<[Line]>;
 
 impl<S: StatGroup> Sharded<S> {
     pub fn new(shards: usize) -> Self {
-        Sharded { shards: (0..shards).map(|_| OnceLock::new()).collect(), group: PhantomData }
+        Sharded {
+            shards: (0..shards).map(|_| OnceLock::new()).collect(),
+            reset_at: OnceLock::new(),
+            group: PhantomData,
+        }
     }
 
     #[inline]
@@ -57,11 +62,35 @@ impl<S: StatGroup> Sharded<S> {
     }
 
     pub fn sum(&self, stat: S) -> u64 {
-        let at = stat.index();
-        self.shards
-            .iter()
-            .filter_map(OnceLock::get)
-            .fold(0u64, |sum, shard| sum.wrapping_add(shard[at / 8].0[at % 8].load(Relaxed)))
+        self.shards.iter().filter_map(OnceLock::get).fold(0u64, |sum, shard| sum.wrapping_add(cell(shard, stat)))
+    }
+
+    /// As it is shown: a counter since it was last reset.
+    pub fn value(&self, stat: S) -> u64 {
+        self.sum(stat).wrapping_sub(self.reset_at.get().map_or(0, |counts| cell(counts, stat)))
+    }
+
+    /// What one thread counted.
+    pub fn of(&self, worker: WorkerIndex, stat: S) -> u64 {
+        self.shards[worker.0].get().map_or(0, |shard| cell(shard, stat))
+    }
+
+    /// Whether anything was ever counted.
+    pub fn is_used(&self) -> bool {
+        self.shards.iter().any(|shard| shard.get().is_some())
+    }
+
+    /// Counters are shown as if they began anew; gauges stay.
+    pub fn reset(&self) {
+        if !self.is_used() {
+            return;
+        }
+        let counts = self.reset_at.get_or_init(new_lines::<S>);
+        for &(stat, _, kind) in S::CELLS {
+            if kind == StatKind::Counter {
+                counts[stat.index() / 8].0[stat.index() % 8].store(self.sum(stat), Relaxed);
+            }
+        }
     }
 }
 
@@ -69,65 +98,20 @@ fn new_lines<S: StatGroup>() -> Shard {
     (0..S::CELLS.len().div_ceil(8)).map(|_| Line(Default::default())).collect()
 }
 
+fn cell<S: StatGroup>(shard: &Shard, stat: S) -> u64 {
+    shard[stat.index() / 8].0[stat.index() % 8].load(Relaxed)
+}
+
 #[inline]
-fn bump(cell: &AtomicU64, amount: u64) {
+pub(super) fn bump(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 
-/// A duration histogram with Envoy's default buckets, in milliseconds.
-pub struct Histogram {
-    shards: Box<[OnceLock<Box<HistogramShard>>]>,
-}
-
-/// Upper bounds in milliseconds; one more bucket takes what is above.
-pub const HISTOGRAM_BUCKETS_MS: [f64; 19] = [
-    0.5, 1., 5., 10., 25., 50., 100., 250., 500., 1000., 2500., 5000., 10000., 30000., 60000., 300000., 600000.,
-    1800000., 3600000.,
-];
-
-#[repr(align(64))]
-#[derive(Default)]
-struct HistogramShard {
-    buckets: [AtomicU64; HISTOGRAM_BUCKETS_MS.len() + 1],
-    sum_us: AtomicU64,
-}
-
-impl Histogram {
-    pub fn new(shards: usize) -> Self {
-        Histogram { shards: (0..shards).map(|_| OnceLock::new()).collect() }
-    }
-
-    #[inline]
-    pub fn record(&self, worker: WorkerIndex, value: Duration) {
-        let shard = self.shards[worker.0].get_or_init(Default::default);
-        let ms = value.as_secs_f64() * 1e3;
-        let bucket = HISTOGRAM_BUCKETS_MS.iter().position(|&bound| ms <= bound).unwrap_or(HISTOGRAM_BUCKETS_MS.len());
-        bump(&shard.buckets[bucket], 1);
-        bump(&shard.sum_us, u64::try_from(value.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    /// Cumulative counts, one a bound and the last for all; and the sum in milliseconds. None: never recorded.
-    pub fn totals(&self) -> Option<([u64; HISTOGRAM_BUCKETS_MS.len() + 1], f64)> {
-        let mut counts = [0u64; HISTOGRAM_BUCKETS_MS.len() + 1];
-        let mut sum_us = 0u64;
-        let mut any = false;
-        for shard in self.shards.iter().filter_map(OnceLock::get) {
-            any = true;
-            sum_us += shard.sum_us.load(Relaxed);
-            for (count, bucket) in counts.iter_mut().zip(&shard.buckets) {
-                *count += bucket.load(Relaxed);
-            }
-        }
-        for at in 1..counts.len() {
-            counts[at] += counts[at - 1];
-        }
-        any.then_some((counts, sum_us as f64 / 1e3))
-    }
-}
-
-/// Responses counted by status code; a class of a hundred codes is allocated when its first response is counted.
+/// Responses counted by status code; a worker's codes are allocated when it first counts one, a class of a hundred at a time.
 pub struct CodeCounters {
-    shards: Box<[[CodeClass; 5]]>,
+    shards: Box<[OnceLock<Box<[CodeClass; 5]>>]>,
+    /// What had been counted when they were last reset.
+    reset_at: Mutex<Vec<(u16, u64)>>,
 }
 
 /// The codes of one class.
@@ -135,29 +119,44 @@ type CodeClass = OnceLock<Box<[AtomicU64; 100]>>;
 
 impl CodeCounters {
     pub fn new(shards: usize) -> Self {
-        CodeCounters { shards: (0..shards).map(|_| Default::default()).collect() }
+        CodeCounters { shards: (0..shards).map(|_| OnceLock::new()).collect(), reset_at: Mutex::default() }
     }
 
     #[inline]
     pub fn count(&self, worker: WorkerIndex, status: http::StatusCode) {
         let code = usize::from(status.as_u16());
-        if let Some(class) = self.shards[worker.0].get((code / 100).wrapping_sub(1)) {
+        let classes = self.shards[worker.0].get_or_init(Default::default);
+        if let Some(class) = classes.get((code / 100).wrapping_sub(1)) {
             let codes = class.get_or_init(|| Box::new([const { AtomicU64::new(0) }; 100]));
             bump(&codes[code % 100], 1);
         }
     }
 
-    /// (code, count) of every code that was counted, ascending.
+    /// (code, count) of every code that was ever counted, ascending; the counts since they were last reset.
     pub fn totals(&self) -> Vec<(u16, u64)> {
+        let mut totals = self.ever();
+        for (code, before) in self.reset_at.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some((_, count)) = totals.iter_mut().find(|(known, _)| known == code) {
+                *count = count.wrapping_sub(*before);
+            }
+        }
+        totals
+    }
+
+    pub fn reset(&self) {
+        *self.reset_at.lock().unwrap_or_else(PoisonError::into_inner) = self.ever();
+    }
+
+    fn ever(&self) -> Vec<(u16, u64)> {
         let mut totals = Vec::new();
+        if self.shards.iter().all(|shard| shard.get().is_none()) {
+            return totals;
+        }
         for class in 0..5u16 {
             for code in 0..100u16 {
-                let count: u64 = self
-                    .shards
-                    .iter()
-                    .filter_map(|shard| shard[usize::from(class)].get())
-                    .map(|codes| codes[usize::from(code)].load(Relaxed))
-                    .sum();
+                let classes = self.shards.iter().filter_map(OnceLock::get);
+                let codes = classes.filter_map(|classes| classes[usize::from(class)].get());
+                let count: u64 = codes.map(|codes| codes[usize::from(code)].load(Relaxed)).sum();
                 if count > 0 {
                     totals.push(((class + 1) * 100 + code, count));
                 }
@@ -183,15 +182,19 @@ mod tests {
     }
 
     #[test]
-    fn histogram_counts_are_cumulative_and_bounds_inclusive() {
-        let histogram = Histogram::new(2);
-        assert!(histogram.totals().is_none());
-        histogram.record(WorkerIndex(0), Duration::from_micros(500));
-        histogram.record(WorkerIndex(1), Duration::from_millis(7));
-        histogram.record(WorkerIndex(1), Duration::from_secs(7200));
-        let (counts, sum) = histogram.totals().expect("recorded");
-        assert_eq!((counts[0], counts[3], counts[18], counts[19]), (1, 2, 2, 3));
-        assert!((sum - 7_200_007.5).abs() < 0.01);
+    fn a_reset_counter_begins_anew_and_a_gauge_stays() {
+        let cells = Sharded::<HostStat>::new(2);
+        assert!(!cells.is_used());
+        cells.inc(WorkerIndex(0), HostStat::CxActive);
+        cells.inc(WorkerIndex(0), HostStat::RqTotal);
+        cells.reset();
+        cells.inc(WorkerIndex(1), HostStat::RqTotal);
+        assert_eq!((cells.value(HostStat::RqTotal), cells.sum(HostStat::RqTotal)), (1, 2));
+        assert_eq!((cells.value(HostStat::CxActive), cells.of(WorkerIndex(1), HostStat::RqTotal)), (1, 1));
+        let codes = CodeCounters::new(1);
+        codes.count(WorkerIndex(0), http::StatusCode::OK);
+        codes.reset();
+        assert_eq!(codes.totals(), [(200, 0)]);
     }
 
     #[test]

@@ -11,8 +11,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 
 pub use self::time::Clock;
 use crate::{
-    config::access_log::LogType,
-    config::substitution::{Command, HeaderKey, JsonTemplate, Operator, PathSource, SubstitutionFormat, Template},
+    config::{
+        access_log::LogType,
+        metadata::{Metadata, Value, fields_to_json},
+        substitution::{Command, HeaderKey, JsonTemplate, Operator, PathSource, SubstitutionFormat, Template},
+    },
     http::{exchange::Exchange, request_headers::authority},
     listener::connection::Downstream,
     tcp_proxy::TcpSession,
@@ -56,6 +59,14 @@ impl<'a> Subject<'a> {
             Subject::Http(exchange) => exchange.log_type.get(),
             Subject::Tcp(session) => session.log_type.get(),
             Subject::Connection(_) => LogType::NotSet,
+        }
+    }
+
+    /// None: there is no request.
+    pub fn exchange(self) -> Option<&'a Exchange> {
+        match self {
+            Subject::Http(exchange) => Some(exchange),
+            Subject::Tcp(_) | Subject::Connection(_) => None,
         }
     }
 
@@ -207,6 +218,19 @@ fn write_value(command: &Command, context: &Context<'_>, clock: &mut Clock, out:
         }
         Command::GrpcStatus(form) => grpc_status::write(*form, context, out),
         Command::Environment(value) => bytes(out, Some(value.as_bytes())),
+        Command::DynamicMetadata { namespace, path } => context
+            .subject
+            .exchange()
+            .is_some_and(|exchange| write_metadata(&exchange.metadata.borrow(), namespace, path, out)),
+        Command::FilterState { key, is_plain } => context.subject.exchange().is_some_and(|exchange| {
+            let state = exchange.filter_state.borrow();
+            let Some(object) = state.text(key) else { return false };
+            if *is_plain {
+                return bytes(out, Some(object.as_bytes()));
+            }
+            json_string(out, object);
+            true
+        }),
         Command::NeverThere => false,
         Command::PeerCertificateTime { is_end, format } => {
             let at = tls::peer_time(*is_end, context.subject.downstream());
@@ -217,6 +241,18 @@ fn write_value(command: &Command, context: &Context<'_>, clock: &mut Clock, out:
         }
         Command::Fact(fact) => facts::write(*fact, context, out),
     }
+}
+
+/// A text as it is, everything else as JSON.
+fn write_metadata(metadata: &Metadata, namespace: &str, path: &[String], out: &mut Vec<u8>) -> bool {
+    let value = match path {
+        [] => metadata.namespace(namespace).map(fields_to_json),
+        path => match metadata.value(namespace, path.iter().map(String::as_str)) {
+            Some(Value::Text(value)) => return bytes(out, Some(value.as_bytes())),
+            value => value.map(Value::to_json),
+        },
+    };
+    text(out, value)
 }
 
 fn either(name: &HeaderKey, alternative: Option<&HeaderKey>, mut write: impl FnMut(&HeaderKey) -> bool) -> bool {

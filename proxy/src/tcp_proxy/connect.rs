@@ -3,16 +3,19 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::io::AsyncReadExt as _;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::{
     config::tcp_proxy::{TcpCluster, TcpProxy},
     http::{response_flags::ResponseFlags, retry},
+    listener::origin::AddedTlvs,
     net::stream::Stream,
     stats::{ClusterStat, TcpStat},
     tcp_proxy::TcpSession,
     upstream::{
         aggregate,
         load_balancer::Wish,
+        origin::Origin,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, HostPool, PoolError},
         weighted_cluster,
     },
@@ -43,10 +46,14 @@ pub(super) enum Failure {
 }
 
 /// Dials as the filter would do at its first attempt; None: it led nowhere, and the filter may try again.
-pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr) -> Option<Greeted> {
+pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Option<Greeted> {
     let cluster = cluster_name(config, worker, None);
     let pools = worker.cluster(&cluster)?;
-    let upstream = open(choose_host(worker, &pools, destination).ok()?).await.ok()?;
+    if pools.cluster().config.proxy_protocol.is_some() {
+        return None; // what it would be told is not known yet
+    }
+    let pool = choose_host(worker, &pools, wish(config, destination, source)).ok()?;
+    let upstream = open(&pool, &Origin::default()).await.ok()?;
     Some(Greeted { upstream, cluster, greeting: Vec::new() })
 }
 
@@ -77,11 +84,14 @@ impl TcpSession {
 
     /// None: there is no upstream to be had; flags and details say why.
     pub(super) async fn connect(&self) -> Option<Upstream> {
-        self.connect_by(open).await
+        self.connect_by(async |pool, origin| open(&pool, origin).await).await
     }
 
     /// `open` is given a host to try.
-    pub(super) async fn connect_by<T>(&self, open: impl AsyncFn(Rc<HostPool>) -> Result<T, Failure>) -> Option<T> {
+    pub(super) async fn connect_by<T>(
+        &self,
+        open: impl AsyncFn(Rc<HostPool>, &Origin) -> Result<T, Failure>,
+    ) -> Option<T> {
         let worker = &self.downstream.worker;
         let name = cluster_name(&self.active.config, worker, self.downstream.sni_cluster());
         let Some(pools) = worker.cluster(&name) else {
@@ -90,11 +100,15 @@ impl TcpSession {
             return None;
         };
         *self.upstream_cluster.borrow_mut() = Some(name);
+        let config = &self.active.config;
+        let wish = wish(config, self.downstream.local_address, self.downstream.remote_address);
+        let added = AddedTlvs { tlvs: &config.proxy_protocol_tlvs, merge: config.proxy_protocol_tlv_merge };
+        let origin = self.downstream.origin(&pools.cluster().config, Some(added));
         loop {
-            let opened = match choose_host(worker, &pools, self.downstream.local_address) {
+            let opened = match choose_host(worker, &pools, wish) {
                 Ok(pool) => {
                     self.upstream_host.set(Some(pool.host.address));
-                    open(pool).await
+                    open(pool, &origin).await
                 }
                 Err(failure) => Err(failure),
             };
@@ -136,17 +150,21 @@ impl TcpSession {
     }
 }
 
-fn choose_host(worker: &Worker, pools: &Rc<ClusterPools>, destination: SocketAddr) -> Result<Rc<HostPool>, Failure> {
-    let wish = Wish { original_destination: Some(destination), ..Wish::default() };
+fn wish(config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Wish<'static> {
+    let hash = config.hashes_source_ip.then(|| xxh64(source.ip().to_string().as_bytes(), 0));
+    Wish { original_destination: Some(destination), hash, ..Wish::default() }
+}
+
+fn choose_host(worker: &Worker, pools: &Rc<ClusterPools>, wish: Wish<'_>) -> Result<Rc<HostPool>, Failure> {
     aggregate::choose_host(worker, pools, wish, |_| false).ok_or_else(|| {
         count(worker, pools, ClusterStat::CxNoneHealthy);
         Failure::NoHost
     })
 }
 
-async fn open(pool: Rc<HostPool>) -> Result<Upstream, Failure> {
+async fn open(pool: &Rc<HostPool>, origin: &Origin) -> Result<Upstream, Failure> {
     let host = pool.host.address;
-    match pool.connect_tcp().await {
+    match pool.connect_tcp(origin).await {
         Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
         Err(PoolError::Overflow) => Err(Failure::Overflow),
         Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error.to_string())),

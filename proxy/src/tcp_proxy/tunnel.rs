@@ -31,6 +31,7 @@ use crate::{
         upstream_request::{self, Carrier, Terms, TryError, UpstreamStream},
     },
     net::stream::Stream,
+    stats::CallerKind,
     substitution::{self, Context as Facts, Subject},
     tcp_proxy::{TcpSession, connect::Failure},
     upstream::pool::HostPool,
@@ -61,14 +62,14 @@ impl TcpSession {
             is_said: Cell::new(false),
             waker: RefCell::default(),
         });
-        let opened = self.connect_by(async |pool| self.open_tunnel(tunneling, &ends, &pool).await).await;
+        let opened = self.connect_by(async |pool, _origin| self.open_tunnel(tunneling, &ends, &pool).await).await;
         let Some((body, stream)) = opened else { return };
         if self.active.config.access_log_options.flush_on_connected {
             self.log(LogType::TcpUpstreamConnected);
         }
         let mut relay = Relay { ends: &ends, body, pending: Bytes::new(), state: State::Open };
         match std::future::poll_fn(|cx| relay.poll(cx)).await {
-            Ended::Whole => stream.complete(),
+            Ended::Whole => stream.complete(CallerKind::External),
             Ended::Cut => {}
         }
     }

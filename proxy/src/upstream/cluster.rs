@@ -12,10 +12,10 @@ use arc_swap::ArcSwap;
 
 use crate::{
     config::{
-        cluster::{ClusterConfig, Discovery},
+        cluster::{ClusterConfig, Discovery, UpstreamBind},
         endpoint::{Endpoint, HealthStatus, LoadAssignment},
     },
-    stats::{ClusterStat, ClusterStats, Registry, WorkerIndex},
+    stats::{ClusterStat, ClusterStats, GroupStats, MetricName, Registry, Tag, TransportMatchStat, WorkerIndex},
     upstream::{
         background::{ClusterEvent, ClusterEvents, Tasks},
         circuit_breaker::CircuitBreakers,
@@ -30,6 +30,9 @@ pub struct Cluster {
     pub endpoints: ArcSwap<EndpointSet>,
     pub circuit_breakers: Arc<CircuitBreakers>,
     pub stats: Arc<ClusterStats>,
+    pub bind: Arc<UpstreamBind>,
+    /// By name, where there are several; the last is of hosts that none of them takes.
+    transport_matches: TransportMatchStats,
     /// Grows with each change of `endpoints`, so that a worker sees by one load whether its view is current.
     endpoints_version: AtomicU64,
     shards: usize,
@@ -42,14 +45,25 @@ pub struct Cluster {
 impl Cluster {
     /// `previous`: the cluster of the same name that this one replaces; hosts that stay keep their state, and until
     /// endpoints arrive (EDS, DNS) its hosts are this one's.
-    pub fn new(config: Arc<ClusterConfig>, registry: &Registry, previous: Option<&Cluster>) -> Arc<Cluster> {
+    /// `bind` is how connections begin where its configuration does not say.
+    pub fn new(
+        config: Arc<ClusterConfig>,
+        bind: &Arc<UpstreamBind>,
+        registry: &Registry,
+        previous: Option<&Cluster>,
+    ) -> Arc<Cluster> {
         let shards = registry.shards();
         let balancing = &config.load_balancing;
         let known = previous.map(|previous| previous.endpoints.load());
         let known = known.as_deref().map(Arc::as_ref);
+        let transport_matches = transport_matches(&config, registry);
         let endpoints = match &config.discovery {
             Discovery::Static(assignment) => {
-                EndpointSet::new(assignment, balancing, known, |endpoint| Host::new(endpoint, shards))
+                let counted = |endpoint: &Endpoint| {
+                    count_transport_match(&transport_matches, &config, endpoint, registry.main_thread());
+                    Host::new(endpoint, shards)
+                };
+                EndpointSet::new(assignment, balancing, known, counted)
             }
             Discovery::Eds(_) | Discovery::Dns(_) => match known {
                 Some(known) => known.reassessed(balancing),
@@ -61,6 +75,8 @@ impl Cluster {
             endpoints: ArcSwap::from_pointee(endpoints),
             circuit_breakers: Arc::new(CircuitBreakers::new(&config.circuit_breakers)),
             stats: registry.cluster(&config.stat_name),
+            bind: config.bind.as_ref().unwrap_or(bind).clone(),
+            transport_matches,
             endpoints_version: AtomicU64::new(0),
             shards,
             main_thread: registry.main_thread(),
@@ -68,7 +84,11 @@ impl Cluster {
             tasks: Tasks::default(),
             config,
         };
-        cluster.set_membership_gauges(&cluster.endpoints.load());
+        let endpoints = cluster.endpoints.load_full();
+        cluster.set_membership_gauges(&endpoints);
+        if previous.is_none() && !endpoints.members.is_empty() {
+            cluster.count_on_main_thread(ClusterStat::MembershipChange);
+        }
         Arc::new(cluster)
     }
 
@@ -96,7 +116,10 @@ impl Cluster {
     /// Hosts that stay keep their state. Main thread only.
     pub fn update_endpoints(&self, assignment: &LoadAssignment) {
         let known = self.endpoints.load_full();
-        let new_host = |endpoint: &Endpoint| Host::new(endpoint, self.shards);
+        let new_host = |endpoint: &Endpoint| {
+            count_transport_match(&self.transport_matches, &self.config, endpoint, self.main_thread);
+            Host::new(endpoint, self.shards)
+        };
         let set = EndpointSet::new(assignment, &self.config.load_balancing, Some(&known), new_host);
         if set.has_other_hosts(&known) {
             self.stats.cells.inc(self.main_thread, ClusterStat::MembershipChange);
@@ -159,3 +182,38 @@ impl Cluster {
         Host::new(&Endpoint::at(address), self.shards)
     }
 }
+
+type TransportMatchStats = Vec<(Arc<str>, Arc<GroupStats<TransportMatchStat>>)>;
+
+/// Nothing where all hosts take the same.
+fn transport_matches(config: &ClusterConfig, registry: &Registry) -> TransportMatchStats {
+    if config.transport_matches.is_empty() {
+        return Vec::new();
+    }
+    let names = config.transport_matches.iter().map(|found| found.name.clone());
+    let group = |name: Arc<str>| {
+        let prefix = MetricName::new("cluster.").tagged(Tag::ClusterName, &config.stat_name);
+        let group = registry.group(prefix.then(&name).then("."));
+        (name, group)
+    };
+    names.chain([DEFAULT_TRANSPORT.into()]).map(group).collect()
+}
+
+/// A host takes its transport.
+fn count_transport_match(
+    stats: &TransportMatchStats,
+    config: &ClusterConfig,
+    endpoint: &Endpoint,
+    main_thread: WorkerIndex,
+) {
+    if stats.is_empty() {
+        return;
+    }
+    let taken = config.transport_match(&endpoint.metadata).map_or(DEFAULT_TRANSPORT, |found| &*found.name);
+    if let Some((_, stats)) = stats.iter().find(|(name, _)| **name == *taken) {
+        stats.cells.inc(main_thread, TransportMatchStat::TotalMatchCount);
+    }
+}
+
+/// As Envoy calls the one of `transport_socket`.
+const DEFAULT_TRANSPORT: &str = "default";

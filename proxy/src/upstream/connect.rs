@@ -9,19 +9,39 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::SockRef;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
-    config::cluster::{ClusterConfig, FirstAddresses, FirstFamily},
-    net::stream::Stream,
+    config::{
+        cluster::{FirstAddresses, FirstFamily, Keepalive, SourceSocket, UpstreamBind},
+        socket_option::{SocketOption, SocketState},
+    },
+    net::{
+        socket_option,
+        stream::{Metered, Stream},
+    },
     stats::{ClusterStat, HostStat, WorkerIndex},
-    upstream::{cluster::Cluster, host::Host},
+    upstream::{
+        cluster::Cluster,
+        host::Host,
+        origin::{Origin, Source},
+    },
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     #[error("connection timeout")]
     Timeout,
+    /// This side could not even begin.
+    #[error("{0}")]
+    Local(String),
+    /// Least of all from the address that is configured.
+    #[error("{0}")]
+    Bind(String),
     /// The text is the kernel's.
     #[error("delayed connect error: {0}")]
     Tcp(String),
@@ -30,12 +50,17 @@ pub enum ConnectError {
 }
 
 /// Counts the try, and its failure, on the cluster and the host.
-pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Result<Stream, ConnectError> {
+pub async fn connect(
+    cluster: &Cluster,
+    host: &Host,
+    worker: WorkerIndex,
+    origin: &Origin,
+) -> Result<Stream, ConnectError> {
     let cells = &cluster.stats.cells;
     cells.inc(worker, ClusterStat::CxTotal);
     host.stats.inc(worker, HostStat::CxTotal);
     let begun = Instant::now();
-    let connecting = open(&cluster.config, host);
+    let connecting = open(cluster, host, origin);
     let connected = match tokio::time::timeout(cluster.config.connect_timeout, connecting).await {
         Ok(connected) => connected,
         Err(_elapsed) => {
@@ -46,24 +71,34 @@ pub async fn connect(cluster: &Cluster, host: &Host, worker: WorkerIndex) -> Res
     match connected {
         Ok(stream) => {
             cluster.stats.cx_connect.record(worker, begun.elapsed());
-            Ok(stream.counted(cluster.stats.clone(), worker))
+            Ok(stream.counted(Metered::Upstream(cluster.stats.clone()), worker))
         }
         Err(error) => {
+            if matches!(error, ConnectError::Bind(_)) {
+                cells.inc(worker, ClusterStat::BindErrors);
+            }
             cells.inc(worker, ClusterStat::CxConnectFail);
+            cells.inc(worker, ClusterStat::CxDestroy);
+            cluster.stats.cx_length.record(worker, begun.elapsed());
             host.stats.inc(worker, HostStat::CxConnectFail);
             Err(error)
         }
     }
 }
 
-async fn open(config: &ClusterConfig, host: &Host) -> Result<Stream, ConnectError> {
+async fn open(cluster: &Cluster, host: &Host, origin: &Origin) -> Result<Stream, ConnectError> {
+    let config = &cluster.config;
+    let opening = Opening { bind: &cluster.bind, keepalive: config.connection.tcp_keepalive.as_ref(), origin };
     let addresses = host.addresses();
     let opened = match &addresses[..] {
-        [only] => open_tcp(config, *only).await,
-        several => open_first(config, in_turns_of_families(several, &config.connection.first_addresses)).await,
+        [only] => opening.open_tcp(*only).await,
+        several => {
+            let order = in_turns_of_families(several, &config.connection.first_addresses);
+            open_first(&opening, order).await
+        }
     };
-    let stream = opened.map_err(|error| ConnectError::Tcp(kernel_text(&error)))?;
-    let Some(tls) = &config.transport_socket else { return Ok(Stream::plain(stream)) };
+    let stream = opened?;
+    let Some(tls) = config.tls_to(&host.metadata) else { return Ok(Stream::plain(stream)) };
     let missing = || ConnectError::Tls("Secret is not supplied by SDS".to_owned());
     let config = tls.config().ok_or_else(missing)?;
     let name = tls.server_name(&host.hostname).unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
@@ -72,13 +107,13 @@ async fn open(config: &ClusterConfig, host: &Host) -> Result<Stream, ConnectErro
 }
 
 /// RFC 8305, section 4: the next address is tried when one fails or does not answer soon, and the first connection wins.
-async fn open_first(config: &ClusterConfig, addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+async fn open_first(opening: &Opening<'_>, addresses: Vec<SocketAddr>) -> Result<TcpStream, ConnectError> {
     let mut waiting = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
-    let mut failure = io::Error::other("no address");
+    let mut failure = ConnectError::Tcp("no address".to_owned());
     loop {
         match waiting.next() {
-            Some(address) => attempts.push(open_tcp(config, address)),
+            Some(address) => attempts.push(opening.open_tcp(address)),
             None if attempts.is_empty() => return Err(failure),
             None => {}
         }
@@ -120,25 +155,78 @@ fn in_turns_of_families(addresses: &[SocketAddr], first: &FirstAddresses) -> Vec
 /// RFC 8305, section 8, recommends 250 ms; Envoy has taken 300.
 const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(300);
 
-async fn open_tcp(config: &ClusterConfig, address: SocketAddr) -> io::Result<TcpStream> {
-    let connection = &config.connection;
-    let (socket, source) = match address {
-        SocketAddr::V4(_) => (TcpSocket::new_v4()?, config.bind_v4),
-        SocketAddr::V6(_) => (TcpSocket::new_v6()?, config.bind_v6),
-    };
-    if let Some(source) = source {
-        if source.port() == 0 {
-            // ip(7): the port is chosen at connect, by the whole 4-tuple, so a fixed source address does not run out.
-            setsockopt(&socket, IpBindAddressNoPort, &true)?;
+/// How TCP connections of a cluster begin.
+pub struct Opening<'a> {
+    pub bind: &'a UpstreamBind,
+    pub keepalive: Option<&'a Keepalive>,
+    pub origin: &'a Origin,
+}
+
+impl Opening<'_> {
+    pub async fn open_tcp(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+        let socket = self.socket(address)?;
+        let connecting = async {
+            let mut stream = socket.connect(address).await?;
+            stream.set_nodelay(true)?;
+            if !self.origin.preamble.is_empty() {
+                stream.write_all(&self.origin.preamble).await?;
+            }
+            Ok(stream)
+        };
+        connecting.await.map_err(|error: io::Error| ConnectError::Tcp(kernel_text(&error)))
+    }
+
+    /// Ready to connect.
+    fn socket(&self, address: SocketAddr) -> Result<TcpSocket, ConnectError> {
+        let local = |what: &str, error: &io::Error| ConnectError::Local(format!("{what}: {}", kernel_text(error)));
+        let is_v4 = address.is_ipv4();
+        let opened = if is_v4 { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = opened.map_err(|error| local("failed to open a socket", &error))?;
+        let SourceSocket { address: configured, freebind, options } = self.bind.towards(address);
+        self.set_options(&socket, is_v4, *freebind, options)
+            .map_err(|error| local("failed to set socket options", &error))?;
+        // A source address of the other family: the kernel has its say.
+        let source = match self.origin.source {
+            Some(Source { ip, .. }) if ip.is_ipv4() == is_v4 => Some(SocketAddr::new(ip, 0)),
+            Some(_) | None => *configured,
+        };
+        if let Some(source) = source {
+            let failure = |error| ConnectError::Bind(format!("failed to bind to {source}: {}", kernel_text(&error)));
+            bind(&socket, source).map_err(failure)?;
         }
-        socket.bind(source)?;
+        Ok(socket)
     }
-    if let Some(keepalive) = &connection.tcp_keepalive {
-        socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive.into())?;
+
+    fn set_options(&self, socket: &TcpSocket, is_v4: bool, freebind: bool, options: &[SocketOption]) -> io::Result<()> {
+        let socket_ref = SockRef::from(socket);
+        if freebind {
+            if is_v4 { socket_ref.set_freebind_v4(true)? } else { socket_ref.set_freebind_v6(true)? }
+        }
+        if let Some(keepalive) = self.keepalive {
+            socket_ref.set_tcp_keepalive(&keepalive.into())?;
+        }
+        if let Some(Source { mark, .. }) = self.origin.source {
+            // ip(7): an address that is not this machine's may be bound all the same.
+            if is_v4 {
+                socket_ref.set_ip_transparent_v4(true)?
+            } else {
+                socket_ref.set_ip_transparent_v6(true)?
+            }
+            if mark != 0 {
+                socket_ref.set_mark(mark)?;
+            }
+        }
+        // Sockets that connect know this state alone.
+        socket_option::apply(socket, options, SocketState::Prebind, is_v4)
     }
-    let stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+}
+
+fn bind(socket: &TcpSocket, source: SocketAddr) -> io::Result<()> {
+    if source.port() == 0 {
+        // ip(7): the port is chosen at connect, by the whole 4-tuple, so a fixed source address does not run out.
+        setsockopt(socket, IpBindAddressNoPort, &true)?;
+    }
+    socket.bind(source)
 }
 
 /// "Connection refused", without the "(os error 111)" that the standard library adds.

@@ -10,5 +10,6 @@ pub mod endpoint_set;
 pub mod host;
 pub mod levels;
 pub mod load_balancer;
+pub mod origin;
 pub mod pool;
 pub mod weighted_cluster;

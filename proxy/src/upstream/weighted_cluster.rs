@@ -2,8 +2,13 @@
 
 /// Which of them. The weights sum to at least 1.
 pub fn choose(weights: impl Iterator<Item = u32> + Clone, random: &mut fastrand::Rng) -> usize {
+    of(weights, random.u64(..))
+}
+
+/// The one that a number stands for.
+pub fn of(weights: impl Iterator<Item = u32> + Clone, number: u64) -> usize {
     let total: u64 = weights.clone().map(u64::from).sum();
-    let mut left = random.u64(0..total.max(1));
+    let mut left = number % total.max(1);
     for (at, weight) in weights.map(u64::from).enumerate() {
         if left < weight {
             return at;

@@ -1,5 +1,5 @@
-//! Reaching the control plane: the addresses, TLS and HTTP/2 settings of the bootstrap's static cluster that the stream is
-//! configured with, and one connection attempt.
+//! Reaching the control plane: the addresses, TLS and HTTP/2 settings of the bootstrap's cluster that the stream is configured
+//! with, and one connection attempt. Names are looked up for each attempt, so that a control plane may move.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,14 +9,21 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::config::{
-    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
-    http_connection_manager::Http2Options,
-    tls::UpstreamTls,
+use crate::{
+    config::{
+        cluster::{ClusterConfig, Discovery, DnsDiscovery, UpstreamBind, UpstreamProtocol},
+        http_connection_manager::Http2Options,
+        tls::UpstreamTls,
+    },
+    upstream::{
+        connect::Opening,
+        dns::{self, LookupError},
+        origin::Origin,
+    },
 };
 
 /// The stream is silent for hours when nothing changes; a control plane that vanished without a word is to be noticed all
@@ -29,16 +36,23 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub struct ControlPlane {
     endpoint: Endpoint,
     connector: Connector,
-    /// Tried in turn. Never empty.
-    addresses: Vec<SocketAddr>,
+    addresses: Addresses,
+}
+
+/// Tried in turn.
+#[derive(Clone, Debug)]
+enum Addresses {
+    /// Never empty.
+    Fixed(Vec<SocketAddr>),
+    Names(Arc<DnsDiscovery>),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
     #[error("the configuration stream's cluster must be one of the bootstrap's: '{0}' is not there")]
     Unknown(Arc<str>),
-    #[error("cluster '{0}' of the configuration stream must be STATIC")]
-    NotStatic(Arc<str>),
+    #[error("cluster '{0}' of the configuration stream must be STATIC, STRICT_DNS or LOGICAL_DNS")]
+    NotReachable(Arc<str>),
     #[error("cluster '{0}' of the configuration stream has no endpoints")]
     NoEndpoints(Arc<str>),
     #[error("cluster '{0}' of the configuration stream must speak HTTP/2")]
@@ -48,32 +62,44 @@ pub enum ControlPlaneError {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot connect to the control plane at {address}")]
-pub struct ConnectError {
-    pub address: SocketAddr,
-    #[source]
-    pub source: tonic::transport::Error,
+pub enum ConnectError {
+    #[error("cannot connect to the control plane at {address}")]
+    Connection {
+        address: SocketAddr,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error("cannot look up the control plane")]
+    Lookup(#[source] LookupError),
+    #[error("the control plane's name stands for no address")]
+    NoAddress,
 }
 
 impl ControlPlane {
     /// `authority` is empty where it is the cluster's name.
     pub fn new(cluster: &ClusterConfig, authority: &str) -> Result<ControlPlane, ControlPlaneError> {
         let name = || cluster.name.clone();
-        let Discovery::Static(assignment) = &cluster.discovery else {
-            return Err(ControlPlaneError::NotStatic(name()));
-        };
         let UpstreamProtocol::Http2(options) = &cluster.protocol else {
             return Err(ControlPlaneError::NotHttp2(name()));
         };
-        let localities = assignment.priorities.iter().flatten();
-        let addresses: Vec<SocketAddr> =
-            localities.flat_map(|locality| &locality.endpoints).map(|endpoint| endpoint.address).collect();
-        if addresses.is_empty() {
-            return Err(ControlPlaneError::NoEndpoints(name()));
-        }
+        let addresses = match &cluster.discovery {
+            Discovery::Static(assignment) => {
+                let addresses: Vec<SocketAddr> = assignment.endpoints().map(|endpoint| endpoint.address).collect();
+                if addresses.is_empty() {
+                    return Err(ControlPlaneError::NoEndpoints(name()));
+                }
+                Addresses::Fixed(addresses)
+            }
+            Discovery::Dns(discovery) if discovery.assignment.endpoints().next().is_none() => {
+                return Err(ControlPlaneError::NoEndpoints(name()));
+            }
+            Discovery::Dns(discovery) => Addresses::Names(discovery.clone()),
+            Discovery::Eds(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => {
+                return Err(ControlPlaneError::NotReachable(name()));
+            }
+        };
         let connector = Connector {
-            bind_v4: cluster.bind_v4,
-            bind_v6: cluster.bind_v6,
+            bind: cluster.bind.clone().unwrap_or_default(),
             tls: match cluster.transport_socket.as_deref() {
                 None => None,
                 Some(tls) => Some(Tls::new(tls).ok_or_else(|| ControlPlaneError::NeedsSecrets(name()))?),
@@ -87,13 +113,23 @@ impl ControlPlane {
 
     /// Attempts count up; each takes the next address.
     pub async fn connect(&self, attempt: usize) -> Result<Channel, ConnectError> {
-        let address = self.addresses[attempt % self.addresses.len()];
+        let address = match &self.addresses {
+            Addresses::Fixed(addresses) => addresses[attempt % addresses.len()],
+            Addresses::Names(discovery) => {
+                let addresses = dns::addresses(discovery).await.map_err(ConnectError::Lookup)?;
+                let found = attempt.checked_rem(addresses.len()).map(|at| addresses[at]);
+                found.ok_or(ConnectError::NoAddress)?
+            }
+        };
         let connector = self.connector.clone();
         let connect = tower::service_fn(move |_: Uri| {
             let connector = connector.clone();
             async move { connector.connect(address).await.map(TokioIo::new) }
         });
-        self.endpoint.connect_with_connector(connect).await.map_err(|source| ConnectError { address, source })
+        self.endpoint
+            .connect_with_connector(connect)
+            .await
+            .map_err(|source| ConnectError::Connection { address, source })
     }
 }
 
@@ -119,8 +155,7 @@ fn http2_settings(endpoint: Endpoint, options: &Http2Options) -> Endpoint {
 
 #[derive(Clone, Debug)]
 struct Connector {
-    bind_v4: Option<SocketAddr>,
-    bind_v6: Option<SocketAddr>,
+    bind: Arc<UpstreamBind>,
     tls: Option<Tls>,
 }
 
@@ -163,15 +198,9 @@ impl Connector {
     }
 
     async fn connect_tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let (socket, source) = match address {
-            SocketAddr::V4(_) => (TcpSocket::new_v4()?, self.bind_v4),
-            SocketAddr::V6(_) => (TcpSocket::new_v6()?, self.bind_v6),
-        };
-        if let Some(source) = source {
-            socket.bind(source)?;
-        }
-        let stream = socket.connect(address).await?;
-        stream.set_nodelay(true)?;
+        let origin = Origin::default();
+        let opening = Opening { bind: &self.bind, keepalive: None, origin: &origin };
+        let stream = opening.open_tcp(address).await.map_err(io::Error::other)?;
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE_IDLE)
             .with_interval(KEEPALIVE_INTERVAL)
@@ -202,9 +231,25 @@ mod tests {
     #[test]
     fn takes_a_static_cluster_that_speaks_http2() {
         let found = control_plane(&format!("type: STATIC, load_assignment: {{cluster_name: c, {ENDPOINTS}}}, {HTTP2}"));
-        let addresses: Vec<String> =
-            found.expect("a control plane").addresses.iter().map(SocketAddr::to_string).collect();
+        let Addresses::Fixed(addresses) = found.expect("a control plane").addresses else { panic!("fixed addresses") };
+        let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         assert_eq!(addresses, ["127.0.0.1:1", "[::1]:2"]);
+    }
+
+    #[tokio::test]
+    async fn names_are_looked_up_for_each_attempt() {
+        let endpoint =
+            |host: &str| format!("{{endpoint: {{address: {{socket_address: {{address: {host}, port_value: 7}}}}}}}}");
+        let assignment = |endpoints: &str| {
+            format!("load_assignment: {{cluster_name: c, endpoints: [{{lb_endpoints: [{endpoints}]}}]}}")
+        };
+        let named = assignment(&format!("{}, {}", endpoint("127.0.0.2"), endpoint("127.0.0.1")));
+        let found = control_plane(&format!("type: STRICT_DNS, {named}, {HTTP2}"));
+        let Addresses::Names(discovery) = found.expect("a control plane").addresses else { panic!("names") };
+        let addresses = dns::addresses(&discovery).await.expect("nothing to ask a server for");
+        assert_eq!(addresses, ["127.0.0.2:7", "127.0.0.1:7"].map(|address| address.parse().expect("an address")));
+        let none = control_plane(&format!("type: STRICT_DNS, {}, {HTTP2}", assignment("")));
+        assert!(matches!(none, Err(ControlPlaneError::NoEndpoints(_))));
     }
 
     #[test]
@@ -216,7 +261,7 @@ mod tests {
             refusal(&format!("type: STATIC, load_assignment: {{cluster_name: c}}, {HTTP2}")).ends_with("no endpoints")
         );
         let eds = "type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}";
-        assert!(refusal(&format!("{eds}, {HTTP2}")).ends_with("must be STATIC"));
+        assert!(refusal(&format!("{eds}, {HTTP2}")).ends_with("must be STATIC, STRICT_DNS or LOGICAL_DNS"));
     }
 
     #[test]

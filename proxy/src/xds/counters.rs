@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use xxhash_rust::xxh64::xxh64;
 
-use crate::xds::kind::ResourceKind;
+use crate::{
+    stats::{MetricName, Readings, Scope},
+    xds::kind::ResourceKind,
+};
 
 #[derive(Debug, Default)]
 pub struct DiscoveryCounters {
@@ -30,20 +33,6 @@ struct KindCounters {
     version: AtomicU64,
     /// Of the last accepted answer, milliseconds since 1970.
     update_time_ms: AtomicU64,
-}
-
-/// One value to be scraped, without labels. The name is complete but for the `envoy_` in front.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    pub name: &'static str,
-    pub kind: SampleKind,
-    pub value: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SampleKind {
-    Counter,
-    Gauge,
 }
 
 impl DiscoveryCounters {
@@ -95,42 +84,6 @@ impl DiscoveryCounters {
         self.listeners_warming.store(warming as u64, Relaxed);
     }
 
-    /// All values. Those of clusters and listeners have Envoy's names; endpoints and routes, which Envoy counts by cluster
-    /// and by route table, are summed.
-    pub fn samples(&self) -> Vec<Sample> {
-        let gauges = [
-            ("cluster_manager_active_clusters", &self.clusters_active),
-            ("cluster_manager_warming_clusters", &self.clusters_warming),
-            ("listener_manager_total_listeners_active", &self.listeners_active),
-            ("listener_manager_total_listeners_warming", &self.listeners_warming),
-        ];
-        let gauge = |(name, value): (&'static str, &AtomicU64)| Sample {
-            name,
-            kind: SampleKind::Gauge,
-            value: value.load(Relaxed),
-        };
-        let connected = u64::from(self.connected.load(Relaxed) > 0);
-        let mut samples: Vec<Sample> = gauges.into_iter().map(gauge).collect();
-        let name = "control_plane_connected_state";
-        samples.insert(0, Sample { name, kind: SampleKind::Gauge, value: connected });
-        for kind in ResourceKind::ALL {
-            let counters = self.of(kind);
-            let values = [
-                &counters.update_attempt,
-                &counters.update_success,
-                &counters.update_failure,
-                &counters.update_rejected,
-                &counters.init_fetch_timeout,
-                &counters.version,
-                &counters.update_time_ms,
-            ];
-            for ((name, kind), value) in names(kind).iter().zip(values) {
-                samples.push(Sample { name, kind: *kind, value: value.load(Relaxed) });
-            }
-        }
-        samples
-    }
-
     fn attempt(&self, kind: ResourceKind) {
         self.of(kind).update_attempt.fetch_add(1, Relaxed);
     }
@@ -140,36 +93,67 @@ impl DiscoveryCounters {
     }
 }
 
-macro_rules! names_under {
-    ($prefix:literal) => {
-        &[
-            (concat!($prefix, "_update_attempt"), SampleKind::Counter),
-            (concat!($prefix, "_update_success"), SampleKind::Counter),
-            (concat!($prefix, "_update_failure"), SampleKind::Counter),
-            (concat!($prefix, "_update_rejected"), SampleKind::Counter),
-            (concat!($prefix, "_init_fetch_timeout"), SampleKind::Counter),
-            (concat!($prefix, "_version"), SampleKind::Gauge),
-            (concat!($prefix, "_update_time"), SampleKind::Gauge),
-        ]
-    };
+/// Those of clusters and listeners have Envoy's names; endpoints, routes and secrets, which Envoy counts by resource, are
+/// summed.
+fn name(kind: ResourceKind) -> &'static str {
+    match kind {
+        ResourceKind::Cluster => "cluster_manager.cds.",
+        ResourceKind::Endpoints => "eds.",
+        ResourceKind::Listener => "listener_manager.lds.",
+        ResourceKind::Routes => "rds.",
+        ResourceKind::Secret => "sds.",
+    }
 }
 
-fn names(kind: ResourceKind) -> &'static [(&'static str, SampleKind); 7] {
-    match kind {
-        ResourceKind::Cluster => names_under!("cluster_manager_cds"),
-        ResourceKind::Endpoints => names_under!("cluster_manager_eds"),
-        ResourceKind::Listener => names_under!("listener_manager_lds"),
-        ResourceKind::Routes => names_under!("http_rds"),
-        ResourceKind::Secret => names_under!("sds"),
+impl Scope for DiscoveryCounters {
+    fn prefix(&self) -> MetricName {
+        MetricName::default()
+    }
+
+    fn read(&self, readings: &mut Readings<'_>) {
+        readings.gauge("control_plane.connected_state", u64::from(self.connected.load(Relaxed) > 0));
+        for (name, value) in [
+            ("cluster_manager.active_clusters", &self.clusters_active),
+            ("cluster_manager.warming_clusters", &self.clusters_warming),
+            ("listener_manager.total_listeners_active", &self.listeners_active),
+            ("listener_manager.total_listeners_warming", &self.listeners_warming),
+        ] {
+            readings.gauge(name, value.load(Relaxed));
+        }
+        for kind in ResourceKind::ALL {
+            let counters = self.of(kind);
+            for (rest, value) in [
+                ("update_attempt", &counters.update_attempt),
+                ("update_success", &counters.update_success),
+                ("update_failure", &counters.update_failure),
+                ("update_rejected", &counters.update_rejected),
+                ("init_fetch_timeout", &counters.init_fetch_timeout),
+            ] {
+                readings.counter(&format!("{}{rest}", name(kind)), value.load(Relaxed));
+            }
+            for (rest, value) in [("version", &counters.version), ("update_time", &counters.update_time_ms)] {
+                readings.gauge(&format!("{}{rest}", name(kind)), value.load(Relaxed));
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::{Reading, reading};
+
+    fn all(counters: &DiscoveryCounters) -> Vec<(String, Reading)> {
+        let mut all = Vec::new();
+        reading::read(counters, &mut |name, reading| all.push((name.text().to_owned(), reading)));
+        all
+    }
 
     fn value(counters: &DiscoveryCounters, name: &str) -> u64 {
-        counters.samples().iter().find(|sample| sample.name == name).expect("a known name").value
+        match all(counters).into_iter().find(|(known, _)| known == name) {
+            Some((_, Reading::Counter(value) | Reading::Gauge(value))) => value,
+            other => panic!("{name}: {other:?}"),
+        }
     }
 
     #[test]
@@ -180,24 +164,24 @@ mod tests {
         counters.accepted(ResourceKind::Cluster, "v1", 1234);
         counters.rejected(ResourceKind::Listener);
         counters.fetch_timed_out(ResourceKind::Listener);
-        assert_eq!(value(&counters, "control_plane_connected_state"), 1);
-        assert_eq!(value(&counters, "cluster_manager_cds_update_attempt"), 2);
-        assert_eq!(value(&counters, "cluster_manager_cds_update_success"), 1);
-        assert_eq!(value(&counters, "cluster_manager_cds_version"), xxh64(b"v1", 0));
-        assert_eq!(value(&counters, "cluster_manager_cds_update_time"), 1234);
-        assert_eq!(value(&counters, "listener_manager_lds_update_rejected"), 1);
-        assert_eq!(value(&counters, "listener_manager_lds_init_fetch_timeout"), 1);
+        assert_eq!(value(&counters, "control_plane.connected_state"), 1);
+        assert_eq!(value(&counters, "cluster_manager.cds.update_attempt"), 2);
+        assert_eq!(value(&counters, "cluster_manager.cds.update_success"), 1);
+        assert_eq!(value(&counters, "cluster_manager.cds.version"), xxh64(b"v1", 0));
+        assert_eq!(value(&counters, "cluster_manager.cds.update_time"), 1234);
+        assert_eq!(value(&counters, "listener_manager.lds.update_rejected"), 1);
+        assert_eq!(value(&counters, "listener_manager.lds.init_fetch_timeout"), 1);
         counters.disconnected();
         counters.failed([ResourceKind::Cluster].into_iter());
-        assert_eq!(value(&counters, "control_plane_connected_state"), 0);
-        assert_eq!(value(&counters, "cluster_manager_cds_update_failure"), 1);
-        assert_eq!(value(&counters, "listener_manager_lds_update_failure"), 0);
+        assert_eq!(value(&counters, "control_plane.connected_state"), 0);
+        assert_eq!(value(&counters, "cluster_manager.cds.update_failure"), 1);
+        assert_eq!(value(&counters, "listener_manager.lds.update_failure"), 0);
     }
 
     #[test]
     fn names_are_unique() {
-        let samples = DiscoveryCounters::default().samples();
-        let names: std::collections::HashSet<_> = samples.iter().map(|sample| sample.name).collect();
-        assert_eq!(names.len(), samples.len());
+        let all = all(&DiscoveryCounters::default());
+        let names: std::collections::HashSet<_> = all.iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), all.len());
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::bootstrap::{self, ADMIN_PORT, PROMETHEUS_PORT, Sidecar, XdsVariant};
 use crate::http1::{Connection, Response};
-use crate::manifests;
+use crate::manifests::{self, Interception};
 use crate::netns::{Namespace, Node};
 use crate::process::{Launch, Process, User};
 use crate::prometheus::Scrape;
@@ -79,10 +79,12 @@ impl Pod {
     /// Runs `weft-init` as an injected init container would be.
     pub(super) fn redirect(&self, init: &Path) -> Result<()> {
         let (uid, gid) = (PROXY_USER.uid.to_string(), PROXY_USER.gid.to_string());
+        let mode = match self.manifest.interception {
+            Interception::Redirect => "REDIRECT",
+            Interception::Tproxy => "TPROXY",
+        };
         Launch::new(init)
-            .args([
-                "-p", "15001", "-z", "15006", "-u", &uid, "-g", &gid, "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*",
-            ])
+            .args(["-p", "15001", "-z", "15006", "-u", &uid, "-g", &gid, "-m", mode, "-i", "*", "-x", "", "-b", "*"])
             .args(["-d", "15090,15021,15020"])
             .inside(&self.namespace)
             .run()
@@ -96,6 +98,7 @@ impl Pod {
             namespace: &self.manifest.namespace,
             address: self.address()?,
             labels: &self.manifest.labels,
+            interception: self.manifest.interception,
             control,
             variant,
         });
@@ -108,7 +111,10 @@ impl Pod {
         let mut launch = Launch::new(&self.proxy)
             .args(["-c".as_ref(), config.as_os_str()])
             .args(["--concurrency", "1", "-l", "info"])
-            .user(PROXY_USER)
+            .user(match self.manifest.interception {
+                Interception::Redirect => PROXY_USER,
+                Interception::Tproxy => TRANSPARENT_PROXY_USER,
+            })
             .inside(&self.namespace);
         if is_envoy {
             launch = launch.args(["--disable-hot-restart"]);
@@ -173,5 +179,7 @@ impl Pod {
 
 /// Whom sidecars run as, and who is not redirected.
 const PROXY_USER: User = User { uid: 1337, gid: 1337 };
+/// Binding others' addresses takes a privilege, so it is known by its group only.
+const TRANSPARENT_PROXY_USER: User = User { uid: 0, ..PROXY_USER };
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const GET_TIMEOUT: Duration = Duration::from_secs(10);

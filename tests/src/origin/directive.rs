@@ -16,6 +16,7 @@
 //! | `grpc/CODE` | a gRPC answer: the request's body echoed, `grpc-status` in the trailers |
 //! | `grpc-only/CODE` | a gRPC answer of headers alone |
 //! | `header/NAME/VALUE` | this response header too |
+//! | `location/URL` | the response header of this name; `~` stands for a slash |
 //! | `close` | closes without an answer (HTTP/2: resets the stream) |
 //! | `hangup` | answers with `connection: close` |
 //! | `early` | answers before it has read the body |
@@ -91,6 +92,7 @@ impl Directive {
                 }
                 "headers" => self.body = Body::Request,
                 "echo" => self.body = Body::Echo,
+                "location" => self.headers.push(("location".to_owned(), argument()?.replace('~', "/"))),
                 "trailers" => self.trailers = true,
                 "close" => self.ending = Ending::CloseWithoutAnswer,
                 "hangup" => self.ending = Ending::CloseAfterAnswer,
@@ -128,7 +130,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(number * unit_ms))
 }
 
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 16] = [
     "bytes",
     "chunks",
     "close",
@@ -141,6 +143,7 @@ const WORDS: [&str; 15] = [
     "hangup",
     "header",
     "headers",
+    "location",
     "seen",
     "status",
     "trailers",

@@ -298,7 +298,7 @@ fn hold(address: SocketAddr, talk: &Talk) -> Result<(SocketAddr, Facts)> {
 }
 
 /// A ClientHello (RFC 8446) of one or more records.
-fn client_hello(name: Option<&str>, alpn: &[&str], padding: usize) -> Vec<u8> {
+pub(crate) fn client_hello(name: Option<&str>, alpn: &[&str], padding: usize) -> Vec<u8> {
     let vector = |content: &[u8]| [&u16::try_from(content.len()).expect("short").to_be_bytes()[..], content].concat();
     let extension = |kind: u16, content: &[u8]| [&kind.to_be_bytes()[..], &vector(content)].concat();
     let mut extensions = Vec::new();

@@ -15,13 +15,17 @@ mod http1_framing;
 mod http2;
 mod http2_conformance;
 mod http2_upstream;
+mod limits;
 mod listeners;
 mod manager;
 mod orders;
 mod pair;
+mod proxy_protocol;
 mod raw_origin;
+mod route_actions;
 mod routes;
 mod scene;
+mod stats;
 mod tcp;
 mod tools;
 mod tunnels;
@@ -128,6 +132,21 @@ fn tcp_connections_are_logged_and_counted_as_envoys() -> Result<()> {
 }
 
 #[test]
+fn upstreams_are_told_of_downstreams_as_by_envoy() -> Result<()> {
+    compare_on(&proxy_protocol::cases(), &proxy_protocol::bootstrap)
+}
+
+#[test]
+fn connections_are_limited_as_by_envoy() -> Result<()> {
+    compare_on(&limits::cases(), &limits::bootstrap)
+}
+
+#[test]
+fn statistics_have_envoys_names_and_values() -> Result<()> {
+    compare_on(&stats::cases(), &stats::bootstrap)
+}
+
+#[test]
 fn listeners_take_connections_as_envoys() -> Result<()> {
     compare_on(&listeners::cases(), &listeners::bootstrap)
 }
@@ -150,6 +169,11 @@ fn orders_are_taken_as_by_envoy() -> Result<()> {
 #[test]
 fn routes_go_where_envoys_do() -> Result<()> {
     scene::compare_scenes(&routes::scenes(), routes::EXCHANGES)
+}
+
+#[test]
+fn routes_act_as_envoys() -> Result<()> {
+    scene::compare_scenes(&route_actions::scenes(), route_actions::EXCHANGES)
 }
 
 #[test]

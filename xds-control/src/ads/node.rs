@@ -24,6 +24,9 @@ pub enum Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxylessNode {
     pub id: String,
+    /// Where it says that it runs, by its metadata or an id of a sidecar's form; what is exported to some namespaces only
+    /// is for those who say that they are of one.
+    pub namespace: Option<String>,
     /// Where it says that it stands.
     pub position: Position,
 }
@@ -41,7 +44,9 @@ impl Node {
         }
         let generator = message.metadata.as_ref().and_then(|metadata| text(metadata, "GENERATOR"));
         if !message.id.contains('~') || generator == Some("grpc") {
-            return Ok(Self::Proxyless(ProxylessNode { id: message.id.clone(), position: position(message) }));
+            let namespace = Claims::of(Some(message)).namespaces.pop();
+            let (id, position) = (message.id.clone(), position(message));
+            return Ok(Self::Proxyless(ProxylessNode { id, namespace, position }));
         }
         SidecarNode::parse(message).map(Self::Sidecar)
     }
@@ -66,6 +71,13 @@ impl Node {
             Self::Sidecar(sidecar) => Some(&sidecar.pod),
             Self::Proxyless(_) => None,
         }
+    }
+}
+
+impl ProxylessNode {
+    /// From where it looks at a mesh.
+    pub fn viewpoint(&self) -> Viewpoint {
+        Viewpoint { namespace: self.namespace.clone(), position: self.position.clone() }
     }
 }
 
@@ -291,11 +303,18 @@ mod tests {
 
     #[test]
     fn applications_may_have_any_id() {
-        let application = ProxylessNode { id: "my-app".to_owned(), position: Position::default() };
+        let application = ProxylessNode { id: "my-app".to_owned(), namespace: None, position: Position::default() };
         assert_eq!(Node::parse(Some(&node("my-app"))), Ok(Node::Proxyless(application)));
         let mut grpc = node("sidecar~10.0.0.1~web.shop~d");
         grpc.metadata = Some(Struct { fields: [("GENERATOR".to_owned(), string("grpc"))].into() });
-        assert!(matches!(Node::parse(Some(&grpc)), Ok(Node::Proxyless(_))));
+        let namespace = |node: &xds::Node| match Node::parse(Some(node)) {
+            Ok(Node::Proxyless(application)) => application.namespace,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(namespace(&grpc).as_deref(), Some("shop"));
+        let fields = [("NAMESPACE".to_owned(), string("bank"))];
+        let told = xds::Node { metadata: Some(Struct { fields: fields.into() }), ..node("my-app") };
+        assert_eq!(namespace(&told).as_deref(), Some("bank"));
     }
 
     #[test]

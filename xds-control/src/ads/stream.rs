@@ -24,7 +24,7 @@ use super::wire::{Incoming, Wire};
 use crate::model::mesh::ServiceEntry;
 use crate::model::workload::Workload;
 use crate::snapshot::shared::Shared;
-use crate::snapshot::views::{Audience, Viewpoint};
+use crate::snapshot::views::Audience;
 use crate::snapshot::{Sets, Snapshot};
 use crate::translate::resource::Kind;
 use crate::translate::{self, SidecarInputs};
@@ -306,7 +306,7 @@ impl OwnResources {
         let sidecar = match node {
             Node::Sidecar(sidecar) => sidecar,
             Node::Proxyless(application) => {
-                let viewpoint = Viewpoint { namespace: None, position: application.position.clone() };
+                let viewpoint = application.viewpoint();
                 let particular = shared.view(Audience::Proxyless, &viewpoint);
                 return Snapshot { shared: shared.proxyless().clone(), particular, own: Sets::default() };
             }

@@ -11,6 +11,9 @@ pub(crate) struct Arguments {
     /// The control plane's monitoring address
     #[arg(long, global = true, value_name = "HOST:PORT", env = "WEFT_CONTROL", default_value = "127.0.0.1:15014")]
     pub(crate) control: String,
+    /// The token of the control plane's --debug-token-file, where it is not on this machine
+    #[arg(long, global = true, value_name = "FILE", env = "WEFT_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

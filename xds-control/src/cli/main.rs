@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use args::{Arguments, Command, Output, Section, Source};
 use clap::{CommandFactory as _, Parser as _};
 use dump::{Dump, DumpError};
-use fetch::FetchError;
+use fetch::{Control, FetchError};
 use serde::Serialize;
 
 const EXIT_FAILURE: u8 = 1;
@@ -59,25 +59,26 @@ struct Answer {
 
 fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let mut exit = ExitCode::SUCCESS;
+    let control = Control::new(&arguments.control, arguments.token_file.as_deref())?;
     let text = match &arguments.command {
         Command::ProxyStatus { proxy, output } => {
-            let mut statuses = fetch::proxy_statuses(&arguments.control)?;
+            let mut statuses = control.proxy_statuses()?;
             if let Some(proxy) = proxy {
                 statuses.retain(|status| status.proxy == *proxy || status.node_id == *proxy);
                 anyhow::ensure!(!statuses.is_empty(), "no proxy {proxy:?} is connected");
             }
             render(&statuses, *output, || proxy_status::table_of(&statuses))?
         }
-        Command::ProxyConfig { section } => proxy_config(section, &arguments.control)?,
+        Command::ProxyConfig { section } => proxy_config(section, &control)?,
         Command::Analyze { output } => {
-            let problems = fetch::problems(&arguments.control)?;
+            let problems = control.problems()?;
             if !problems.is_empty() {
                 exit = ExitCode::from(EXIT_FINDINGS);
             }
             render(&problems, *output, || analysis::table_of(&problems))?
         }
         Command::Version { remote, short, output } => {
-            let control = remote.then(|| fetch::version(&arguments.control)).transpose()?;
+            let control = remote.then(|| control.version()).transpose()?;
             let versions = Versions { client: env!("CARGO_PKG_VERSION").to_owned(), control };
             render(&versions, *output, || if *short { versions.numbers() } else { versions.text() })?
         }
@@ -90,11 +91,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     Ok(Answer { text, exit })
 }
 
-fn proxy_config(section: &Section, control: &str) -> anyhow::Result<String> {
+fn proxy_config(section: &Section, control: &Control) -> anyhow::Result<String> {
     let Source { node, file, output } = section.source();
     let dump = match (file, node) {
         (Some(file), _) => Dump::read(file)?,
-        (None, Some(node)) => Dump::of_control_plane(fetch::config_dump(control, node)?),
+        (None, Some(node)) => Dump::of_control_plane(control.config_dump(node)?),
         (None, None) => anyhow::bail!("a proxy or a file is needed"),
     };
     let chosen = proxy_config::select(dump, section);

@@ -140,9 +140,6 @@ impl Translator {
     }
 
     fn shared(&self, mesh: &Arc<Mesh>) -> Shared {
-        let select = |wanted: fn(&ServiceResources) -> bool| {
-            self.services.values().filter(|service| wanted(service)).cloned().collect::<Vec<_>>()
-        };
         Shared {
             made_at: Instant::now(),
             mesh: mesh.clone(),
@@ -152,11 +149,7 @@ impl Translator {
             conflicts: self.conflicts.clone(),
             services: self.services.clone(),
             proxyless: OnceLock::new(),
-            particular: Particular {
-                restricted: select(|service| !service.entry.service.is_visible_everywhere()),
-                near_to_some: select(ServiceResources::is_near_to_some),
-                wildcard: self.wildcard.clone(),
-            },
+            particular: Particular::new(self.services.values(), self.wildcard.clone()),
             number: self.number,
             views: self.views.clone(),
         }

@@ -4,13 +4,14 @@
 //! Clients that look from the same viewpoint share one view, made when the first of them asks. A view is made of parts
 //! that outlive a change of the mesh which does not concern them, so that clients are not sent them again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Sets;
 use super::service_resources::{ServiceResources, keep_equal};
 use crate::model::ObjectName;
 use crate::model::mesh::ServiceEntry;
+use crate::model::service::Visibility;
 use crate::model::topology::Position;
 use crate::translate::resource::Resource;
 use crate::translate::{MeshSettings, wildcard};
@@ -45,23 +46,37 @@ pub struct WildcardPort {
 #[derive(Clone, Debug, Default)]
 pub struct Particular {
     /// Known to some namespaces only.
-    pub restricted: Vec<Arc<ServiceResources>>,
+    restricted: Vec<Arc<ServiceResources>>,
     /// With endpoints that differ by where a client stands.
-    pub near_to_some: Vec<Arc<ServiceResources>>,
-    pub wildcard: Arc<BTreeMap<u16, Arc<WildcardPort>>>,
+    near_to_some: Vec<Arc<ServiceResources>>,
+    wildcard: Arc<BTreeMap<u16, Arc<WildcardPort>>>,
+    /// Those who see more than everybody does.
+    namespaces: BTreeSet<String>,
 }
 
 impl Particular {
+    pub fn new<'a>(
+        services: impl Iterator<Item = &'a Arc<ServiceResources>>,
+        wildcard: Arc<BTreeMap<u16, Arc<WildcardPort>>>,
+    ) -> Self {
+        let mut particular = Self { wildcard, ..Self::default() };
+        for service in services {
+            if let Visibility::Namespaces(namespaces) = &service.entry.service.visibility {
+                particular.namespaces.extend(namespaces.iter().cloned());
+                particular.restricted.push(service.clone());
+            }
+            if service.is_near_to_some() {
+                particular.near_to_some.push(service.clone());
+            }
+        }
+        let members = particular.wildcard.values().flat_map(|port| &port.members);
+        let own = members.map(|entry| entry.service.name.namespace.clone()).collect::<Vec<_>>();
+        particular.namespaces.extend(own);
+        particular
+    }
+
     /// The viewpoint without what makes no difference, so that more clients share a view.
     fn reduce(&self, viewpoint: &Viewpoint) -> Viewpoint {
-        let differs = |namespace: &String| {
-            self.restricted.iter().any(|service| service.entry.service.is_visible_in(namespace))
-                || self
-                    .wildcard
-                    .values()
-                    .flat_map(|port| &port.members)
-                    .any(|entry| entry.service.name.namespace == *namespace)
-        };
         let mut position = Position::default();
         if !self.near_to_some.is_empty() {
             position.locality = viewpoint.position.locality.clone();
@@ -69,7 +84,8 @@ impl Particular {
         if self.near_to_some.iter().any(|service| service.is_on_nodes()) {
             position.node.clone_from(&viewpoint.position.node);
         }
-        Viewpoint { namespace: viewpoint.namespace.clone().filter(differs), position }
+        let namespace = viewpoint.namespace.clone().filter(|namespace| self.namespaces.contains(namespace));
+        Viewpoint { namespace, position }
     }
 }
 

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use weft_xds::pb::envoy::config::cluster::v3::Cluster;
 use weft_xds::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use weft_xds::pb::envoy::config::core::v3::{
     BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions,
 };
 use weft_xds::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use weft_xds::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
+use weft_xds::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
+use weft_xds::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use weft_xds::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use weft_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
@@ -76,7 +78,16 @@ pub(super) fn external(
     Cluster {
         typed_extension_protocol_options: protocol_options(port.protocol),
         lb_policy: outbound(name, port.protocol, affinity, load_balancing).lb_policy,
-        ..by_name(name, target, port, DiscoveryType::StrictDns)
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+            name: "envoy.clusters.dns".to_owned(),
+            typed_config: Some(pack(&DnsCluster {
+                respect_dns_ttl: true,
+                // Answers of the family that a pod lacks would be hosts that can't be reached.
+                dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+                ..DnsCluster::default()
+            })),
+        })),
+        ..by_name(name, target, port)
     }
 }
 
@@ -95,11 +106,10 @@ pub(super) fn proxyless(name: &str, affinity: Affinity) -> Cluster {
 
 /// What a name outside of the cluster leads to, for gRPC's own clients.
 pub(super) fn proxyless_external(name: &str, target: &str, port: &ServicePort) -> Cluster {
-    by_name(name, target, port, DiscoveryType::LogicalDns)
+    by_name(name, target, port)
 }
 
-#[expect(deprecated, reason = "the newer form of a DNS cluster is unknown to gRPC's clients")]
-fn by_name(name: &str, target: &str, port: &ServicePort, discovery: DiscoveryType) -> Cluster {
+fn by_name(name: &str, target: &str, port: &ServicePort) -> Cluster {
     let target_port = match port.target {
         TargetPort::Number(number) => number,
         // There is no container that could tell.
@@ -111,15 +121,12 @@ fn by_name(name: &str, target: &str, port: &ServicePort, discovery: DiscoveryTyp
         ..LbEndpoint::default()
     };
     Cluster {
-        // Answers of the family that a pod lacks would be hosts that can't be reached.
-        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
-        respect_dns_ttl: true,
         load_assignment: Some(ClusterLoadAssignment {
             cluster_name: name.to_owned(),
             endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() }],
             ..ClusterLoadAssignment::default()
         }),
-        ..cluster(name, discovery, LbPolicy::RoundRobin)
+        ..cluster(name, DiscoveryType::LogicalDns, LbPolicy::RoundRobin)
     }
 }
 

@@ -15,7 +15,7 @@ use weft_xds::pb::envoy::extensions::filters::listener::original_dst::v3::Origin
 use weft_xds::pb::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use weft_xds::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use weft_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, RouteSpecifier,
+    CodecType, RouteSpecifier, UpgradeConfig,
 };
 use weft_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
@@ -66,6 +66,7 @@ pub(super) fn http(stat_prefix: String, routes: RouteSpecifier, settings: &MeshS
         use_remote_address: boolean(false),
         // How long a stream may be silent is for the application to say.
         stream_idle_timeout: duration(Duration::ZERO),
+        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
         access_log: access_log(settings),
         ..HttpConnectionManager::default()
     };

@@ -32,7 +32,7 @@ fn shared(manifests: &str, settings: MeshSettings) -> Shared {
     std::fs::write(temp.path().join("mesh.yaml"), manifests).unwrap();
     let mut folder = Folder::new(temp.path().to_owned());
     let changes = folder.rescan(&HashSet::new()).unwrap();
-    assert_eq!(folder.problems().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(folder.problems().map(|problem| problem.to_string()).collect::<Vec<_>>(), [""; 0]);
     let mut registry = Registry::default();
     changes.inserted.into_iter().for_each(|object| registry.insert(object));
     Translator::new(Arc::new(settings)).update(&registry.publish()).shared
@@ -283,6 +283,26 @@ fn what_is_exported_to_some_is_seen_by_them_alone() {
     };
     assert!(sees(REACH_CLIENT));
     assert!(!sees("sidecar~10.244.9.9~client.other~d"));
+}
+
+#[test]
+fn what_is_exported_to_some_is_seen_by_clients_of_grpc_among_them() {
+    use weft_xds::pb::google::protobuf::{Struct, Value, value};
+    let shared = shared(REACH, settings());
+    let sees = |namespace: Option<&str>| {
+        let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
+        let fields = namespace.map(|namespace| ("NAMESPACE".to_owned(), text(namespace))).into_iter().collect();
+        let message = weft_xds::pb::envoy::config::core::v3::Node {
+            id: "an-app".to_owned(),
+            metadata: Some(Struct { fields }),
+            ..Default::default()
+        };
+        let snapshot = snapshot_of(&Node::parse(Some(&message)).unwrap(), &shared);
+        assert_eq!(consistency::check(&snapshot).unwrap(), [], "{namespace:?}");
+        snapshot.view(Kind::Listener).lookup("secret.shop.svc.cluster.local:80").is_some()
+    };
+    assert!(sees(Some("shop")));
+    assert!(!sees(Some("other")) && !sees(None));
 }
 
 #[test]

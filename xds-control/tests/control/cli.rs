@@ -1,10 +1,8 @@
 //! The programs as people run them: what they print and how they exit.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::process::{Command, Output};
 
-use crate::harness::{Control, DEADLINE, binary, service};
+use crate::harness::{Control, Process, binary, service};
 use weft_control::translate::resource::Kind;
 
 fn weft(arguments: &[&str]) -> Output {
@@ -146,26 +144,10 @@ fn a_control_plane_that_cannot_start_says_why() {
 
 #[tokio::test]
 async fn metrics_are_counted_under_the_names_that_dashboards_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let manifests = folder.path().join("manifests");
-    std::fs::create_dir(&manifests).unwrap();
-    std::fs::write(manifests.join("a.yaml"), service("a", "10.96.0.1", &["10.0.0.1"])).unwrap();
-    let mut child = Command::new(binary())
-        .args(["serve", "--manifests", manifests.to_str().unwrap(), "--plaintext-xds-address", "127.0.0.1:0"])
-        .args(["--monitoring-address", "127.0.0.1:0", "--log-format", "json"])
-        .stderr(Stdio::from(std::fs::File::create(&log).unwrap()))
-        .spawn()
-        .unwrap();
-    wait_for(&log, "\"serving\"");
-    let text = std::fs::read_to_string(&log).unwrap();
-    let event = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let event = event.into_iter().find(|event| event["fields"]["message"] == "serving").unwrap();
-    let address = |name: &str| event["fields"][name].as_str().unwrap().parse().unwrap();
-    let (xds, monitoring) = (address("xds"), address("monitoring"));
-    let mut client = crate::harness::sotw_of(xds).await;
+    let process = Process::start(&[("a.yaml", &service("a", "10.96.0.1", &["10.0.0.1"]))]);
+    let mut client = crate::harness::sotw_of(process.xds).await;
     client.subscribe().await;
-    std::fs::write(manifests.join("b.yaml"), service("b", "10.96.0.2", &["10.0.0.2"])).unwrap();
+    process.write("b.yaml", &service("b", "10.96.0.2", &["10.0.0.2"]));
     client.expect(Kind::Cluster).await;
     client.request(Kind::Cluster, &[], Some("outbound|80||b.shop.svc.cluster.local: bad")).await;
     client.expect(Kind::Listener).await;
@@ -179,38 +161,26 @@ async fn metrics_are_counted_under_the_names_that_dashboards_read() {
         "istio_build{component=\"pilot\"",
     ] {
         crate::harness::eventually(expected, async || {
-            crate::harness::page(monitoring, "/metrics").await.1.contains(expected)
+            crate::harness::page(process.monitoring, "/metrics").await.1.contains(expected)
         })
         .await;
     }
-    wait_for(&log, "\"resources\":\"[\\\"outbound|80||b.shop.svc.cluster.local\\\"]\"");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    process.wait_for_log("\"resources\":\"[\\\"outbound|80||b.shop.svc.cluster.local\\\"]\"");
 }
 
 #[test]
 fn sigterm_ends_it_in_good_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let manifests = folder.path().join("manifests");
-    std::fs::create_dir(&manifests).unwrap();
-    let mut child = Command::new(binary())
-        .args(["serve", "--manifests", manifests.to_str().unwrap(), "--plaintext-xds-address", "127.0.0.1:0"])
-        .args(["--monitoring-address", "127.0.0.1:0", "--log-format", "json"])
-        .stderr(Stdio::from(std::fs::File::create(&log).unwrap()))
-        .spawn()
-        .unwrap();
-    wait_for(&log, "\"serving\"");
-    let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let mut process = Process::start(&[]);
+    let told = Command::new("kill").args(["-TERM", &process.child.id().to_string()]).status().unwrap();
     assert!(told.success());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    wait_for(&log, "\"stopping\"");
+    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+    process.wait_for_log("\"stopping\"");
 }
 
-fn wait_for(log: &Path, text: &str) {
-    let started = Instant::now();
-    while !std::fs::read_to_string(log).unwrap().contains(text) {
-        assert!(started.elapsed() < DEADLINE, "{text} in {}", std::fs::read_to_string(log).unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+#[test]
+fn a_token_that_cannot_be_read_is_a_failure_that_names_its_flag() {
+    let output = weft(&["--token-file", "/nowhere", "proxy-status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("/nowhere") && stderr.contains("--token-file"), "{stderr}");
 }

@@ -15,7 +15,7 @@ use weft_control::model::registry::Registry;
 use weft_control::snapshot::Snapshot;
 use weft_control::snapshot::consistency::{self, references};
 use weft_control::snapshot::shared::Translator;
-use weft_control::source::manifests::Folder;
+use weft_control::source::manifests::{Changes, Folder};
 use weft_control::translate::resource::{Kind, Resource};
 use weft_control::translate::{LoadBalancing, MeshSettings, OutboundPolicy};
 
@@ -49,8 +49,18 @@ impl Plane {
         }
     }
 
+    /// After something happened at `paths` only.
+    fn update(&mut self, paths: &HashSet<PathBuf>) -> Snapshot {
+        let changes = self.folder.update(paths, &HashSet::new()).expect("files come and go, folders don't");
+        self.publish(changes)
+    }
+
     fn snapshot(&mut self) -> Snapshot {
         let changes = self.folder.rescan(&HashSet::new()).unwrap();
+        self.publish(changes)
+    }
+
+    fn publish(&mut self, changes: Changes) -> Snapshot {
         changes.removed.iter().for_each(|key| self.registry.remove(key));
         changes.inserted.into_iter().for_each(|object| self.registry.insert(object));
         let snapshot = snapshot_of(&self.node, &self.translator.update(&self.registry.publish()).shared);
@@ -254,15 +264,16 @@ fn random_manifest(random: &mut fastrand::Rng, index: usize) -> String {
     )
 }
 
-/// One random edit; broken files are mended before the end.
-fn edit(random: &mut fastrand::Rng, folder: &TempDir, allow_broken: bool) {
+/// One random edit, and where; broken files are mended before the end.
+fn edit(random: &mut fastrand::Rng, folder: &TempDir, allow_broken: bool) -> PathBuf {
     let index = random.usize(0..6);
     let path = folder.path().join(format!("s{index}.yaml"));
     match random.u8(0..10) {
-        0 | 1 => _ = std::fs::remove_file(path),
-        2 if allow_broken => std::fs::write(path, "{apiVersion: v1, kind: Service, spec: [").unwrap(),
-        _ => std::fs::write(path, random_manifest(random, index)).unwrap(),
+        0 | 1 => _ = std::fs::remove_file(&path),
+        2 if allow_broken => std::fs::write(&path, "{apiVersion: v1, kind: Service, spec: [").unwrap(),
+        _ => std::fs::write(&path, random_manifest(random, index)).unwrap(),
     }
+    path
 }
 
 fn walk(variant: Variant, seed: u64) {
@@ -272,8 +283,11 @@ fn walk(variant: Variant, seed: u64) {
     let mut plane = Plane::new(folder.path().to_owned());
     let mut client = Client::new(variant, plane.snapshot());
     for _ in 0..EDITS {
-        edit(&mut random, &folder, true);
-        client.session.set_snapshot(plane.snapshot());
+        let path = edit(&mut random, &folder, true);
+        client.session.set_snapshot(match random.bool() {
+            true => plane.update(&HashSet::from([path])),
+            false => plane.snapshot(),
+        });
         for _ in 0..random.usize(0..12) {
             if random.bool() {
                 if let Some(response) = client.session.next_response(client.now) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -305,6 +306,76 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The program itself, in a process of its own.
+pub struct Process {
+    pub child: Child,
+    pub xds: SocketAddr,
+    pub monitoring: SocketAddr,
+    folder: TempDir,
+}
+
+impl Process {
+    pub fn start(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (manifests, log) = (folder.path().join("manifests"), folder.path().join("log"));
+        std::fs::create_dir(&manifests).unwrap();
+        files.iter().for_each(|(name, text)| std::fs::write(manifests.join(name), text).unwrap());
+        let mut child = std::process::Command::new(binary())
+            .args(["serve", "--manifests", manifests.to_str().unwrap(), "--plaintext-xds-address", "127.0.0.1:0"])
+            .args(["--monitoring-address", "127.0.0.1:0", "--log-format", "json"])
+            .stderr(Stdio::from(std::fs::File::create(&log).unwrap()))
+            .spawn()
+            .unwrap();
+        let started = std::time::Instant::now();
+        let serving = loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            let mut events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            if let Some(serving) = events.find(|event| event["fields"]["message"] == "serving") {
+                break serving;
+            }
+            assert!(started.elapsed() < DEADLINE && child.try_wait().unwrap().is_none(), "it does not serve: {text}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let address = |name: &str| serving["fields"][name].as_str().unwrap().parse().unwrap();
+        Self { xds: address("xds"), monitoring: address("monitoring"), child, folder }
+    }
+
+    /// Replaces a manifest the way that editors do.
+    pub fn write(&self, name: &str, text: &str) {
+        self.write_bytes(name, text.as_bytes());
+    }
+
+    pub fn write_bytes(&self, name: &str, text: &[u8]) {
+        let manifests = self.folder.path().join("manifests");
+        std::fs::write(manifests.join(".new"), text).unwrap();
+        std::fs::rename(manifests.join(".new"), manifests.join(name)).unwrap();
+    }
+
+    pub fn wait_for_log(&self, text: &str) {
+        let started = std::time::Instant::now();
+        let read = || std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+        while !read().contains(text) {
+            assert!(started.elapsed() < DEADLINE, "{text} in {}", read());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it has in memory, in KiB: now (`VmRSS`), or at most so far (`VmHWM`).
+    pub fn memory_kib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        _ = self.child.kill();
+        _ = self.child.wait();
     }
 }
 

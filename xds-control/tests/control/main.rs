@@ -7,6 +7,8 @@ mod client_status;
 mod convergence;
 mod harness;
 mod hostile;
+mod hostile_manifests;
+mod memory;
 mod scale;
 mod transport;
 mod xds;

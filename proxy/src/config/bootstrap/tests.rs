@@ -163,7 +163,6 @@ fn what_is_not_supported_is_refused() {
             "watchdog: {}",
             "watchdogs: {}",
             "tracing: {}",
-            "overload_manager: {resource_monitors: [{name: x}]}",
             "enable_dispatcher_stats: true",
             "header_prefix: x",
             "stats_server_version_override: 1",
@@ -194,14 +193,7 @@ fn what_is_not_supported_is_refused() {
                 "static_resources: unknown static secret 'q'",
             ),
             ("cluster_manager: {local_cluster_name: x}", "cluster_manager.local_cluster_name: not supported"),
-            (
-                "stats_config: {stats_tags: [{tag_name: x, regex: y}]}",
-                "stats_config.stats_tags[0].regex: not supported",
-            ),
-            (
-                "stats_config: {use_all_default_tags: false}",
-                "stats_config.use_all_default_tags: false is not supported",
-            ),
+            ("stats_config: {stats_matcher: {}}", "stats_config.stats_matcher.stats_matcher: value is required"),
             (
                 "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: s, rtds_layer: {name: r}}]}",
                 "layered_runtime.layers[1].rtds_layer: not supported",

@@ -49,7 +49,7 @@ fn defaults_are_envoys() {
     assert!(matches!(cluster.protocol, UpstreamProtocol::Http1));
     assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!((cluster.max_requests_per_connection, cluster.per_connection_buffer_limit_bytes), (None, 1 << 20));
-    assert!(cluster.bind_v4.is_none() && cluster.bind_v6.is_none() && cluster.transport_socket.is_none());
+    assert!(cluster.bind.is_none() && cluster.transport_socket.is_none() && !cluster.pool_per_downstream);
 }
 
 #[test]
@@ -91,8 +91,9 @@ alt_stat_name: s",
     assert!(matches!(cluster.discovery, Discovery::OriginalDst));
     assert_eq!((&cluster.load_balancing.policy, &*cluster.stat_name), (&LbPolicy::ClusterProvided, "s"));
     assert_eq!(cluster.connect_timeout, Duration::from_secs(10));
-    assert_eq!(cluster.bind_v4, Some("127.0.0.6:0".parse().unwrap()));
-    assert_eq!(cluster.bind_v6, Some("[::6]:0".parse().unwrap()));
+    let bind = cluster.bind.as_ref().unwrap();
+    assert_eq!(bind.v4.address, Some("127.0.0.6:0".parse().unwrap()));
+    assert_eq!(bind.v6.address, Some("[::6]:0".parse().unwrap()));
     assert_eq!(
         cluster.circuit_breakers.default,
         CircuitBreakerThresholds {
@@ -244,7 +245,16 @@ fn source_addresses_are_one_a_family() {
     let bind = |fields: &str| format!("upstream_bind_config: {{{fields}}}");
     let first = "source_address: {address: 127.0.0.6, port_value: 0}";
     let older = cluster(&bind(&format!("{first}, additional_source_addresses: [{{address: '::6', port_value: 0}}]")));
-    assert!(older.bind_v4.is_some() && older.bind_v6.is_some());
+    let older = older.bind.unwrap();
+    assert!(older.v4.address.is_some() && older.v6.address.is_some());
+    let own =
+        "extra_source_addresses: [{address: {address: '::6', port_value: 0}, socket_options: {socket_options: []}}]";
+    let options = "freebind: true, socket_options: [{level: 1, name: 2, int_value: 3}]";
+    let UpstreamBind { v4, v6 } =
+        UpstreamBind::clone(&cluster(&bind(&format!("{first}, {options}, {own}"))).bind.unwrap());
+    assert_eq!((v4.freebind, v4.options.len(), v6.freebind, v6.options.len()), (true, 1, true, 0));
+    let unbound = cluster(&bind(options)).bind.unwrap();
+    assert_eq!((unbound.v6.address, unbound.v6.options.len()), (None, 1));
     let second = "extra_source_addresses: [{address: {address: '::6', port_value: 0}}]";
     for (fields, expected) in [
         (second.to_owned(), "source_address: value is required before further addresses"),
@@ -256,8 +266,7 @@ fn source_addresses_are_one_a_family() {
             format!("{first}, {second}, additional_source_addresses: [{{address: '::6', port_value: 0}}]"),
             "additional_source_addresses: extra_source_addresses is there too",
         ),
-        (format!("{first}, freebind: true"), "freebind: true is not supported"),
-        (format!("{first}, socket_options: [{{}}]"), "socket_options: not supported"),
+        (format!("{first}, socket_options: [{{}}]"), "socket_options[0].value: value is required"),
         (format!("{first}, local_address_selector: {{}}"), "local_address_selector: not supported"),
         ("source_address: {address: x, port_value: 0}".to_owned(), "source_address.address: malformed IP address: x"),
     ] {
@@ -338,7 +347,6 @@ fn what_is_not_supported_is_refused() {
         BASE,
         ClusterConfig::from_proto,
         &[
-            "transport_socket_matches: [{}]",
             "transport_socket_matcher: {}",
             "stats_matcher: {}",
             "per_connection_buffer_high_watermark_timeout: 1s",
@@ -354,7 +362,6 @@ fn what_is_not_supported_is_refused() {
             "upstream_config: {}",
             "track_cluster_stats: {}",
             "preconnect_policy: {}",
-            "connection_pool_per_downstream_connection: true",
             "queuing_policies: {}",
         ],
     );

@@ -320,10 +320,6 @@ fn what_is_not_supported_is_refused() {
                 "original_ip_detection_extensions: original IP detection extensions and use_remote_address may not be mixed",
             ),
             ("add_user_agent: true", "add_user_agent: true is not supported"),
-            (
-                "stream_error_on_invalid_http_message: true",
-                "stream_error_on_invalid_http_message: true is not supported",
-            ),
             ("max_request_headers_kb: 4294967295", "max_request_headers_kb: value out of range"),
             ("via: \"a\\nb\"", "via: not a valid header value"),
         ],
@@ -341,7 +337,6 @@ fn what_connections_do_not_do_is_refused() {
         ("http_protocol_options", "send_fully_qualified_url: true", "not supported"),
         ("http_protocol_options", "ignore_http_11_upgrade: [{}]", "not supported"),
         ("http_protocol_options", "allow_absolute_url: false", "false is not supported"),
-        ("http_protocol_options", "override_stream_error_on_invalid_http_message: true", "true is not supported"),
         ("http2_protocol_options", "allow_metadata: true", "not supported"),
     ] {
         let (name, _) = line.split_once(':').unwrap();

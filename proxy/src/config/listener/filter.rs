@@ -12,7 +12,8 @@ use weft_xds::{
         },
         extensions::filters::listener::{
             http_inspector::v3::HttpInspector, local_ratelimit::v3::LocalRateLimit as ProtoLocalRateLimit,
-            original_dst::v3::OriginalDst, proxy_protocol::v3::ProxyProtocol as ProtoProxyProtocol,
+            original_dst::v3::OriginalDst, original_src::v3::OriginalSrc,
+            proxy_protocol::v3::ProxyProtocol as ProtoProxyProtocol,
             tls_inspector::v3::TlsInspector as ProtoTlsInspector,
         },
         r#type::v3::Int32Range,
@@ -111,6 +112,9 @@ impl ListenerFilterKind {
     fn from_extension(extension: &Extension) -> Result<Self> {
         if extension.is::<OriginalDst>() {
             extension.unpack().map(|OriginalDst {}| Self::OriginalDst)
+        } else if extension.is::<OriginalSrc>() {
+            // Envoy does not bind the port either.
+            extension.unpack().map(|OriginalSrc { bind_port: _, mark }| Self::OriginalSrc { mark })
         } else if extension.is::<HttpInspector>() {
             extension.unpack().map(|HttpInspector {}| Self::HttpInspector)
         } else if extension.is::<ProtoTlsInspector>() {
@@ -199,6 +203,8 @@ mod tests {
         );
         let expected = TlsInspector { hello_bytes_max: 300, must_be_tls: true };
         assert!(matches!(tls, ListenerFilterKind::TlsInspector(read) if read == expected), "{tls:?}");
+        let source = kind("original_src.v3.OriginalSrc", ", mark: 7");
+        assert!(matches!(source, ListenerFilterKind::OriginalSrc { mark: 7 }), "{source:?}");
         let limit = kind(
             "local_ratelimit.v3.LocalRateLimit",
             ", stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 1s}",

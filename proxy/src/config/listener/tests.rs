@@ -71,13 +71,14 @@ freebind: true
 tcp_fast_open_queue_length: 9
 enable_mptcp: true
 drain_type: MODIFY_ONLY
+ignore_global_conn_limit: true
 connection_balance_config: {{exact_balance: {{}}}}",
         filter("a", "original_dst.v3.OriginalDst"),
         filter("b", "tls_inspector.v3.TlsInspector"),
         filter("c", "http_inspector.v3.HttpInspector"),
     ));
     assert_eq!(listener.addresses[1], ListenerAddress { ipv4_compat: true, ..plain_address("[::]:8080") });
-    assert!(!listener.bind_to_port && listener.use_original_dst);
+    assert!(!listener.bind_to_port && listener.use_original_dst && listener.ignore_global_limit);
     let bind_options = BindOptions {
         enable_reuse_port: false,
         tcp_backlog_size: 7,
@@ -141,8 +142,8 @@ fn chains_are_checked_against_each_other() {
 
 #[test]
 fn errors_have_the_whole_path() {
-    let broken = CHAIN.replace("cluster: c", "cluster: c, hash_policy: [{source_ip: {}}]");
-    let path = "filters[0].typed_config.hash_policy: not supported";
+    let broken = CHAIN.replace("cluster: c", "cluster: c, hash_policy: [{filter_state: {key: k}}]");
+    let path = "filters[0].typed_config.hash_policy[0].filter_state: not supported";
     assert_eq!(refused(&format!("address: {ADDRESS}\nfilter_chains: [{broken}]")), format!("filter_chains[0].{path}"));
     assert_eq!(
         refused(&format!("address: {ADDRESS}\ndefault_filter_chain: {broken}")),

@@ -8,13 +8,15 @@ use weft_xds::{
     pb::envoy::{
         config::route::v3::route_action::{
             HashPolicy as ProtoHashPolicy,
-            hash_policy::{ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter},
+            hash_policy::{
+                ConnectionProperties, Cookie, CookieAttribute, FilterState, Header, PolicySpecifier, QueryParameter,
+            },
         },
         r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher},
     },
 };
 
-use crate::config::field::{self, Result, Within as _, required, unsupported};
+use crate::config::field::{self, Result, Within as _, required};
 
 #[derive(Debug)]
 pub struct HashPolicy {
@@ -33,6 +35,7 @@ pub enum HashSource {
     Cookie(HashCookie),
     SourceIp,
     QueryParameter(String),
+    FilterState(String),
     /// Asks for nothing, and so gives nothing.
     Nothing,
 }
@@ -64,7 +67,7 @@ impl HashPolicy {
             PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }) => HashSource::SourceIp,
             PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: false }) => HashSource::Nothing,
             PolicySpecifier::QueryParameter(QueryParameter { name }) => HashSource::QueryParameter(name),
-            PolicySpecifier::FilterState(_) => return Err(unsupported("filter_state")),
+            PolicySpecifier::FilterState(FilterState { key }) => HashSource::FilterState(key),
         };
         Ok(Self { source, terminal })
     }

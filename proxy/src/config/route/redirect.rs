@@ -11,8 +11,9 @@ use weft_xds::{
 
 use super::PathRewrite;
 use crate::config::{
-    field::{self, Result, Within as _, unsupported},
+    field::{self, Result, Within as _},
     matcher::RegexRewrite,
+    substitution::{self, Operator},
 };
 
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Redirect {
     pub path: RedirectPath,
     pub status: StatusCode,
     pub strip_query: bool,
+    /// A port of the request's host that no longer fits its scheme stays.
+    pub keeps_port: bool,
 }
 
 #[derive(Debug)]
@@ -33,9 +36,24 @@ pub enum RedirectPath {
     /// With a query of its own, the request's is dropped.
     Replaced(String),
     Rewritten(PathRewrite),
+    /// The whole of it, and its query; the request's own where it is empty.
+    Format(Vec<Operator>),
 }
 
 impl Redirect {
+    /// Of those who have to come by TLS.
+    pub fn to_https() -> Self {
+        Self {
+            scheme: Some("https".to_owned()),
+            host: None,
+            port: None,
+            path: RedirectPath::Same,
+            status: StatusCode::MOVED_PERMANENTLY,
+            strip_query: false,
+            keeps_port: true,
+        }
+    }
+
     pub(crate) fn from_proto(message: RedirectAction) -> Result<Self> {
         let RedirectAction {
             host_redirect,
@@ -59,7 +77,10 @@ impl Redirect {
                 let rewrite = RegexRewrite::from_proto(message).within("regex_rewrite")?;
                 RedirectPath::Rewritten(PathRewrite::Regex(rewrite))
             }
-            Some(PathRewriteSpecifier::PathRewrite(_)) => return Err(unsupported("path_rewrite")),
+            Some(PathRewriteSpecifier::PathRewrite(format)) if format.is_empty() => RedirectPath::Same,
+            Some(PathRewriteSpecifier::PathRewrite(format)) => {
+                RedirectPath::Format(substitution::parse(&format).within("path_rewrite")?)
+            }
         };
         let status = match field::enumeration(response_code, "response_code")? {
             RedirectResponseCode::MovedPermanently => StatusCode::MOVED_PERMANENTLY,
@@ -76,6 +97,7 @@ impl Redirect {
             path,
             status,
             strip_query,
+            keeps_port: false,
         })
     }
 }

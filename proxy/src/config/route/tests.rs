@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::fraction::Fraction;
 use crate::config::testing::{assert_refused, assert_unsupported, message, refusal};
 
 const TABLE: &str = "name: r";
@@ -52,12 +53,11 @@ virtual_hosts:
     let host = &table.virtual_hosts[0];
     assert_eq!(host.domains, ["reviews", "*.example.com"]);
     assert!(host.include_request_attempt_count && host.include_attempt_count_in_response);
-    let RouteMatch { path, case_sensitive, headers, query_parameters, cookies, share, grpc } =
-        &host.routes[0].route_match;
-    assert!(matches!(path, PathMatch::Prefix(prefix) if prefix == "/api"));
-    assert!(!case_sensitive && *grpc && cookies.is_empty() && *share == Fraction::ALWAYS);
-    assert_eq!((headers.len(), query_parameters.len(), &*host.routes[0].name), (1, 1, "first"));
-    assert!(matches!(query_parameters[0].value, QueryParameterValue::Present(true)));
+    let rule = &host.routes[0].route_match;
+    assert!(matches!(&rule.path, PathMatch::Prefix(prefix) if prefix == "/api"));
+    assert!(!rule.case_sensitive && rule.grpc && rule.cookies.is_empty() && rule.share == Fraction::ALWAYS);
+    assert_eq!((rule.headers.len(), rule.query_parameters.len(), &*host.routes[0].name), (1, 1, "first"));
+    assert!(matches!(rule.query_parameters[0].value, QueryParameterValue::Present(true)));
 }
 
 #[test]
@@ -151,6 +151,71 @@ fn a_direct_response_is_bounded() {
 }
 
 #[test]
+fn a_matcher_takes_the_place_of_routes() {
+    let input = "{name: i, typed_config: {'@type': type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: x}}";
+    let route = "{name: a, typed_config: {'@type': type.googleapis.com/envoy.config.route.v3.Route, match: {prefix: /}, route: {cluster: c}}}";
+    let matcher =
+        format!("matcher: {{matcher_tree: {{input: {input}, exact_match_map: {{map: {{a: {{action: {route}}}}}}}}}}}");
+    let host = |more: &str| format!("virtual_hosts: [{{name: v, domains: ['*'], {matcher}{more}}}]");
+    let table = table(&host(", require_tls: ALL"));
+    let host_of = &table.virtual_hosts[0];
+    assert_eq!((host_of.routes.len(), host_of.matched_routes().len(), host_of.tls_redirect), (2, 0, Some(1)));
+    assert_eq!(table.clusters().map(|(_, name)| &**name).collect::<Vec<_>>(), ["c"]);
+    let both = host(", routes: [{match: {prefix: /}, route: {cluster: c}}]");
+    let reason = "virtual_hosts[0].matcher: cannot be set together with routes";
+    assert_refused(TABLE, RouteTable::from_proto, &[(&both, reason)]);
+}
+
+#[test]
+fn mirrors_and_weights_are_read() {
+    let action = forward(
+        "request_mirror_policies: [{cluster: m, runtime_fraction: {default_value: {numerator: 5}}}, \
+         {cluster_header: x, disable_shadow_host_suffix_append: true}], \
+         metadata_match: {filter_metadata: {envoy.lb: {a: x, b: y}}}, \
+         weighted_clusters: {header_name: w, clusters: [{cluster_header: c, weight: 1}, \
+         {name: n, weight: 1, metadata_match: {filter_metadata: {envoy.lb: {b: z}}}}]}",
+    );
+    assert_eq!((action.mirrors.len(), action.mirrors[0].share.numerator), (2, 5));
+    assert!(action.mirrors[0].appends_shadow && !action.mirrors[1].appends_shadow);
+    let ClusterSpecifier::Weighted(weighted) = &action.cluster else { panic!("{action:?}") };
+    assert!(matches!(&weighted.drawn_by, WeightedDraw::Header(name) if name == "w"));
+    assert!(matches!(&weighted.clusters[0].cluster, WeightedTarget::Header(name) if name == "c"));
+    let criteria = weighted.clusters[1].metadata_match.as_ref().unwrap();
+    let texts: Vec<_> = criteria.values().filter_map(|value| value.as_text()).collect();
+    assert_eq!(texts, ["x", "z"], "the cluster's own has the last word");
+}
+
+#[test]
+fn a_body_is_kept_up_to_a_bound() {
+    assert_eq!(BufferLimit::AtMost(10).bytes(5), 5);
+    assert_eq!(BufferLimit::Exactly(10).bytes(5), 10);
+    assert_route_refused(&[(
+        "match: {prefix: /}, route: {cluster: c}, per_request_buffer_limit_bytes: 1, request_body_buffer_limit: 1",
+        "request_body_buffer_limit: only one of per_request_buffer_limit_bytes and request_body_buffer_limit may be set",
+    )]);
+}
+
+#[test]
+fn templates_are_rewritten_by_templates() {
+    let policy = |side: &str, field: &str, template: &str| {
+        format!(
+            "{{name: t, typed_config: {{'@type': type.googleapis.com/envoy.extensions.path.{side}.uri_template.v3.UriTemplate{field}: \"{template}\"}}}}"
+        )
+    };
+    let matched = policy("match", "MatchConfig, path_template", "/a/{id}");
+    let rewrite = policy("rewrite", "RewriteConfig, path_template_rewrite", "/b/{id}");
+    let table = table(&with_route(&format!(
+        "match: {{path_match_policy: {matched}}}, route: {{cluster: c, path_rewrite_policy: {rewrite}}}"
+    )));
+    let RouteAction::Forward(action) = &table.virtual_hosts[0].routes[0].action else { panic!("{table:?}") };
+    assert!(matches!(action.path_rewrite, Some(PathRewrite::Template(_))));
+    assert_route_refused(&[(
+        &format!("match: {{prefix: /}}, route: {{cluster: c, path_rewrite_policy: {rewrite}}}"),
+        "route.path_rewrite_policy.typed_config: needs a route that is matched by a template",
+    )]);
+}
+
+#[test]
 fn a_domain_stands_in_one_virtual_host() {
     let shared = |index: usize, item: usize, domain: &str| {
         format!("virtual_hosts[{index}].domains[{item}]: domain '{domain}' stands in route table 'r' already")
@@ -168,33 +233,17 @@ fn a_domain_stands_in_one_virtual_host() {
 
 #[test]
 fn a_tables_unsupported_fields_are_refused() {
-    assert_unsupported(
-        TABLE,
-        RouteTable::from_proto,
-        &[
-            "vhds: {}",
-            "cluster_specifier_plugins: [{}]",
-            "request_mirror_policies: [{}]",
-            "vhost_header: x",
-            "ignore_path_parameters_in_path_matching: true",
-            "route_specifiers: [{}]",
-        ],
-    );
+    assert_unsupported(TABLE, RouteTable::from_proto, &["route_specifiers: [{}]"]);
 }
 
 #[test]
 fn a_virtual_hosts_unsupported_fields_are_refused() {
     for line in [
-        "matcher: {}",
-        "require_tls: ALL",
         "virtual_clusters: [{}]",
         "rate_limits: [{}]",
         "retry_policy_typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}",
         "hedge_policy: {}",
         "include_is_timeout_retry_header: true",
-        "per_request_buffer_limit_bytes: 1",
-        "request_body_buffer_limit: 1",
-        "request_mirror_policies: [{}]",
         "route_specifiers: [{}]",
     ] {
         let (field, _) = line.split_once(':').unwrap();
@@ -205,42 +254,27 @@ fn a_virtual_hosts_unsupported_fields_are_refused() {
 
 #[test]
 fn a_routes_unsupported_fields_are_refused() {
-    for line in [
-        "per_request_buffer_limit_bytes: 1",
-        "stat_prefix: x",
-        "request_body_buffer_limit: 1",
-        "route_specifiers: [{}]",
-    ] {
+    for line in ["stat_prefix: x", "route_specifiers: [{}]"] {
         let (field, _) = line.split_once(':').unwrap();
         let fields = format!("match: {{prefix: /}}, route: {{cluster: c}}, {line}");
         assert_route_refused(&[(&fields, &format!("{field}: not supported"))]);
     }
     assert_route_refused(&[
-        ("match: {prefix: /}, redirect: {path_rewrite: x}", "redirect.path_rewrite: not supported"),
         ("match: {prefix: /}, redirect: {port_redirect: 70000}", "redirect.port_redirect: not a port number"),
         ("match: {prefix: /}, filter_action: {}", "filter_action: not supported"),
         ("match: {prefix: /}, non_forwarding_action: {}", "non_forwarding_action: not supported"),
         ("match: {prefix: /}", "action: value is required"),
         ("route: {cluster: c}", "match: value is required"),
         ("match: {}, route: {cluster: c}", "match.path_specifier: value is required"),
-        ("match: {connect_matcher: {}}, route: {cluster: c}", "match.connect_matcher: not supported"),
-        ("match: {path_match_policy: {}}, route: {cluster: c}", "match.path_match_policy: not supported"),
         ("match: {safe_regex: {regex: '('}}, route: {cluster: c}", "match.safe_regex.regex: unclosed group"),
         (
             "match: {prefix: /, runtime_fraction: {}}, route: {cluster: c}",
             "match.runtime_fraction.default_value: value is required",
         ),
         ("match: {prefix: /, cookies: [{}]}, route: {cluster: c}", "match.cookies[0].string_match: value is required"),
-        ("match: {prefix: /, tls_context: {}}, route: {cluster: c}", "match.tls_context: not supported"),
-        ("match: {prefix: /, dynamic_metadata: [{}]}, route: {cluster: c}", "match.dynamic_metadata: not supported"),
-        ("match: {prefix: /, filter_state: [{}]}, route: {cluster: c}", "match.filter_state: not supported"),
         (
             "match: {prefix: /, headers: [{name: a}, {name: ' '}]}, route: {cluster: c}",
             "match.headers[1].name: not a header name",
-        ),
-        (
-            "match: {prefix: /}, direct_response: {status: 200, body_format: {}}",
-            "direct_response.body_format: not supported",
         ),
         ("match: {prefix: /}, direct_response: {status: 70000}", "direct_response.status: not an HTTP status code"),
     ]);
@@ -249,19 +283,9 @@ fn a_routes_unsupported_fields_are_refused() {
 #[test]
 fn an_actions_unsupported_fields_are_refused() {
     for line in [
-        "path_rewrite_policy: {}",
-        "path_rewrite: x",
-        "flush_timeout: 1s",
-        "early_data_policy: {}",
         "retry_policy_typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}",
-        "request_mirror_policies: [{}]",
         "rate_limits: [{}]",
         "include_vh_rate_limits: true",
-        "max_grpc_timeout: 1s",
-        "grpc_timeout_offset: 1s",
-        "internal_redirect_policy: {}",
-        "internal_redirect_action: HANDLE_INTERNAL_REDIRECT",
-        "max_internal_redirects: 1",
         "hedge_policy: {}",
     ] {
         let (field, _) = line.split_once(':').unwrap();
@@ -271,10 +295,9 @@ fn an_actions_unsupported_fields_are_refused() {
     let action = |fields: &str| format!("match: {{prefix: /}}, route: {{{fields}}}");
     for (fields, expected) in [
         ("", "cluster_specifier: value is required"),
-        ("cluster_specifier_plugin: x", "cluster_specifier_plugin: not supported"),
-        ("inline_cluster_specifier_plugin: {}", "inline_cluster_specifier_plugin: not supported"),
+        ("cluster_specifier_plugin: x", "cluster_specifier_plugin: the table has no plugin 'x'"),
+        ("inline_cluster_specifier_plugin: {}", "inline_cluster_specifier_plugin.extension: value is required"),
         ("cluster_header: ' '", "cluster_header: not a header name"),
-        ("cluster: c, upgrade_configs: [{connect_config: {}}]", "upgrade_configs[0].connect_config: not supported"),
         ("cluster: c, host_rewrite_header: ' '", "host_rewrite_header: not a header name"),
         ("cluster: c, regex_rewrite: {}", "regex_rewrite.pattern: value is required"),
         (
@@ -283,7 +306,7 @@ fn an_actions_unsupported_fields_are_refused() {
         ),
         (
             "cluster: c, prefix_rewrite: /, regex_rewrite: {pattern: {regex: a}}",
-            "regex_rewrite: cannot be set together with prefix_rewrite",
+            "prefix_rewrite: only one of prefix_rewrite, regex_rewrite, path_rewrite_policy and path_rewrite may be set",
         ),
         ("cluster: c, timeout: -1s", "timeout: duration must not be negative"),
         ("cluster: c, host_rewrite_literal: \"a\\nb\"", "host_rewrite_literal: not a valid header value"),
@@ -300,14 +323,14 @@ fn weights_that_cannot_be_drawn_from_are_refused() {
         ("clusters: [{name: a, weight: 0}]", "clusters: sum of weights must be greater than 0"),
         ("clusters: [{name: a}]", "clusters[0].weight: value is required"),
         ("clusters: [{weight: 1}]", "clusters[0].name: value is required"),
-        ("clusters: [{name: a, cluster_header: x, weight: 1}]", "clusters[0].cluster_header: not supported"),
-        ("clusters: [{name: a, weight: 1, metadata_match: {}}]", "clusters[0].metadata_match: not supported"),
+        (
+            "clusters: [{name: a, cluster_header: x, weight: 1}]",
+            "clusters[0].name: cannot be set together with cluster_header",
+        ),
         (
             "clusters: [{name: a, weight: 4000000000}, {name: b, weight: 4000000000}]",
             "clusters: sum of weights must not exceed 4294967295",
         ),
-        ("header_name: x, clusters: [{name: a, weight: 1}]", "header_name: not supported"),
-        ("use_hash_policy: true, clusters: [{name: a, weight: 1}]", "use_hash_policy: true is not supported"),
     ] {
         let fields = format!("match: {{prefix: /}}, route: {{weighted_clusters: {{{fields}}}}}");
         assert_route_refused(&[(&fields, &format!("route.weighted_clusters.{expected}"))]);
@@ -347,7 +370,7 @@ fn headers_and_filters_are_set_at_each_level() {
         (&table.request_headers, &table.response_headers, &table.filters),
         (&host.request_headers, &host.response_headers, &host.filters),
         (&host.routes[0].request_headers, &host.routes[0].response_headers, &host.routes[0].filters),
-        (&clusters[0].request_headers, &clusters[0].response_headers, &clusters[0].filters),
+        (&clusters.clusters[0].request_headers, &clusters.clusters[0].response_headers, &clusters.clusters[0].filters),
     ];
     for (request, response, filters) in levels {
         assert_eq!((request.add.len(), request.remove.len(), response.add.len()), (1, 1, 1));

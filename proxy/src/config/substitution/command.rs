@@ -28,7 +28,17 @@ pub enum Command {
     GrpcStatus(GrpcStatusForm),
     /// Of the environment variable when the configuration was read.
     Environment(String),
-    /// `%DYNAMIC_METADATA()%`, `%FILTER_STATE()%`: nothing here writes any, so there never is a value.
+    /// `%DYNAMIC_METADATA(NAMESPACE:KEY...)%`.
+    DynamicMetadata {
+        namespace: String,
+        path: Vec<String>,
+    },
+    /// `%FILTER_STATE(KEY:F)%`; typed, a text is quoted.
+    FilterState {
+        key: String,
+        is_plain: bool,
+    },
+    /// `%UPSTREAM_FILTER_STATE()%`: nothing here writes any, so there never is a value.
     NeverThere,
     /// `%DOWNSTREAM_PEER_CERT_V_START%` and `%DOWNSTREAM_PEER_CERT_V_END%`.
     PeerCertificateTime {

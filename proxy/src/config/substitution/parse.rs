@@ -71,7 +71,22 @@ impl<'a> Token<'a> {
             "QUERY_PARAM" => (Command::QueryParameter(self.parameter("the parameter's name")?.to_owned()), true),
             "GRPC_STATUS" => (self.grpc_status()?, false),
             "ENVIRONMENT" => (self.environment()?, true),
-            "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => {
+            "DYNAMIC_METADATA" => {
+                let mut parts = self.parameter("a namespace")?.split(':').map(str::to_owned);
+                let namespace = parts.next().unwrap_or_default();
+                (Command::DynamicMetadata { namespace, path: parts.collect() }, true)
+            }
+            "FILTER_STATE" => {
+                let (key, form) =
+                    self.parameter("a key")?.split_once(':').unwrap_or((self.parameter("a key")?, "TYPED"));
+                let is_plain = match form {
+                    "PLAIN" => true,
+                    "TYPED" => false,
+                    _ => return Err(self.error(format_args!("'{form}' is neither PLAIN nor TYPED"))),
+                };
+                (Command::FilterState { key: key.to_owned(), is_plain }, true)
+            }
+            "UPSTREAM_FILTER_STATE" => {
                 self.parameter("a name")?;
                 (Command::NeverThere, true)
             }

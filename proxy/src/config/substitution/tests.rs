@@ -55,7 +55,14 @@ fn commands_with_parameters() {
     assert_eq!(commands("%GRPC_STATUS%"), [Command::GrpcStatus(GrpcStatusForm::Camel)]);
     assert_eq!(commands("%QUERY_PARAM(a):5%"), [Command::QueryParameter("a".to_owned())]);
     assert_eq!(commands("%ENVIRONMENT(WEFT_NONE)%"), [Command::Environment("-".to_owned())]);
-    assert_eq!(commands("%DYNAMIC_METADATA(a:b)%%FILTER_STATE(k:PLAIN)%"), [Command::NeverThere, Command::NeverThere]);
+    assert_eq!(
+        commands("%DYNAMIC_METADATA(a:b)%%FILTER_STATE(k:PLAIN)%%UPSTREAM_FILTER_STATE(k)%"),
+        [
+            Command::DynamicMetadata { namespace: "a".into(), path: vec!["b".into()] },
+            Command::FilterState { key: "k".into(), is_plain: true },
+            Command::NeverThere,
+        ]
+    );
     let format = Some("%Y".to_owned());
     let end = Command::PeerCertificateTime { is_end: true, format };
     assert_eq!(commands("%DOWNSTREAM_PEER_CERT_V_END(%Y)%"), [end]);

@@ -50,6 +50,8 @@ backoff_options: {base_interval: 1s}
 max_downstream_connection_duration: 60s
 max_downstream_connection_duration_jitter_percentage: {value: 50}
 check_drain_close: true
+proxy_protocol_tlvs: [{type: 9, value: aGk=}]
+proxy_protocol_tlv_merge_policy: APPEND_IF_EXISTS_OR_ADD
 access_log_flush_interval: 3s
 access_log_options: {access_log_flush_interval: 2s, flush_access_log_on_start: true}",
     ))
@@ -76,6 +78,16 @@ fn connections_may_go_on_as_requests() {
 }
 
 #[test]
+fn connections_are_hashed_by_where_they_come_from_where_that_is_asked() {
+    let hashes =
+        |extra: &str| TcpProxy::from_proto(message(&format!("{BASE}\n{extra}"))).map(|proxy| proxy.hashes_source_ip);
+    assert!(!hashes("").unwrap());
+    assert!(hashes("hash_policy: [{source_ip: {}}]").unwrap());
+    let error = hashes("hash_policy: [{source_ip: {}}, {source_ip: {}}]").unwrap_err();
+    assert_eq!(error.to_string(), "hash_policy: value must contain no more than 1 item(s)");
+}
+
+#[test]
 fn what_is_not_supported_is_refused() {
     assert_unsupported(
         BASE,
@@ -85,11 +97,8 @@ fn what_is_not_supported_is_refused() {
             "metadata_match: {}",
             "downstream_idle_timeout: 1s",
             "upstream_idle_timeout: 1s",
-            "hash_policy: [{}]",
             "tunneling_config: {hostname: h, propagate_response_headers: true}",
             "tunneling_config: {hostname: h, request_id_header: x}",
-            "proxy_protocol_tlvs: [{}]",
-            "proxy_protocol_tlv_merge_policy: OVERWRITE_BY_TYPE_IF_EXISTS_OR_ADD",
         ],
     );
     assert_refused(
@@ -99,6 +108,10 @@ fn what_is_not_supported_is_refused() {
             (
                 "upstream_connect_mode: ON_DOWNSTREAM_DATA",
                 "max_early_data_bytes: value is required where upstream_connect_mode is not IMMEDIATE",
+            ),
+            (
+                "proxy_protocol_tlvs: [{type: 1, format_string: {text_format: x}}]",
+                "proxy_protocol_tlvs[0].format_string: not supported",
             ),
             ("backoff_options: {}", "backoff_options.base_interval: value is required"),
             (

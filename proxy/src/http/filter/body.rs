@@ -13,7 +13,10 @@ use http_body::{Body as _, Frame};
 use tokio::time::Sleep;
 
 use super::grpc_web::{Decoding, Encoding};
-use crate::http::body::{Body, BodyError};
+use crate::http::{
+    body::{Body, BodyError},
+    mirror::{Copied, Copying},
+};
 
 type PolledFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
@@ -22,6 +25,9 @@ pub enum FilteredBody {
     GrpcWebDecoding(Decoding),
     GrpcWebEncoding(Encoding),
     Throttled(Throttled),
+    /// The request's own, while copies of it are sent elsewhere.
+    Copying(Copying),
+    Copied(Copied),
 }
 
 /// Read whole already.
@@ -51,6 +57,8 @@ impl FilteredBody {
             FilteredBody::GrpcWebDecoding(decoding) => decoding.poll_frame(cx),
             FilteredBody::GrpcWebEncoding(encoding) => encoding.poll_frame(cx),
             FilteredBody::Throttled(throttled) => throttled.poll_frame(cx),
+            FilteredBody::Copying(copying) => copying.poll_frame(cx),
+            FilteredBody::Copied(copied) => copied.poll_frame(cx),
         }
     }
 
@@ -60,6 +68,8 @@ impl FilteredBody {
             FilteredBody::GrpcWebDecoding(decoding) => decoding.is_end_stream(),
             FilteredBody::GrpcWebEncoding(encoding) => encoding.is_end_stream(),
             FilteredBody::Throttled(throttled) => throttled.waiting.is_empty() && throttled.inner.is_end_stream(),
+            FilteredBody::Copying(copying) => copying.is_end_stream(),
+            FilteredBody::Copied(copied) => copied.is_end_stream(),
         }
     }
 }

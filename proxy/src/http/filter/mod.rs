@@ -87,6 +87,9 @@ pub async fn run(
         }
         None => router::route(&filters.router, exchange, head, body).await,
     };
+    if exchange.is_restarted() {
+        return response; // that nobody sees
+    }
     for (filter, pass) in filters.filters.iter().zip(passes).rev() {
         respond(filter, pass, exchange, route.as_ref(), &mut response).await;
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::BufMut as _;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, response};
+use http::{HeaderValue, Request, Response, Version, header, response};
 use http_body::Body as _;
 use tokio::time::Sleep;
 use tower::Service;
@@ -34,6 +34,7 @@ use crate::{
         body::Body,
         connection_manager::{self, HttpConnection},
         exchange::{Exchange, ResponseBody},
+        head_deadline::HeadDeadline,
         local_reply::LocalReply,
         response_flags::ResponseFlags,
         tunnel::Tunnel,
@@ -91,13 +92,6 @@ enum Refusal {
     Violation(Violation),
     /// Its head takes too long.
     Late(HeadDeadline),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HeadDeadline {
-    RequestHeaders,
-    Request,
-    StreamIdle,
 }
 
 /// What a head says that is needed until its response is written.
@@ -167,7 +161,7 @@ impl Codec<'_> {
                     Poll::Ready(_) => {
                         if !transport.input.is_empty() {
                             // A request that never became one is one all the same, in the counts and the log.
-                            drop(self.unread_exchange());
+                            drop(self.connection.unread_exchange(Version::HTTP_11));
                         }
                         return Poll::Ready(Next::Gone);
                     }
@@ -188,27 +182,13 @@ impl Codec<'_> {
         .await
     }
 
-    /// The first of those that bound a head, from its first byte on.
     fn head_deadline(&self) -> Option<(HeadDeadline, Pin<Box<Sleep>>)> {
-        let config = &self.connection.active.config;
-        let deadlines = [
-            (HeadDeadline::RequestHeaders, config.request_headers_timeout),
-            (HeadDeadline::Request, config.request_timeout),
-            (HeadDeadline::StreamIdle, config.stream_idle_timeout),
-        ];
-        let first =
-            deadlines.into_iter().filter_map(|(which, after)| Some((which, after?))).min_by_key(|(_, after)| *after);
-        first.map(|(which, after)| (which, Box::pin(tokio::time::sleep(after))))
-    }
-
-    /// For a request whose head was not understood.
-    fn unread_exchange(&self) -> Rc<Exchange> {
-        let (head, ()) = Request::new(()).into_parts();
-        Exchange::new(self.connection.clone(), &head)
+        let (which, after) = HeadDeadline::first(&self.connection.active.config)?;
+        Some((which, Box::pin(tokio::time::sleep(after))))
     }
 
     async fn refuse_unread(&self, refusal: &Refusal) -> After {
-        let exchange = self.unread_exchange();
+        let exchange = self.connection.unread_exchange(Version::HTTP_11);
         self.refuse(&exchange, refusal, UNREAD).await
     }
 
@@ -227,9 +207,7 @@ impl Codec<'_> {
                 tracing::debug!(%peer, %violation, "request refused");
                 HttpStat::CxProtocolError
             }
-            Refusal::Late(HeadDeadline::RequestHeaders) => HttpStat::RqHeaderTimeout,
-            Refusal::Late(HeadDeadline::Request) => HttpStat::RqTimeout,
-            Refusal::Late(HeadDeadline::StreamIdle) => HttpStat::RqIdleTimeout,
+            Refusal::Late(deadline) => deadline.stat(),
         });
     }
 
@@ -437,18 +415,7 @@ impl Refusal {
                 LocalReply::new(status, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, violation.details())
                     .with_body(status.canonical_reason().unwrap_or_default())
             }
-            Refusal::Late(deadline) => {
-                let (flags, details, body) = match deadline {
-                    HeadDeadline::RequestHeaders => {
-                        (ResponseFlags::default(), "request_header_timeout", "request header timeout")
-                    }
-                    HeadDeadline::Request => (ResponseFlags::default(), "request_overall_timeout", "request timeout"),
-                    HeadDeadline::StreamIdle => {
-                        (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout", "stream timeout")
-                    }
-                };
-                LocalReply::new(StatusCode::REQUEST_TIMEOUT, flags, details).with_body(body)
-            }
+            Refusal::Late(deadline) => deadline.reply(),
         }
     }
 }

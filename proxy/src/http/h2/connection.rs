@@ -22,6 +22,7 @@ use super::{
     hpack::{Decoder, Encoder},
     limits::{InboundLimits, OutboundLimits},
     outbound::Outbound,
+    premature_resets::PrematureResets,
     stream::Stream,
 };
 use crate::{
@@ -106,6 +107,9 @@ pub struct Connection {
     pub(super) frames_received: u64,
     pub(super) keepalive_acked: bool,
     pub(super) closed: Option<StreamError>,
+    pub(super) premature_resets: PrematureResets,
+    has_flooded: bool,
+    ended_by_resets: bool,
 }
 
 /// RFC 9113 section 6.5.2.
@@ -215,6 +219,9 @@ impl Connection {
             frames_received: 0,
             keepalive_acked: false,
             closed: None,
+            premature_resets: PrematureResets::default(),
+            has_flooded: false,
+            ended_by_resets: false,
             settings,
         };
         connection.greet();
@@ -334,6 +341,10 @@ impl Connection {
         if let Some(stat) = fault.stat {
             self.settings.counters.count(stat);
         }
+        if self.opening().is_some() {
+            self.accepted.push_back(Accepted::Refused { details: fault.details, by_connection: true });
+        }
+        self.has_flooded = fault.is_flood;
         let last_id = self.peer_id_max;
         self.outbound.frame(false, |out| frame::put_goaway(out, last_id, fault.reason, fault.debug));
         self.close(StreamError::ConnectionViolation(OTHER_STREAMS_DETAILS));
@@ -349,6 +360,7 @@ impl Connection {
         self.partial = BytesMut::new();
         for (_, stream) in self.streams.drain() {
             self.settings.counters.uncount(Http2Stat::StreamsActive);
+            self.premature_resets.note(&stream);
             stream.end(why);
         }
         self.wake();
@@ -358,9 +370,15 @@ impl Connection {
         self.closed.is_some()
     }
 
-    /// The peer did, and was told.
+    /// The peer did, and the connection ended for it. Asking for too much is something else.
     pub fn broke_a_rule(&self) -> bool {
-        matches!(self.closed, Some(StreamError::ConnectionViolation(_)))
+        let was_told = matches!(self.closed, Some(StreamError::ConnectionViolation(_)));
+        was_told && !self.has_flooded || self.ended_by_resets
+    }
+
+    /// The peer took back too many of its requests.
+    pub fn had_premature_resets(&self) -> bool {
+        self.premature_resets.are_too_many()
     }
 
     /// By the peer, or because nothing reaches it any more.
@@ -369,8 +387,13 @@ impl Connection {
     }
 
     pub(super) fn add_stream(&mut self, id: u32) -> Rc<Stream> {
-        let stream =
-            Stream::new(id, self.settings.options.initial_stream_window_size, i64::from(self.peer.initial_window));
+        let opened = (self.settings.role == Role::Downstream).then(Instant::now);
+        let stream = Stream::new(
+            id,
+            opened,
+            self.settings.options.initial_stream_window_size,
+            i64::from(self.peer.initial_window),
+        );
         self.settings.counters.count(Http2Stat::StreamsActive);
         self.streams.insert(id, stream.clone());
         stream
@@ -378,11 +401,20 @@ impl Connection {
 
     /// Both directions are over.
     pub(super) fn forget(&mut self, id: u32) {
-        if self.streams.remove(&id).is_some() {
+        if let Some(stream) = self.streams.remove(&id) {
             self.settings.counters.uncount(Http2Stat::StreamsActive);
+            let are_too_many = self.premature_resets.note(&stream);
+            self.end_if(are_too_many);
             if self.goaway_sent.is_some() && self.streams.is_empty() {
                 self.wake();
             }
+        }
+    }
+
+    pub(super) fn end_if(&mut self, has_premature_resets: bool) {
+        if has_premature_resets && self.closed.is_none() {
+            self.ended_by_resets = true;
+            self.close(StreamError::Disconnected);
         }
     }
 

@@ -37,6 +37,8 @@ pub struct ConnectionFault {
     pub stat: Option<Http2Stat>,
     /// What is logged of the stream at fault, where one is.
     pub details: &'static str,
+    /// No rule was broken, but too much was asked for.
+    pub is_flood: bool,
 }
 
 /// Of the streams that were not at fault when the connection ended.
@@ -44,7 +46,7 @@ pub const OTHER_STREAMS_DETAILS: &str = "codec_error:The_user_callback_function_
 
 impl ConnectionFault {
     pub const fn new(reason: Reason, debug: &'static str) -> ConnectionFault {
-        ConnectionFault { reason, debug, stat: None, details: OTHER_STREAMS_DETAILS }
+        ConnectionFault { reason, debug, stat: None, details: OTHER_STREAMS_DETAILS, is_flood: false }
     }
 
     pub const fn protocol(debug: &'static str) -> ConnectionFault {
@@ -54,7 +56,7 @@ impl ConnectionFault {
 
 impl From<Flood> for ConnectionFault {
     fn from(Flood { stat, details }: Flood) -> Self {
-        ConnectionFault { reason: Reason::ENHANCE_YOUR_CALM, debug: "flood", stat, details }
+        ConnectionFault { reason: Reason::ENHANCE_YOUR_CALM, debug: "flood", stat, details, is_flood: stat.is_some() }
     }
 }
 

@@ -150,10 +150,13 @@ pub fn number32(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.first_chunk()?))
 }
 
-/// The pairs of a SETTINGS payload, whose length is a multiple of six.
+/// Of one pair in a SETTINGS payload.
+pub const SETTING_BYTES: usize = 6;
+
+/// The pairs of a SETTINGS payload, whose length is a multiple of theirs.
 pub fn settings(payload: &[u8]) -> impl Iterator<Item = (u16, u32)> {
     payload
-        .chunks_exact(6)
+        .chunks_exact(SETTING_BYTES)
         .map(|pair| (u16::from_be_bytes([pair[0], pair[1]]), u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]])))
 }
 
@@ -178,7 +181,7 @@ pub fn put_header(out: &mut BytesMut, length: usize, kind: Kind, flags: u8, stre
 }
 
 pub fn put_settings(out: &mut BytesMut, settings: &[(u16, u32)]) {
-    put_header(out, settings.len() * 6, Kind::Settings, 0, 0);
+    put_header(out, settings.len() * SETTING_BYTES, Kind::Settings, 0, 0);
     for &(id, value) in settings {
         out.put_u16(id);
         out.put_u32(value);

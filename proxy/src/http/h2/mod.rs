@@ -18,6 +18,7 @@ pub mod hpack;
 mod keepalive;
 mod limits;
 mod outbound;
+mod premature_resets;
 mod receive;
 mod send;
 mod sender;

@@ -15,6 +15,8 @@ use crate::stats::Http2Stat;
 
 /// Frames that one header block may be spread over.
 const CONTINUATIONS_MAX: u32 = 1024;
+/// Of one SETTINGS frame: far more than there are settings.
+const SETTINGS_MAX: usize = 32;
 /// Interim responses that wait to be read; more are dropped.
 const INFORMATIONAL_MAX: usize = 16;
 
@@ -182,7 +184,9 @@ impl Connection {
         };
         block.continuations += 1;
         if block.continuations > CONTINUATIONS_MAX || block.bytes.len() + payload.len() > bytes_max {
-            return Err(ConnectionFault::new(Reason::ENHANCE_YOUR_CALM, "CONTINUATION: too many"));
+            let fault = ConnectionFault::new(Reason::ENHANCE_YOUR_CALM, "CONTINUATION: too many");
+            let details = Malformed::TooMany.details();
+            return Err(ConnectionFault { stat: Some(Http2Stat::HeaderOverflow), details, ..fault });
         }
         block.bytes.extend_from_slice(payload);
         if header.has(flag::END_HEADERS)
@@ -224,6 +228,21 @@ impl Connection {
                 Absent::Idle => Err(ConnectionFault::protocol("HEADERS: invalid stream_id")),
             },
         }
+    }
+
+    /// The stream that a header block means to open, while the block goes on and on.
+    pub(super) fn opening(&self) -> Option<u32> {
+        let block = self.block.as_ref()?;
+        let is_new = self.settings.role == Role::Downstream && block.stream_id > self.peer_id_max;
+        (is_new && block.stream_id % 2 == 1).then_some(block.stream_id)
+    }
+
+    /// Opens it before its head is whole, so that it can be answered. The rest of the block is read for the sake of the
+    /// compression state.
+    pub(super) fn open_unfinished(&mut self) -> Option<Rc<Stream>> {
+        let id = self.opening().filter(|id| self.goaway_sent.is_none_or(|last_id| *id <= last_id))?;
+        self.peer_id_max = id;
+        Some(self.add_stream(id))
     }
 
     fn request(&mut self, id: u32, collector: Collector, ends_stream: bool) -> Result<(), ConnectionFault> {
@@ -268,6 +287,8 @@ impl Connection {
             return Err(ConnectionFault::protocol(fault.details()));
         }
         self.refuse(id, reason_of(fault));
+        let are_too_many = self.premature_resets.note_refused();
+        self.end_if(are_too_many);
         Ok(())
     }
 
@@ -406,7 +427,7 @@ impl Connection {
         if header.stream_id != 0 {
             return Err(ConnectionFault::protocol("SETTINGS: stream_id != 0"));
         }
-        if header.has(flag::ACK) && !payload.is_empty() || !payload.len().is_multiple_of(6) {
+        if header.has(flag::ACK) && !payload.is_empty() || !payload.len().is_multiple_of(frame::SETTING_BYTES) {
             return Err(ConnectionFault::new(Reason::FRAME_SIZE_ERROR, "SETTINGS: invalid length"));
         }
         if header.has(flag::ACK) {
@@ -415,11 +436,29 @@ impl Connection {
             }
             return Ok(());
         }
+        if payload.len() / frame::SETTING_BYTES > SETTINGS_MAX {
+            return Err(ConnectionFault::new(Reason::ENHANCE_YOUR_CALM, "SETTINGS: too many setting entries"));
+        }
+        let window_before = self.peer.initial_window;
         for (id, value) in frame::settings(payload) {
             self.setting(id, value)?;
         }
+        // Once a frame, however often it names the window: streams are many.
+        self.initial_window_changed(i64::from(self.peer.initial_window) - i64::from(window_before))?;
         self.outbound.frame(true, frame::put_settings_ack);
         Ok(())
+    }
+
+    /// RFC 9113 section 6.9.2: it changes the windows of open streams, too.
+    fn initial_window_changed(&mut self, change: i64) -> Result<(), ConnectionFault> {
+        if change == 0 {
+            return Ok(());
+        }
+        let streams: Vec<Rc<Stream>> = self.streams.values().cloned().collect();
+        match streams.iter().all(|stream| self.widen(stream, change)) {
+            true => Ok(()),
+            false => Err(ConnectionFault::new(Reason::FLOW_CONTROL_ERROR, "SETTINGS: too large window")),
+        }
     }
 
     fn setting(&mut self, id: u16, value: u32) -> Result<(), ConnectionFault> {
@@ -433,14 +472,7 @@ impl Connection {
                 if i64::from(value) > WINDOW_MAX {
                     return Err(ConnectionFault::new(Reason::FLOW_CONTROL_ERROR, "SETTINGS: too large window"));
                 }
-                let change = i64::from(value) - i64::from(self.peer.initial_window);
                 self.peer.initial_window = value;
-                let streams: Vec<Rc<Stream>> = self.streams.values().cloned().collect();
-                for stream in streams {
-                    if !self.widen(&stream, change) {
-                        return Err(ConnectionFault::new(Reason::FLOW_CONTROL_ERROR, "SETTINGS: too large window"));
-                    }
-                }
             }
             setting::MAX_FRAME_SIZE => {
                 if !(frame::PAYLOAD_BYTES_DEFAULT as u32..=frame::PAYLOAD_BYTES_MAX).contains(&value) {

@@ -1,6 +1,12 @@
 //! HTTP/2 downstream: every stream is a task of its own.
 
-use std::{cell::Cell, convert::Infallible, pin::Pin, rc::Rc, task::Poll, time::Instant};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
@@ -21,6 +27,7 @@ use crate::{
         body::Body,
         connection_manager::{self, HttpConnection},
         exchange::{Exchange, ResponseBody},
+        head_deadline::HeadDeadline,
     },
     listener::registry::Order,
     net::{linger::linger, stream::Stream as Socket},
@@ -47,12 +54,15 @@ pub async fn serve(connection: &Rc<HttpConnection>, stream: Socket) {
     if let Err(error) = drive(connection, &shared, &mut driver).await {
         tracing::debug!(peer = %connection.downstream.remote_address, %error, "downstream connection ended");
     }
-    let broke_a_rule = shared.with(|connection| {
+    let (broke_a_rule, had_premature_resets) = shared.with(|connection| {
         connection.close(StreamError::Disconnected);
-        connection.broke_a_rule()
+        (connection.broke_a_rule(), connection.had_premature_resets())
     });
     if broke_a_rule {
         connection.count(HttpStat::CxProtocolError);
+    }
+    if had_premature_resets {
+        connection.count(HttpStat::RqTooManyPrematureResets);
     }
     // The last GOAWAY has to reach the peer.
     linger(driver.into_stream(), config.delayed_close_timeout).await;
@@ -64,10 +74,10 @@ async fn drive(
     shared: &Rc<Shared>,
     driver: &mut Driver<Socket>,
 ) -> std::io::Result<()> {
-    let serving =
-        Serving { connection, shared, service: connection_manager::service(connection.clone()), resets: Rc::default() };
+    let serving = Serving { connection, shared, service: connection_manager::service(connection.clone()) };
     let worker = &connection.downstream.worker;
     let mut told = None;
+    let mut late_head = LateHead::default();
     std::future::poll_fn(|cx| {
         told = follow(connection, shared, told, connection.downstream.order(cx));
         let mut scratch = worker.take_buffer();
@@ -76,9 +86,31 @@ async fn drive(
         while let Some(accepted) = shared.with(|connection| connection.accepted.pop_front()) {
             serving.begin(accepted);
         }
+        if let Poll::Ready(deadline) = late_head.poll(cx, connection, shared) {
+            serving.refuse_late(deadline);
+        }
         polled
     })
     .await
+}
+
+/// Times a head that comes in pieces: a block that does not end would hold up all streams.
+#[derive(Default)]
+struct LateHead(Option<(u32, HeadDeadline, Pin<Box<tokio::time::Sleep>>)>);
+
+impl LateHead {
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &HttpConnection, shared: &Shared) -> Poll<HeadDeadline> {
+        let Some(id) = shared.with(|connection| connection.opening()) else {
+            self.0 = None;
+            return Poll::Pending;
+        };
+        if self.0.as_ref().is_none_or(|(timed, ..)| *timed != id) {
+            let first = HeadDeadline::first(&connection.active.config);
+            self.0 = first.map(|(which, after)| (id, which, Box::pin(tokio::time::sleep(after))));
+        }
+        let Some((_, which, timer)) = &mut self.0 else { return Poll::Pending };
+        timer.as_mut().poll(cx).map(|()| *which)
+    }
 }
 
 /// What the connection is told to do, once each.
@@ -109,7 +141,6 @@ struct Serving<'a, H> {
     connection: &'a Rc<HttpConnection>,
     shared: &'a Rc<Shared>,
     service: H,
-    resets: Rc<PrematureResets>,
 }
 
 impl<H> Serving<'_, H>
@@ -135,6 +166,19 @@ where
         }
     }
 
+    /// Answers a request whose head is not here in time.
+    fn refuse_late(&self, deadline: HeadDeadline) {
+        let Some(stream) = self.shared.with(|connection| connection.open_unfinished()) else { return };
+        let (_, send) = handles(self.shared, stream, Role::Downstream);
+        let exchange = self.connection.unread_exchange(http::Version::HTTP_2);
+        exchange.count(deadline.stat());
+        exchange.forget_outcome();
+        let response = self.connection.answer_locally(&exchange, deadline.reply());
+        tokio::task::spawn_local(async move {
+            serve_stream(&exchange, Box::pin(std::future::ready(Ok(response))), send).await;
+        });
+    }
+
     fn request(&self, head: RequestHead, stream: Rc<Stream>) {
         let (recv, mut send) = handles(self.shared, stream, Role::Downstream);
         if expects_continue(&head.parts) {
@@ -145,13 +189,8 @@ where
         let request = http::Request::from_parts(head.parts, Body::Http2(recv));
         // On the heap until the response begins: its body may take long, and tasks move before they run.
         let answered = Box::pin(self.service.clone().call((exchange.clone(), request)));
-        let (shared, resets) = (self.shared.clone(), self.resets.clone());
         tokio::task::spawn_local(async move {
             serve_stream(&exchange, answered, send).await;
-            if resets.note(&exchange) {
-                exchange.count(HttpStat::RqTooManyPrematureResets);
-                shared.with(|connection| connection.close(StreamError::Disconnected));
-            }
         });
     }
 }
@@ -213,29 +252,5 @@ async fn serve_stream(
             exchange.downstream_stalled();
             send.flush_timed_out();
         }
-    }
-}
-
-/// Requests that their client took back before it got anything, as Envoy counts them against rapid resets
-/// (CVE-2023-44487): once half of the requests were such, the connection is at an end.
-#[derive(Default)]
-struct PrematureResets {
-    ended: Cell<u64>,
-    premature: Cell<u64>,
-}
-
-/// How many requests have to end before shares mean something.
-const REQUESTS_BEFORE_SHARES: u64 = 500;
-/// A request that lasted longer was wanted. Whole seconds, as Envoy counts.
-const PREMATURE_SECONDS_MAX: u64 = 1;
-
-impl PrematureResets {
-    /// Notes that a request has ended. Whether the connection is to end, too.
-    fn note(&self, exchange: &Exchange) -> bool {
-        let is_premature =
-            exchange.status.get().is_none() && exchange.started.elapsed().as_secs() <= PREMATURE_SECONDS_MAX;
-        self.ended.set(self.ended.get() + 1);
-        self.premature.set(self.premature.get() + u64::from(is_premature));
-        is_premature && self.premature.get() * 2 >= self.ended.get().max(REQUESTS_BEFORE_SHARES)
     }
 }

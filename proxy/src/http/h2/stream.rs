@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ use super::{
 
 pub struct Stream {
     pub id: u32,
+    /// Of a downstream stream.
+    pub(super) opened: Option<Instant>,
     state: RefCell<StreamState>,
 }
 
@@ -72,9 +75,10 @@ pub(super) struct Sending {
 }
 
 impl Stream {
-    pub(super) fn new(id: u32, receive_window: u32, send_window: i64) -> Rc<Stream> {
+    pub(super) fn new(id: u32, opened: Option<Instant>, receive_window: u32, send_window: i64) -> Rc<Stream> {
         Rc::new(Stream {
             id,
+            opened,
             state: RefCell::new(StreamState {
                 receiving: Receiving {
                     is_complete: false,
@@ -106,6 +110,10 @@ impl Stream {
                 ended: None,
             }),
         })
+    }
+
+    pub(super) fn has_sent_head(&self) -> bool {
+        self.state.borrow().sending.has_head
     }
 
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut StreamState) -> T) -> T {

@@ -5,28 +5,49 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, request};
 use crate::{
     config::{
         matcher::{HeaderMatch, HeaderMatcher, HeaderMatcherName},
-        route::{CookieMatcher, PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch},
+        route::{CookieMatcher, PathMatch, QueryParameterMatcher, QueryParameterValue, RouteMatch, TlsContextMatch},
     },
-    http::{exchange::is_grpc, request_headers::scheme},
+    http::{
+        exchange::is_grpc,
+        request_headers::{authority, scheme},
+        route::table::RouteQuery,
+    },
+    tls::TlsSession,
 };
 
-/// `random`: any number, the same for all routes that are tried.
-pub fn matches(rule: &RouteMatch, head: &request::Parts, authority: &[u8], random: u64) -> bool {
-    let RouteMatch { path, case_sensitive, headers, query_parameters, cookies, share, grpc } = rule;
-    target_matches(path, *case_sensitive, head)
+/// `request_path`: what of the request's path counts.
+pub fn matches(rule: &RouteMatch, request_path: &str, query: &RouteQuery<'_>) -> bool {
+    let RouteMatch {
+        path,
+        case_sensitive,
+        headers,
+        query_parameters,
+        cookies,
+        share,
+        grpc,
+        tls_context,
+        dynamic_metadata,
+        filter_state,
+    } = rule;
+    let (head, facts) = (query.head, &query.facts);
+    let authority = authority(head);
+    target_matches(path, *case_sensitive, request_path, head)
         && (!grpc || is_grpc(&head.headers))
         && headers.iter().all(|header| header_matches(header, head, authority))
         && query_parameters.iter().all(|parameter| query_matches(parameter, head.uri.query().unwrap_or_default()))
         && cookies.iter().all(|cookie| cookie_matches(cookie, &head.headers))
-        && share.includes(random)
+        && share.includes(query.random)
+        && tls_context.is_none_or(|wanted| tls_matches(wanted, facts.tls))
+        && dynamic_metadata.iter().all(|matcher| facts.metadata.is_some_and(|metadata| matcher.matches(metadata)))
+        && filter_state.iter().all(|matcher| facts.filter_state.is_some_and(|state| matcher.matches(state)))
 }
 
 /// A CONNECT has no path that could match anything.
-fn target_matches(rule: &PathMatch, case_sensitive: bool, head: &request::Parts) -> bool {
+fn target_matches(rule: &PathMatch, case_sensitive: bool, path: &str, head: &request::Parts) -> bool {
     if head.uri.path_and_query().is_none() || matches!(rule, PathMatch::Connect) {
         return matches!(rule, PathMatch::Connect) && head.method == Method::CONNECT;
     }
-    path_matches(rule, case_sensitive, head.uri.path())
+    path_matches(rule, case_sensitive, path)
 }
 
 fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
@@ -40,8 +61,17 @@ fn path_matches(rule: &PathMatch, case_sensitive: bool, path: &str) -> bool {
             starts_with(prefix) && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
         }
         PathMatch::SafeRegex(regex) => regex.is_match(path), // anchored when it was compiled
+        PathMatch::Template(template) => template.matches(path),
         PathMatch::Connect => false,
     }
+}
+
+/// Whoever comes in plain text has shown nothing.
+fn tls_matches(wanted: TlsContextMatch, tls: Option<&TlsSession>) -> bool {
+    let presented = tls.is_some_and(|tls| !tls.peer_chain().is_empty());
+    let validated = tls.is_some_and(TlsSession::is_peer_validated);
+    wanted.presented.is_none_or(|wanted| wanted == presented)
+        && wanted.validated.is_none_or(|wanted| wanted == validated)
 }
 
 pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority: &[u8]) -> bool {
@@ -49,7 +79,7 @@ pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority:
     let joined;
     let value: Option<&[u8]> = match &matcher.name {
         HeaderMatcherName::Header(name) => {
-            joined = header_value(&head.headers, name);
+            joined = header_value_of(&head.headers, name);
             joined.as_deref()
         }
         HeaderMatcherName::Method => Some(head.method.as_str().as_bytes()),
@@ -67,7 +97,7 @@ pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority:
 /// The same of a response.
 pub fn response_header_matches(matcher: &HeaderMatcher, status: StatusCode, headers: &HeaderMap) -> bool {
     match &matcher.name {
-        HeaderMatcherName::Header(name) => value_matches(matcher, header_value(headers, name).as_deref()),
+        HeaderMatcherName::Header(name) => value_matches(matcher, header_value_of(headers, name).as_deref()),
         HeaderMatcherName::Status => value_matches(matcher, Some(status.as_str().as_bytes())),
         HeaderMatcherName::Method
         | HeaderMatcherName::Authority
@@ -97,7 +127,7 @@ fn value_matches(matcher: &HeaderMatcher, value: Option<&[u8]>) -> bool {
 }
 
 /// Several fields of a name count as one, joined by commas.
-fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, [u8]>> {
+pub fn header_value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, [u8]>> {
     let mut values = headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
     let first = values.next()?;
     let rest: Vec<&[u8]> = values.collect();
@@ -145,10 +175,10 @@ mod tests {
             http::Request::builder().method(method).uri(uri).body(()).expect("a request").into_parts().0
         };
         let (connect, get) = (head(Method::CONNECT, "a.test:80"), head(Method::GET, "/"));
-        assert!(target_matches(&PathMatch::Connect, true, &connect));
-        assert!(!target_matches(&PathMatch::Connect, true, &get));
-        assert!(!target_matches(&PathMatch::Prefix(String::new()), true, &connect));
-        assert!(target_matches(&PathMatch::Prefix(String::new()), true, &get));
+        assert!(target_matches(&PathMatch::Connect, true, connect.uri.path(), &connect));
+        assert!(!target_matches(&PathMatch::Connect, true, get.uri.path(), &get));
+        assert!(!target_matches(&PathMatch::Prefix(String::new()), true, connect.uri.path(), &connect));
+        assert!(target_matches(&PathMatch::Prefix(String::new()), true, get.uri.path(), &get));
     }
 
     #[test]

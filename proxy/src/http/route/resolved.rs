@@ -2,16 +2,25 @@
 
 use std::sync::Arc;
 
-use http::request;
+use http::{HeaderName, request};
 
 use crate::{
     config::{
         header_mutation::HeaderRules,
         http_filter::{CorsPolicy, RouteFilterConfig},
-        route::{ClusterSpecifier, Route, RouteAction, RouteTable, VirtualHost, WeightedCluster},
+        metadata::Fields,
+        mirror::MirrorPolicy,
+        route::{
+            ClusterSpecifier, ForwardAction, Route, RouteAction, RouteTable, VirtualHost, WeightedCluster,
+            WeightedClusters, WeightedDraw, WeightedTarget,
+        },
     },
-    http::{request_headers::authority, route::table::CompiledRoutes},
-    listener::connection::Downstream,
+    http::{
+        exchange::Exchange,
+        host_selection::{self, Ends},
+        route::table::{CompiledRoutes, RouteQuery},
+    },
+    matching::Facts,
     upstream::weighted_cluster,
 };
 
@@ -22,19 +31,35 @@ pub struct ResolvedRoute {
     route: usize,
     /// Drawn once, where the route has several clusters.
     weighted: Option<usize>,
+    /// Found once, where a tree says which cluster.
+    matched: Option<Arc<str>>,
 }
 
 impl ResolvedRoute {
     /// None: no route matches.
-    pub fn resolve(routes: Arc<CompiledRoutes>, head: &request::Parts, downstream: &Downstream) -> Option<Self> {
+    pub fn resolve(routes: Arc<CompiledRoutes>, head: &request::Parts, exchange: &Exchange) -> Option<Self> {
+        let downstream = &exchange.connection.downstream;
         let random = downstream.worker.with_random(|random| random.u64(..));
-        let (virtual_host, route) = routes.find(head, authority(head), random)?;
-        let mut resolved = Self { routes, virtual_host, route, weighted: None };
-        if let RouteAction::Forward(action) = &resolved.route().action
-            && let ClusterSpecifier::Weighted(clusters) = &action.cluster
-        {
-            let weights = clusters.iter().map(|cluster| cluster.weight);
-            resolved.weighted = Some(downstream.worker.with_random(|random| weighted_cluster::choose(weights, random)));
+        let (metadata, filter_state) = (exchange.metadata.borrow(), exchange.filter_state.borrow());
+        let facts = Facts {
+            request: Some(head),
+            metadata: Some(&metadata),
+            filter_state: Some(&filter_state),
+            tls: downstream.tls.as_deref(),
+            ..Facts::of_connection(downstream.facts())
+        };
+        let query = RouteQuery { head, facts, random };
+        let (virtual_host, route) = routes.find(&query)?;
+        let mut resolved = Self { routes, virtual_host, route, weighted: None, matched: None };
+        if let RouteAction::Forward(action) = &resolved.route().action {
+            match &action.cluster {
+                ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) => {}
+                ClusterSpecifier::Weighted(weighted) => {
+                    let drawn = draw(weighted, action, head, exchange);
+                    resolved.weighted = Some(drawn);
+                }
+                ClusterSpecifier::Matched(tree) => resolved.matched = tree.find(&query.facts).cloned(),
+            }
         }
         Some(resolved)
     }
@@ -55,8 +80,8 @@ impl ResolvedRoute {
         let at = self.weighted?;
         match &self.route().action {
             RouteAction::Forward(action) => match &action.cluster {
-                ClusterSpecifier::Weighted(clusters) => clusters.get(at),
-                ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) => None,
+                ClusterSpecifier::Weighted(weighted) => weighted.clusters.get(at),
+                ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) | ClusterSpecifier::Matched(_) => None,
             },
             RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => None,
         }
@@ -71,11 +96,33 @@ impl ResolvedRoute {
         match &self.route().action {
             RouteAction::Forward(action) => match &action.cluster {
                 ClusterSpecifier::Cluster(name) => Some(name.clone()),
-                ClusterSpecifier::Weighted(_) => self.weighted().map(|cluster| cluster.name.clone()),
-                ClusterSpecifier::Header(name) => head.headers.get(name)?.to_str().ok().map(Into::into),
+                ClusterSpecifier::Weighted(_) => match &self.weighted()?.cluster {
+                    WeightedTarget::Named(name) => Some(name.clone()),
+                    WeightedTarget::Header(name) => named_by(head, name),
+                },
+                ClusterSpecifier::Header(name) => named_by(head, name),
+                ClusterSpecifier::Matched(_) => self.matched.clone(),
             },
             RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => None,
         }
+    }
+
+    /// What of a host's metadata is asked for.
+    pub fn metadata_match<'a>(&'a self, action: &'a ForwardAction) -> Option<&'a Fields> {
+        let of_cluster = self.weighted().and_then(|cluster| cluster.metadata_match.as_deref());
+        of_cluster.or(action.metadata_match.as_deref())
+    }
+
+    /// Where copies of the request go: the most specific place that names any says.
+    pub fn mirrors<'a>(&'a self, action: &'a ForwardAction) -> &'a [MirrorPolicy] {
+        let places = [&action.mirrors, &self.virtual_host().mirrors, &self.table().mirrors];
+        places.into_iter().find(|policies| !policies.is_empty()).map_or(&[], |policies| policies)
+    }
+
+    /// How much of the request's body is kept for other tries.
+    pub fn buffer_bytes_max(&self, connection_bytes_max: u32) -> usize {
+        let limit = self.route().buffer_limit.or(self.virtual_host().buffer_limit);
+        limit.map_or(connection_bytes_max as usize, |limit| limit.bytes(connection_bytes_max))
     }
 
     /// What is said about a filter, the most specific place first.
@@ -131,6 +178,28 @@ impl ResolvedRoute {
     pub fn reads_request(&self) -> bool {
         self.table().has_response_formats && self.response_rules().any(HeaderRules::reads_request)
     }
+}
+
+/// Which of the clusters: as the request says, where it says something, and by chance otherwise.
+fn draw(weighted: &WeightedClusters, action: &ForwardAction, head: &request::Parts, exchange: &Exchange) -> usize {
+    let downstream = &exchange.connection.downstream;
+    let weights = weighted.clusters.iter().map(|cluster| cluster.weight);
+    let number = match &weighted.drawn_by {
+        WeightedDraw::Random => None,
+        WeightedDraw::Header(name) => head.headers.get(name).and_then(|value| value.to_str().ok()?.parse().ok()),
+        WeightedDraw::HashPolicy => {
+            let ends = Ends { local: downstream.local_address, remote: downstream.remote_address };
+            host_selection::hash_of(&action.hash_policy, head, ends, &exchange.filter_state.borrow())
+        }
+    };
+    match number {
+        Some(number) => weighted_cluster::of(weights, number),
+        None => downstream.worker.with_random(|random| weighted_cluster::choose(weights, random)),
+    }
+}
+
+fn named_by(head: &request::Parts, name: &HeaderName) -> Option<Arc<str>> {
+    head.headers.get(name)?.to_str().ok().map(Into::into)
 }
 
 enum Place<'a> {

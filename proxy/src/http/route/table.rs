@@ -1,11 +1,22 @@
 //! A route configuration compiled for look-up: the virtual host by the request's host, then the first route that matches.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::Arc,
+};
 
 use arc_swap::ArcSwapOption;
 use http::request;
 
-use crate::{config::route::RouteTable, http::route::matcher};
+use crate::{
+    config::route::{RouteTable, TlsRequirement},
+    http::{
+        request_headers::{authority, scheme},
+        route::{matcher, path_index::PathIndex},
+    },
+    matching::Facts,
+};
 
 /// Where a connection manager finds its routes: one slot a route configuration's name. Empty until the first arrives.
 pub type RouteSlot = Arc<ArcSwapOption<CompiledRoutes>>;
@@ -14,53 +25,105 @@ pub struct CompiledRoutes {
     table: Arc<RouteTable>,
     /// Indices into the table's virtual hosts, by domain.
     exact: HashMap<String, usize>,
-    /// By what follows the star, longest first.
-    suffixes: Vec<(String, usize)>,
+    /// By what follows the star, longest first: those of a length together.
+    suffixes: Vec<(usize, HashMap<String, usize>)>,
     /// By what precedes the star, longest first.
-    prefixes: Vec<(String, usize)>,
+    prefixes: Vec<(usize, HashMap<String, usize>)>,
     any: Option<usize>,
+    /// Parallel to the virtual hosts.
+    paths: Vec<Option<PathIndex>>,
+}
+
+/// A request, and what is known of it beyond its head.
+pub struct RouteQuery<'a> {
+    pub head: &'a request::Parts,
+    pub facts: Facts<'a>,
+    /// Any number: for routes that match a share of requests.
+    pub random: u64,
 }
 
 impl CompiledRoutes {
     pub fn new(table: Arc<RouteTable>) -> CompiledRoutes {
-        let mut compiled =
-            CompiledRoutes { exact: HashMap::new(), suffixes: Vec::new(), prefixes: Vec::new(), any: None, table };
-        let table = compiled.table.clone();
+        let mut exact = HashMap::new();
+        let mut suffixes: BTreeMap<usize, HashMap<String, usize>> = BTreeMap::new();
+        let mut prefixes: BTreeMap<usize, HashMap<String, usize>> = BTreeMap::new();
+        let mut any = None;
         for (at, host) in table.virtual_hosts.iter().enumerate() {
             for domain in &host.domains {
                 match (domain.as_str(), domain.strip_prefix('*'), domain.strip_suffix('*')) {
-                    ("*", ..) => compiled.any = Some(at),
-                    (_, Some(suffix), _) => compiled.suffixes.push((suffix.to_owned(), at)),
-                    (_, None, Some(prefix)) => compiled.prefixes.push((prefix.to_owned(), at)),
-                    (exact, None, None) => {
-                        compiled.exact.insert(exact.to_owned(), at);
+                    ("*", ..) => any = Some(at),
+                    (_, Some(suffix), _) => {
+                        suffixes.entry(suffix.len()).or_default().insert(suffix.to_owned(), at);
+                    }
+                    (_, None, Some(prefix)) => {
+                        prefixes.entry(prefix.len()).or_default().insert(prefix.to_owned(), at);
+                    }
+                    (whole, None, None) => {
+                        exact.insert(whole.to_owned(), at);
                     }
                 }
             }
         }
-        compiled.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        compiled.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        compiled
+        let paths = table.virtual_hosts.iter();
+        let paths = paths.map(|host| PathIndex::new(host.matched_routes().iter().map(|route| &**route))).collect();
+        CompiledRoutes {
+            exact,
+            suffixes: suffixes.into_iter().rev().collect(),
+            prefixes: prefixes.into_iter().rev().collect(),
+            any,
+            paths,
+            table,
+        }
     }
 
     pub fn table(&self) -> &Arc<RouteTable> {
         &self.table
     }
 
-    /// The indices of the virtual host and of its route. `authority`: the request's host as given;
-    /// `random`: any number, for routes that match a share of requests.
-    pub fn find(&self, head: &request::Parts, authority: &[u8], random: u64) -> Option<(usize, usize)> {
-        let host = self.virtual_host(authority)?;
-        let mut routes = self.table.virtual_hosts[host].routes.iter();
-        Some((host, routes.position(|route| matcher::matches(&route.route_match, head, authority, random))?))
+    /// The indices of the virtual host and of its route.
+    pub fn find(&self, query: &RouteQuery<'_>) -> Option<(usize, usize)> {
+        let at = match &self.table.virtual_host_header {
+            None => self.virtual_host(authority(query.head)),
+            Some(name) => self.virtual_host(query.head.headers.get(name)?.as_bytes()),
+        }?;
+        let host = &self.table.virtual_hosts[at];
+        if let Some(redirect) = host.tls_redirect
+            && scheme(query.head) != "https"
+            && (host.tls_requirement == TlsRequirement::Everybody || !is_internal(query.head))
+        {
+            return Some((at, redirect));
+        }
+        let mut path = query.head.uri.path();
+        if self.table.ignore_path_parameters {
+            path = path.split(';').next().unwrap_or(path);
+        }
+        let matches = |route: usize| matcher::matches(&host.routes[route].route_match, path, query);
+        let found = match (&host.matcher, &self.paths[at]) {
+            (Some(tree), _) => {
+                let mut found = None;
+                let mut matching = |range: &Range<usize>| {
+                    found = range.clone().find(|&route| matches(route));
+                    true // the tree's answer stands whether or not its routes match
+                };
+                tree.find_where(&query.facts, &mut matching);
+                found
+            }
+            (None, Some(index)) => {
+                let mut candidates = Vec::new();
+                index.candidates(path, &mut candidates);
+                candidates.into_iter().map(|route| route as usize).find(|&route| matches(route))
+            }
+            (None, None) => (0..host.matched_routes().len()).find(|&route| matches(route)),
+        };
+        Some((at, found?))
     }
 
     /// Exact, then the longest suffix, the longest prefix, then `*`.
-    fn virtual_host(&self, authority: &[u8]) -> Option<usize> {
+    fn virtual_host(&self, host: &[u8]) -> Option<usize> {
         if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             self.any
         } else {
-            self.virtual_host_index(authority)
+            self.virtual_host_index(host)
         }
     }
 
@@ -75,18 +138,21 @@ impl CompiledRoutes {
         if self.table.ignore_port_in_host_matching {
             host = without_port(host);
         }
-        let wildcard = |found: &(String, usize)| found.1;
         // A wildcard stands for at least one character.
-        let longer = |text: &str| host.len() > text.len();
+        let suffix = |length: usize| host.len().checked_sub(length).filter(|&at| at > 0).and_then(|at| host.get(at..));
+        let prefix = |length: usize| host.get(..length).filter(|_| host.len() > length);
         self.exact
             .get(host)
+            .or_else(|| self.suffixes.iter().find_map(|(length, hosts)| hosts.get(suffix(*length)?)))
+            .or_else(|| self.prefixes.iter().find_map(|(length, hosts)| hosts.get(prefix(*length)?)))
             .copied()
-            .or_else(|| self.suffixes.iter().find(|(suffix, _)| longer(suffix) && host.ends_with(suffix)).map(wildcard))
-            .or_else(|| {
-                self.prefixes.iter().find(|(prefix, _)| longer(prefix) && host.starts_with(prefix)).map(wildcard)
-            })
             .or(self.any)
     }
+}
+
+/// The connection manager has found out, and told those behind it.
+fn is_internal(head: &request::Parts) -> bool {
+    head.headers.get("x-envoy-internal").is_some_and(|internal| internal == "true")
 }
 
 fn without_port(host: &str) -> &str {
@@ -99,7 +165,7 @@ fn without_port(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::testing::message;
+    use crate::{config::testing::message, listener::filter_chain::ConnectionFacts};
 
     fn table(hosts: &[&[&str]], ignore_port_in_host_matching: bool) -> CompiledRoutes {
         let hosts = hosts.iter().enumerate().map(|(at, domains)| {
@@ -116,8 +182,80 @@ mod tests {
     }
 
     fn find(table: &CompiledRoutes, host: &str) -> Option<String> {
-        let (head, ()) = http::Request::get("/").body(()).expect("a request").into_parts();
-        table.find(&head, host.as_bytes(), 0).map(|(host, _)| host.to_string())
+        found(table, http::Request::get("/").header("host", host)).map(|(host, _)| host.to_string())
+    }
+
+    fn found(table: &CompiledRoutes, request: request::Builder) -> Option<(usize, usize)> {
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        let connection = ConnectionFacts {
+            destination: "10.0.0.1:80".parse().expect("an address"),
+            server_name: None,
+            transport_protocol: "raw_buffer",
+            application_protocols: &[],
+            direct_source: "10.0.0.2".parse().expect("an address"),
+            source: "10.0.0.2:1".parse().expect("an address"),
+        };
+        let facts = Facts { request: Some(&head), ..Facts::of_connection(connection) };
+        table.find(&RouteQuery { head: &head, facts, random: 0 })
+    }
+
+    fn compiled(yaml: &str) -> CompiledRoutes {
+        CompiledRoutes::new(Arc::new(RouteTable::from_proto(message(yaml)).expect("a table")))
+    }
+
+    #[test]
+    fn a_tree_leads_to_routes_which_match_by_themselves() {
+        let input = "{name: i, typed_config: {'@type': type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: x}}";
+        let route = |path: &str| format!("{{match: {{path: {path}}}, direct_response: {{status: 200}}}}");
+        let action = |kind: &str, fields: &str| {
+            format!(
+                "{{action: {{name: a, typed_config: {{'@type': type.googleapis.com/envoy.config.route.v3.{kind}, {fields}}}}}}}"
+            )
+        };
+        let list = action("RouteList", &format!("routes: [{}, {}]", route("/a"), route("/b")));
+        let table = compiled(&format!(
+            "virtual_hosts: [{{name: v, domains: ['*'], matcher: {{matcher_tree: {{input: {input}, \
+             exact_match_map: {{map: {{list: {list}}}}}}}}}}}]"
+        ));
+        let get = |path: &str, x: &str| found(&table, http::Request::get(path).header("host", "h").header("x", x));
+        assert_eq!(get("/b", "list"), Some((0, 1)));
+        assert_eq!((get("/c", "list"), get("/b", "other")), (None, None));
+    }
+
+    #[test]
+    fn who_has_to_come_by_tls_is_sent_there() {
+        let table = compiled(
+            "virtual_hosts: [{name: v, domains: ['*'], require_tls: EXTERNAL_ONLY, \
+             routes: [{match: {prefix: /}, direct_response: {status: 200}}]}]",
+        );
+        let get = || http::Request::get("/").header("host", "h");
+        assert_eq!(found(&table, get()), Some((0, 1)));
+        assert_eq!(found(&table, get().header("x-forwarded-proto", "https")), Some((0, 0)));
+        assert_eq!(found(&table, get().header("x-envoy-internal", "true")), Some((0, 0)));
+    }
+
+    #[test]
+    fn path_parameters_may_not_count_and_a_header_may_name_the_host() {
+        let table = compiled(
+            "{ignore_path_parameters_in_path_matching: true, vhost_header: x-host, virtual_hosts: \
+             [{name: v, domains: [a], routes: [{match: {path: /p}, direct_response: {status: 200}}]}]}",
+        );
+        let get = |path: &str| found(&table, http::Request::get(path).header("host", "b").header("x-host", "a"));
+        assert_eq!((get("/p;v=1?q"), get("/p/q")), (Some((0, 0)), None));
+    }
+
+    #[test]
+    fn many_routes_are_found_as_few_are() {
+        let routes: Vec<String> = (0..40)
+            .map(|at| format!("{{match: {{prefix: /{at}, headers: [{{name: x}}]}}, direct_response: {{status: 200}}}}"))
+            .collect();
+        let table = compiled(&format!(
+            "virtual_hosts: [{{name: v, domains: ['*'], routes: [{}, {{match: {{prefix: /}}, direct_response: {{status: 200}}}}]}}]",
+            routes.join(",")
+        ));
+        let get = |path: &str| found(&table, http::Request::get(path).header("host", "h").header("x", "1"));
+        assert_eq!((get("/3"), get("/31"), get("/x")), (Some((0, 3)), Some((0, 3)), Some((0, 40))));
+        assert_eq!(found(&table, http::Request::get("/3").header("host", "h")), Some((0, 40)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
 };
 
 use self::resolver::{Answer, Resolver};
+pub use self::{query::QueryError, resolver::LookupError};
 use crate::{
     config::{
         cluster::{DnsDiscovery, DnsHosts},
@@ -57,6 +58,26 @@ pub fn start(
             failures: 0,
         };
         tasks.spawn(refreshing.run(looked_up.clone()));
+    }
+}
+
+/// What the names of a cluster stand for now, each address once, in the order of the configuration.
+pub async fn addresses(discovery: &DnsDiscovery) -> Result<Vec<SocketAddr>, LookupError> {
+    let resolver = Resolver::new(&discovery.resolver, discovery.lookup_family);
+    let mut found: Vec<SocketAddr> = Vec::new();
+    let mut failure = None;
+    for endpoint in discovery.assignment.endpoints() {
+        match resolver.look_up(&endpoint.address.host).await {
+            Ok(answer) => {
+                let answered = with_port(&answer.addresses, endpoint.address.port);
+                found.extend(answered.into_iter().filter(|address| !found.contains(address)).collect::<Vec<_>>());
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if found.is_empty() => Err(error),
+        Some(_) | None => Ok(found),
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) enum Family {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum QueryError {
+pub enum QueryError {
     #[error("not a name")]
     Name(#[source] simple_dns::SimpleDnsError),
     #[error("no answer in time")]

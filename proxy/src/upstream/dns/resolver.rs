@@ -27,7 +27,7 @@ pub(super) struct Answer {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookupError {
+pub enum LookupError {
     #[error("no name server is configured")]
     NoServers,
     #[error("cannot look up '{name}' at {server}")]

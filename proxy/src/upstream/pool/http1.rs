@@ -19,7 +19,7 @@ use crate::{
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
-        connect::{self, ConnectError},
+        connect::ConnectError,
         pool::{ConnectionGuard, HostPool, PendingGuard, PoolError},
     },
 };
@@ -36,7 +36,6 @@ type Opened = Result<Box<Connection>, ConnectError>;
 
 struct Connection {
     client: ClientConnection,
-    requests: u32,
     place: Place,
 }
 
@@ -48,7 +47,7 @@ struct Idle {
 /// An open connection's place among those that the host may have.
 struct Place {
     pool: Rc<HostPool>,
-    _guard: ConnectionGuard,
+    guard: ConnectionGuard,
 }
 
 /// A connection for one request. Merely dropped, it closes.
@@ -62,11 +61,13 @@ pub(super) async fn lease(pool: &Rc<HostPool>, priority: RoutingPriority) -> Res
     if let Some(connection) = pool.http1.take_idle() {
         return Ok(Http1Lease::new(connection));
     }
-    let _pending = PendingGuard::new(pool, priority)?;
+    let pending = PendingGuard::new(pool, priority)?;
     let (sender, receiver) = oneshot::channel();
     pool.http1.waiting.borrow_mut().push_back(sender);
     open_for_waiting(pool, priority);
-    match receiver.await {
+    let opened = receiver.await;
+    pending.over();
+    match opened {
         Ok(Ok(connection)) => Ok(Http1Lease::new(connection)),
         Ok(Err(error)) => {
             pool.count(ClusterStat::RqPendingFailureEject);
@@ -84,11 +85,11 @@ fn open_for_waiting(pool: &Rc<HostPool>, priority: RoutingPriority) {
 }
 
 async fn open(pool: Rc<HostPool>, permit: Permit) {
-    match connect::connect(&pool.cluster, &pool.host, pool.worker).await {
+    pool.count(ClusterStat::CxHttp1Total);
+    match pool.connect().await {
         Ok(stream) => {
-            let place = Place { pool: pool.clone(), _guard: ConnectionGuard::new(&pool, permit) };
-            pool.count(ClusterStat::CxHttp1Total);
-            pool.http1.offer(Box::new(Connection { client: ClientConnection::new(stream), requests: 0, place }));
+            let place = Place { pool: pool.clone(), guard: ConnectionGuard::new(&pool, permit) };
+            pool.http1.offer(Box::new(Connection { client: ClientConnection::new(stream), place }));
         }
         Err(error) => {
             pool.http1.connections.set(pool.http1.connections.get() - 1);
@@ -177,8 +178,8 @@ impl Http1Pool {
 }
 
 impl Http1Lease {
-    fn new(mut connection: Box<Connection>) -> Http1Lease {
-        connection.requests += 1;
+    fn new(connection: Box<Connection>) -> Http1Lease {
+        connection.place.guard.count_request();
         Http1Lease { connection: Some(connection), may_reuse: true }
     }
 
@@ -195,7 +196,7 @@ impl Http1Lease {
     pub fn give_back(mut self) {
         let Some(connection) = self.connection.take().filter(|_| self.may_reuse) else { return };
         let pool = connection.place.pool.clone();
-        if pool.may_reuse(connection.requests) {
+        if pool.may_reuse(connection.place.guard.requests()) {
             pool.http1.offer(connection);
         } else if !pool.closed.get() {
             pool.count(ClusterStat::CxMaxRequests);

@@ -19,7 +19,7 @@ use crate::{
     stats::ClusterStat,
     upstream::{
         circuit_breaker::Permit,
-        connect::{self, ConnectError},
+        connect::ConnectError,
         pool::{ConnectionGuard, HostPool, PendingGuard, PoolError},
     },
 };
@@ -34,7 +34,7 @@ pub(super) struct Http2Pool {
 struct Connection {
     requests_out: Requests,
     streams: Cell<u32>,
-    requests: Cell<u32>,
+    guard: Rc<ConnectionGuard>,
     idle_since: Cell<Instant>,
     /// Takes no new streams: closed, told to go away, or used up.
     retired: Cell<bool>,
@@ -54,11 +54,13 @@ pub(super) async fn lease(
     if let Some(lease) = pool.http2.place(pool) {
         return Ok(lease);
     }
-    let _pending = PendingGuard::new(pool, priority)?;
+    let pending = PendingGuard::new(pool, priority)?;
     let (sender, receiver) = oneshot::channel();
     pool.http2.waiting.borrow_mut().push_back(sender);
     open_for_waiting(pool, priority, options);
-    match receiver.await {
+    let opened = receiver.await;
+    pending.over();
+    match opened {
         Ok(Ok(lease)) => Ok(lease),
         Ok(Err(error)) => {
             pool.count(ClusterStat::RqPendingFailureEject);
@@ -84,17 +86,17 @@ fn open_for_waiting(pool: &Rc<HostPool>, priority: RoutingPriority, options: &Ht
 
 /// Connects and drives the connection until it closes.
 async fn open(pool: Rc<HostPool>, permit: Permit, options: Http2Options) {
-    let connected = connect::connect(&pool.cluster, &pool.host, pool.worker).await;
+    pool.count(ClusterStat::CxHttp2Total);
+    let connected = pool.connect().await;
     pool.http2.connecting.set(pool.http2.connecting.get() - 1);
     match connected {
         Ok(stream) => {
-            let guard = ConnectionGuard::new(&pool, permit);
-            pool.count(ClusterStat::CxHttp2Total);
+            let guard = Rc::new(ConnectionGuard::new(&pool, permit));
             let (requests_out, driven) = client::connect(settings(&pool, options.clone()), stream);
             let connection = Rc::new(Connection {
                 requests_out,
                 streams: Cell::new(0),
-                requests: Cell::new(0),
+                guard: guard.clone(),
                 idle_since: Cell::new(Instant::now()),
                 retired: Cell::new(false),
             });
@@ -146,8 +148,8 @@ impl Http2Pool {
         let connections = self.connections.borrow();
         let connection = connections.iter().find(|connection| connection.has_place())?;
         connection.streams.set(connection.streams.get() + 1);
-        connection.requests.set(connection.requests.get() + 1);
-        if !pool.may_reuse(connection.requests.get()) {
+        connection.guard.count_request();
+        if !pool.may_reuse(connection.guard.requests()) {
             connection.retired.set(true);
             pool.count(ClusterStat::CxMaxRequests);
         }

@@ -29,6 +29,7 @@ use crate::{
         endpoint_set::EndpointSet,
         host::Host,
         load_balancer::{Chooser, LoadBalancer, Wish},
+        origin::Origin,
     },
 };
 
@@ -54,8 +55,10 @@ pub struct HostPool {
     pub host: Arc<Host>,
     pub cluster: Arc<Cluster>,
     pub worker: WorkerIndex,
-    /// Requests and TCP connections under way from this worker.
-    active: Cell<u32>,
+    /// What its connections show of the downstream that they are for.
+    origin: Origin,
+    /// Requests and TCP connections under way from this worker, of the pools of all origins.
+    active: Rc<Cell<u32>>,
     /// The host or the cluster is gone: nothing is kept for reuse.
     closed: Cell<bool>,
     /// Where the number of pools is limited.
@@ -224,12 +227,33 @@ impl HostPool {
             host,
             cluster,
             worker,
-            active: Cell::new(0),
+            origin: Origin::default(),
+            active: Rc::default(),
             closed: Cell::new(false),
             place: RefCell::default(),
             http1: Default::default(),
             http2: Default::default(),
         })
+    }
+
+    /// A pool of connections to the same host for one downstream only.
+    pub(super) fn own(&self, origin: Origin) -> Rc<HostPool> {
+        Rc::new(HostPool {
+            host: self.host.clone(),
+            cluster: self.cluster.clone(),
+            worker: self.worker,
+            origin,
+            active: self.active.clone(),
+            closed: Cell::new(false),
+            place: RefCell::default(),
+            http1: Default::default(),
+            http2: Default::default(),
+        })
+    }
+
+    /// What its connections show of the downstream that they are for.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// A connection of the cluster's protocol, from the pool or new.
@@ -241,15 +265,28 @@ impl HostPool {
     }
 
     /// A connection for TCP, never pooled. The guards count as long as it is open.
-    pub async fn connect_tcp(self: &Rc<Self>) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
+    pub async fn connect_tcp(
+        self: &Rc<Self>,
+        origin: &Origin,
+    ) -> Result<(Stream, ConnectionGuard, ActiveGuard), PoolError> {
         let breakers = &self.cluster.circuit_breakers;
         let permit = breakers.try_acquire(RoutingPriority::Default, Resource::Connections);
         let Some(permit) = permit.filter(|_| !self.host_is_full(RoutingPriority::Default)) else {
             self.count(ClusterStat::CxOverflow);
             return Err(PoolError::Overflow);
         };
+        self.count(ClusterStat::RqPendingTotal);
         let active = self.begin();
-        let stream = connect::connect(&self.cluster, &self.host, self.worker).await?;
+        let stream = match connect::connect(&self.cluster, &self.host, self.worker, origin).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.count(ClusterStat::RqPendingFailureEject);
+                return Err(error.into());
+            }
+        };
+        // As Envoy has it, a connection is a request.
+        self.count(ClusterStat::RqTotal);
+        self.count_host(HostStat::RqTotal);
         Ok((stream, ConnectionGuard::new(self, permit), active))
     }
 
@@ -267,7 +304,15 @@ impl HostPool {
         ActiveGuard(self.clone())
     }
 
-    fn close(&self) {
+    async fn connect(&self) -> Result<Stream, ConnectError> {
+        connect::connect(&self.cluster, &self.host, self.worker, &self.origin).await
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub(super) fn close(&self) {
         self.closed.set(true);
         self.http1.close();
         self.http2.close();
@@ -343,6 +388,8 @@ impl Drop for ActiveGuard {
 /// One open connection.
 pub struct ConnectionGuard {
     pool: Rc<HostPool>,
+    opened: Instant,
+    requests: Cell<u32>,
     _permit: Permit,
 }
 
@@ -350,7 +397,16 @@ impl ConnectionGuard {
     fn new(pool: &Rc<HostPool>, permit: Permit) -> ConnectionGuard {
         pool.count(ClusterStat::CxActive);
         pool.count_host(HostStat::CxActive);
-        ConnectionGuard { pool: pool.clone(), _permit: permit }
+        ConnectionGuard { pool: pool.clone(), opened: Instant::now(), requests: Cell::new(0), _permit: permit }
+    }
+
+    fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    /// It carries one more.
+    fn count_request(&self) {
+        self.requests.set(self.requests.get().saturating_add(1));
     }
 }
 
@@ -360,12 +416,18 @@ impl Drop for ConnectionGuard {
         pool.cluster.stats.cells.dec(pool.worker, ClusterStat::CxActive);
         pool.host.stats.dec(pool.worker, HostStat::CxActive);
         pool.count(ClusterStat::CxDestroy);
+        pool.cluster.stats.cx_length.record(pool.worker, self.opened.elapsed());
+        if self.requests() > 0 {
+            pool.cluster.stats.rq_per_cx.record_number(pool.worker, self.requests().into());
+        }
     }
 }
 
 /// One request waiting for a connection.
 struct PendingGuard<'a> {
     pool: &'a HostPool,
+    /// Dropped before that, it was given up.
+    is_over: Cell<bool>,
     _permit: Permit,
 }
 
@@ -377,12 +439,20 @@ impl<'a> PendingGuard<'a> {
         };
         pool.count(ClusterStat::RqPendingTotal);
         pool.count(ClusterStat::RqPendingActive);
-        Ok(PendingGuard { pool, _permit: permit })
+        Ok(PendingGuard { pool, is_over: Cell::new(false), _permit: permit })
+    }
+
+    /// There is a connection, or there will be none.
+    fn over(&self) {
+        self.is_over.set(true);
     }
 }
 
 impl Drop for PendingGuard<'_> {
     fn drop(&mut self) {
         self.pool.cluster.stats.cells.dec(self.pool.worker, ClusterStat::RqPendingActive);
+        if !self.is_over.get() {
+            self.pool.count(ClusterStat::RqCancelled);
+        }
     }
 }

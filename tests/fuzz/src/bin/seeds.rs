@@ -55,10 +55,27 @@ fn first_bytes() -> std::io::Result<()> {
     write("client_hello", "plain", &hello)?;
     write("http_inspector", "get", b"GET / HTTP/1.1\r\n")?;
     write("http_inspector", "preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+    for (at, request) in REQUESTS.into_iter().enumerate() {
+        write("h1_request", &at.to_string(), &[b"\0\x09", request].concat())?;
+    }
+    for (at, response) in RESPONSES.into_iter().enumerate() {
+        write("h1_response", &at.to_string(), &[b"\x02\x09", response].concat())?;
+    }
     write("proxy_protocol", "v1", b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 2000\r\n")?;
     let v2 = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11"[..], &[1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4], b"\x04\0\x02hi"].concat();
     write("proxy_protocol", "v2", &v2)
 }
+
+const REQUESTS: [&[u8]; 3] = [
+    b"GET /a?b=c HTTP/1.1\r\nhost: a.test\r\nconnection: te, x-a\r\nte: trailers\r\nx-a: 1\r\n y\r\n\r\n",
+    b"POST http://u@b.test:81/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nx-t: 1\r\n\r\n",
+    b"CONNECT a.test:80 HTTP/1.0\r\nhost: a.test:80\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 0\r\n\r\n",
+];
+const RESPONSES: [&[u8]; 3] = [
+    b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx-a: 1\r\n\t2\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n00a ;x=\"y\"\r\n0123456789\r\n0;last\r\nX-T: 1\r\n\r\nHTTP/1.1",
+    b"HTTP/1.0 304\nconnection: keep-alive\n\n",
+];
 
 fn routes(config: &weft_xds::pb::envoy::config::listener::v3::filter::ConfigType) -> Option<Vec<u8>> {
     use weft_xds::pb::envoy::config::listener::v3::filter::ConfigType;

@@ -14,7 +14,7 @@ fn recorded() -> std::sync::Arc<Mesh> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kubernetes");
     let mut folder = Folder::new(fixtures);
     let changes = folder.rescan(&std::collections::HashSet::new()).unwrap();
-    assert_eq!(folder.problems().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(folder.problems().map(|problem| problem.to_string()).collect::<Vec<_>>(), [""; 0]);
     let mut registry = Registry::default();
     changes.inserted.into_iter().for_each(|object| registry.insert(object));
     registry.publish()

@@ -87,9 +87,10 @@ pub(super) fn parse(document: &Document<'_>, syntax: Syntax) -> Result<Content, 
 
 fn yaml_options() -> serde_saphyr::Options {
     let mut budget = serde_saphyr::Budget::default();
-    // A document may be a List of every object of a cluster; the size of the file bounds it already.
-    budget.max_nodes = 8_000_000;
-    budget.max_events = 16_000_000;
+    // A document may be a List of every object of a cluster: fifty thousand endpoints take less than half of it. Each node
+    // takes some fifty bytes while it is read.
+    budget.max_nodes = 2_000_000;
+    budget.max_events = 4_000_000;
     let mut options = serde_saphyr::Options::default();
     options.budget = Some(budget);
     options

@@ -1,20 +1,20 @@
-//! What every file of the folder last said. A rescan reads the files that changed and tells which objects that added,
-//! changed or removed.
+//! What every file of the folder last said. `rescan` looks at all files, `update` at those that something happened to;
+//! both read what changed and tell which objects that added, changed or removed.
 //!
 //! Invariants: an object named by several files is the first file's, in path order; a document whose text did not
 //! change keeps its very objects, so that what did not change is the same pointer all the way down.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::document::{self, Content, Document, Syntax};
+use super::listing::{self, Found, Listing, Stamp, syntax};
+use super::parallel;
 use super::problem::{Problem, Severity};
 use crate::model::registry::{Object, ObjectKey};
 
@@ -37,6 +37,8 @@ pub struct Changes {
     pub new_problems: Vec<Problem>,
     /// Files that had problems and have none any more.
     pub mended: Vec<PathBuf>,
+    /// `Folder::problems` are not what they were.
+    pub has_other_problems: bool,
 }
 
 impl Changes {
@@ -51,6 +53,10 @@ pub struct Folder {
     files: BTreeMap<PathBuf, File>,
     /// Who names an object, in path order; the first one counts.
     claims: HashMap<ObjectKey, BTreeMap<PathBuf, Option<Object>>>,
+    /// Objects that several files name.
+    contested: BTreeSet<ObjectKey>,
+    /// Symbolic links were among the entries of the last full scan, hidden ones too.
+    has_links: bool,
 }
 
 /// One file as it was last read.
@@ -64,30 +70,31 @@ struct File {
     problems: Vec<Problem>,
 }
 
-/// Tells whether a file may have changed without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: Option<SystemTime>,
-    /// Read so soon after its last change that another change could carry the same time.
-    may_be_stale: bool,
+/// A file to look at.
+struct Due {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    metadata: io::Result<fs::Metadata>,
 }
+
+/// What a look at a file found.
+enum Look {
+    Unreadable(io::Error),
+    Same,
+    Parsed { content_hash: u64, parsed: Parsed },
+}
+
+/// The documents and what was left out of them, or why none of them counts.
+type Parsed = Result<(Documents, Vec<Problem>), Vec<Problem>>;
 
 /// No text hashes to this, or it is parsed once more than needed.
 const UNREAD: u64 = 0;
-/// Larger files are refused: a manifest of this size is a mistake, and reading it would hold everything else up.
-const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Deeper folders are not entered; it also ends circles of symbolic links.
-const DEPTH_MAX: usize = 16;
-/// Clocks of file systems tick this coarsely at worst.
-const CLOCK_TICK: Duration = Duration::from_secs(2);
 
 impl Folder {
     /// `root` should be absolute, so that paths compare with those that the kernel reports.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, files: BTreeMap::new(), claims: HashMap::new() }
+        let (files, claims, contested) = Default::default();
+        Self { root, files, claims, contested, has_links: false }
     }
 
     pub fn root(&self) -> &Path {
@@ -95,18 +102,17 @@ impl Folder {
     }
 
     /// All problems as they stand.
-    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.files.values().flat_map(|file| &file.problems)
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        let of_files = self.files.values().flat_map(|file| &file.problems).cloned();
+        of_files.chain(self.contested.iter().flat_map(|key| self.contest(key)))
     }
 
-    /// Brings the state in line with the files. Those `in_progress` are being written by someone and keep their state.
+    /// Brings the state in line with all files. Those `in_progress` are being written by someone and keep their state.
     pub fn rescan(&mut self, in_progress: &HashSet<PathBuf>) -> Result<Changes, FolderError> {
         let mut listing = Listing::default();
         listing.add(&self.root, 0).map_err(|source| FolderError::List { folder: self.root.clone(), source })?;
-        let Listing { found, unlisted } = listing;
-        let mut changes = Changes::default();
-        let mut touched = HashSet::new();
-
+        let Listing { found, unlisted, has_links } = listing;
+        self.has_links = has_links;
         let present = found.iter().map(|(path, _)| path).collect::<HashSet<_>>();
         let is_gone = |path: &PathBuf| {
             !present.contains(path)
@@ -114,63 +120,114 @@ impl Folder {
                 && !unlisted.iter().any(|folder| path.starts_with(folder))
         };
         let gone = self.files.keys().filter(|path| is_gone(path)).cloned().collect::<Vec<_>>();
+        let found = found.into_iter().filter(|(path, _)| !in_progress.contains(path)).collect();
+        Ok(self.renew(gone, found))
+    }
+
+    /// The same, where something happened only at `paths`. `None`: more may have changed than what is at them.
+    pub fn update(&mut self, paths: &HashSet<PathBuf>, in_progress: &HashSet<PathBuf>) -> Option<Changes> {
+        if self.has_links {
+            // A file may change by another name.
+            return None;
+        }
+        let (mut gone, mut found) = (Vec::new(), Vec::new());
+        for path in paths.difference(in_progress) {
+            match listing::at(&self.root, path) {
+                Found::File(metadata) => found.push((path.clone(), Ok(metadata))),
+                Found::Nothing => {
+                    // It may have been a folder.
+                    let below = self.files.range(path.clone()..).take_while(|(file, _)| file.starts_with(path));
+                    gone.extend(below.map(|(file, _)| file.clone()));
+                }
+                Found::Irrelevant => {}
+                Found::Unclear => return None,
+            }
+        }
+        Some(self.renew(gone, found))
+    }
+
+    fn renew(&mut self, gone: Vec<PathBuf>, found: Vec<(PathBuf, io::Result<fs::Metadata>)>) -> Changes {
+        let mut changes = Changes::default();
+        let mut touched = HashSet::new();
         for path in gone {
             let file = self.files.remove(&path).unwrap_or_default();
-            if !file.problems.is_empty() {
-                changes.mended.push(self.relative(&path));
-            }
+            report(&self.relative(&path), &file.problems, &[], &mut changes);
             self.claim(&path, &file.documents, &[], &mut touched);
         }
-        for (path, metadata) in found {
-            if !in_progress.contains(&path) {
-                self.refresh(&path, metadata, &mut touched, &mut changes);
-            }
+        let due = found.into_iter().filter_map(|(path, metadata)| self.due(path, metadata)).collect::<Vec<_>>();
+        // Many files are shared out over the cores, and so are the documents of a few large ones.
+        let of_files = workers().min(due.len().max(1));
+        let of_documents = workers() / of_files;
+        let looks = parallel::map(of_files, &due, |due| self.look_at(due, of_documents));
+        for (Due { path, stamp, .. }, look) in due.into_iter().zip(looks) {
+            self.take(&path, stamp, look, &mut touched, &mut changes);
         }
         self.resolve_claims(&touched, &mut changes);
-        Ok(changes)
+        changes
     }
 
     fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).unwrap_or(path).to_owned()
     }
 
-    /// Reads a file again if it may have changed.
-    fn refresh(
-        &mut self,
-        path: &Path,
-        metadata: io::Result<fs::Metadata>,
-        touched: &mut HashSet<ObjectKey>,
-        changes: &mut Changes,
-    ) {
-        let file = self.files.get(path);
+    /// A file that may have changed since it was last looked at.
+    fn due(&self, path: PathBuf, metadata: io::Result<fs::Metadata>) -> Option<Due> {
         let stamp = metadata.as_ref().ok().map(Stamp::of);
-        if let (Some(file), Some(stamp)) = (file, stamp)
+        if let (Some(file), Some(stamp)) = (self.files.get(&path), stamp)
             && file.stamp == Some(stamp)
             && !stamp.may_be_stale
         {
-            return;
+            return None;
         }
-        let relative = self.relative(path);
-        let text = match metadata.and_then(|metadata| read(path, &metadata)) {
+        Some(Due { path, stamp, metadata })
+    }
+
+    /// Reads a file and parses what is new in it.
+    fn look_at(&self, due: &Due, workers: usize) -> Look {
+        let known = self.files.get(&due.path);
+        let text = match &due.metadata {
+            Ok(metadata) => listing::read(&due.path, metadata),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        let text = match text {
             Ok(text) => text,
-            Err(error) => return self.keep_last_good(path, stamp, UNREAD, vec![whole_file(relative, &error)], changes),
+            Err(error) => return Look::Unreadable(error),
         };
         let content_hash = xxh3_64(text.as_bytes());
-        if let Some(file) = self.files.get_mut(path)
-            && file.content_hash == content_hash
-        {
-            file.stamp = stamp;
-            return;
+        if known.is_some_and(|file| file.content_hash == content_hash) {
+            return Look::Same;
         }
-        let known = self.files.get(path).map(|file| file.documents.as_slice()).unwrap_or_default();
-        match parse(&relative, &text, known) {
-            Ok((documents, problems)) => {
+        let known = known.map(|file| file.documents.as_slice()).unwrap_or_default();
+        Look::Parsed { content_hash, parsed: parse(&self.relative(&due.path), &text, known, workers) }
+    }
+
+    fn take(
+        &mut self,
+        path: &Path,
+        stamp: Option<Stamp>,
+        look: Look,
+        touched: &mut HashSet<ObjectKey>,
+        changes: &mut Changes,
+    ) {
+        let relative = self.relative(path);
+        match look {
+            Look::Unreadable(error) => {
+                self.keep_last_good(path, stamp, UNREAD, vec![whole_file(relative, &error)], changes);
+            }
+            Look::Same => {
+                if let Some(file) = self.files.get_mut(path) {
+                    file.stamp = stamp;
+                }
+            }
+            Look::Parsed { content_hash, parsed: Ok((documents, problems)) } => {
                 let before = self.files.remove(path).unwrap_or_default();
                 report(&relative, &before.problems, &problems, changes);
                 self.claim(path, &before.documents, &documents, touched);
                 self.files.insert(path.to_owned(), File { stamp, content_hash, documents, problems });
             }
-            Err(problems) => self.keep_last_good(path, stamp, content_hash, problems, changes),
+            Look::Parsed { content_hash, parsed: Err(problems) } => {
+                self.keep_last_good(path, stamp, content_hash, problems, changes);
+            }
         }
     }
 
@@ -231,123 +288,59 @@ impl Folder {
                 }
             }
         }
-        // What several files name is said again whenever it is touched: no state to keep in step.
-        let mut contested = touched.iter().filter_map(|key| Some((key, self.claims.get(key)?))).collect::<Vec<_>>();
-        contested.retain(|(_, claims)| claims.len() > 1);
-        contested.sort_by_key(|(key, _)| *key);
-        for (key, claims) in contested {
-            let mut paths = claims.keys();
-            let Some(winner) = paths.next() else { continue };
-            changes.new_problems.extend(paths.map(|path| Problem {
-                file: self.relative(path),
-                severity: Severity::Ignored,
-                document: None,
-                path: String::new(),
-                reason: format!("{key} is already defined in {}, which counts", self.relative(winner).display()),
-            }));
-        }
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        let modified = metadata.modified().ok();
-        let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.len(),
-            modified,
-            may_be_stale: age.is_none_or(|age| age < CLOCK_TICK),
-        }
-    }
-}
-
-/// The manifests below a folder, in path order.
-#[derive(Default)]
-struct Listing {
-    found: Vec<(PathBuf, io::Result<fs::Metadata>)>,
-    /// Folders that are there and can't be read: what was known of them stays.
-    unlisted: Vec<PathBuf>,
-}
-
-impl Listing {
-    /// Hidden entries are skipped: editors keep swap files there, and mounted ConfigMaps the real files that their
-    /// visible names link to.
-    fn add(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
-        let mut entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries.iter().filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")) {
-            let path = entry.path();
-            // Follows symbolic links.
-            let metadata = fs::metadata(&path);
-            match &metadata {
-                Ok(metadata) if metadata.is_dir() => self.add_below(path, depth + 1),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                _ if syntax(&path).is_some() => self.found.push((path, metadata)),
-                _ => {}
+        let mut contested = touched.iter().collect::<Vec<_>>();
+        contested.sort();
+        for key in contested {
+            let is_contested = self.claims.get(key).is_some_and(|claims| claims.len() > 1);
+            changes.has_other_problems |= is_contested || self.contested.contains(key);
+            if is_contested {
+                // Said again whenever it is touched.
+                changes.new_problems.extend(self.contest(key));
+                self.contested.insert(key.clone());
+            } else {
+                self.contested.remove(key);
             }
         }
-        Ok(())
     }
 
-    fn add_below(&mut self, folder: PathBuf, depth: usize) {
-        if depth > DEPTH_MAX {
-            tracing::warn!(folder = %folder.display(), "manifests nested this deep are not read");
-            return;
-        }
-        match self.add(&folder, depth) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(folder = %folder.display(), %error, "cannot list a folder of manifests");
-                self.unlisted.push(folder);
-            }
-            _ => {}
-        }
+    /// A problem for each file whose word does not count.
+    fn contest(&self, key: &ObjectKey) -> Vec<Problem> {
+        let mut paths = self.claims.get(key).into_iter().flat_map(BTreeMap::keys);
+        let Some(winner) = paths.next() else { return Vec::new() };
+        let refused = |path: &PathBuf| Problem {
+            file: self.relative(path),
+            severity: Severity::Ignored,
+            document: None,
+            path: String::new(),
+            reason: format!("{key} is already defined in {}, which counts", self.relative(winner).display()),
+        };
+        paths.map(refused).collect()
     }
-}
-
-fn syntax(path: &Path) -> Option<Syntax> {
-    match path.extension()?.to_str()? {
-        "yaml" | "yml" => Some(Syntax::Yaml),
-        "json" => Some(Syntax::Json),
-        _ => None,
-    }
-}
-
-fn read(path: &Path, metadata: &fs::Metadata) -> io::Result<String> {
-    if !metadata.is_file() {
-        return Err(io::Error::other("is not a regular file"));
-    }
-    if metadata.len() > FILE_BYTES_MAX {
-        let reason =
-            format!("is {} bytes long, more than the {FILE_BYTES_MAX} that a manifest may have", metadata.len());
-        return Err(io::Error::other(reason));
-    }
-    let text = fs::read_to_string(path)?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(without_mark) => without_mark.to_owned(),
-        None => text,
-    })
 }
 
 type Documents = Vec<(u64, Arc<Content>)>;
 
 /// Parses a file, taking documents whose text is known from before. Any document that is refused refuses the file.
-fn parse(
-    relative: &Path,
-    text: &str,
-    known: &[(u64, Arc<Content>)],
-) -> Result<(Documents, Vec<Problem>), Vec<Problem>> {
+fn parse(relative: &Path, text: &str, known: &[(u64, Arc<Content>)], workers: usize) -> Parsed {
     let known = known.iter().map(|(hash, content)| (*hash, content)).collect::<HashMap<_, _>>();
     let syntax = syntax(relative).unwrap_or(Syntax::Yaml);
     let cut = match syntax {
         Syntax::Yaml => document::split(text),
         Syntax::Json => vec![Document { number: 1, line: 1, text }],
     };
+    let parsed = parallel::map(workers, &cut, |document| {
+        // A document that moves within its file brings other blank lines along.
+        let hash = xxh3_64(document.text.trim().as_bytes());
+        let content = match known.get(&hash) {
+            Some(content) => Ok(Arc::clone(content)),
+            None => document::parse(document, syntax).map(Arc::new),
+        };
+        (hash, content)
+    });
     let mut documents = Vec::with_capacity(cut.len());
     let (mut refused, mut ignored) = (Vec::new(), Vec::new());
     let mut names: HashMap<ObjectKey, usize> = HashMap::new();
-    for document in cut {
+    for (document, (hash, content)) in cut.into_iter().zip(parsed) {
         let problem = |severity, path, reason| Problem {
             file: relative.to_owned(),
             severity,
@@ -355,17 +348,12 @@ fn parse(
             path,
             reason,
         };
-        // A document that moves within its file brings other blank lines along.
-        let hash = xxh3_64(document.text.trim().as_bytes());
-        let content = match known.get(&hash) {
-            Some(content) => Arc::clone(content),
-            None => match document::parse(&document, syntax) {
-                Ok(content) => Arc::new(content),
-                Err(error) => {
-                    refused.push(problem(Severity::Refused, error.path, error.reason));
-                    continue;
-                }
-            },
+        let content = match content {
+            Ok(content) => content,
+            Err(error) => {
+                refused.push(problem(Severity::Refused, error.path, error.reason));
+                continue;
+            }
         };
         for found in &content.ignored {
             ignored.push(problem(Severity::Ignored, found.path.clone(), found.reason.clone()));
@@ -381,11 +369,16 @@ fn parse(
     if refused.is_empty() { Ok((documents, ignored)) } else { Err(refused.into_iter().chain(ignored).collect()) }
 }
 
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn whole_file(file: PathBuf, error: &io::Error) -> Problem {
     Problem { file, severity: Severity::Refused, document: None, path: String::new(), reason: error.to_string() }
 }
 
 fn report(relative: &Path, before: &[Problem], after: &[Problem], changes: &mut Changes) {
+    changes.has_other_problems |= before != after;
     changes.new_problems.extend(after.iter().filter(|problem| !before.contains(problem)).cloned());
     if !before.is_empty() && after.is_empty() {
         changes.mended.push(relative.to_owned());

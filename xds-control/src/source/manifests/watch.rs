@@ -1,4 +1,5 @@
-//! When to rescan the folder: a burst of file events has ended, or long enough passed that an event may have been lost.
+//! When to look at which files: at those that a burst of events was about once it is over, and at all of them where events
+//! don't tell enough, or long enough passed that one may have been lost.
 //!
 //! A file that someone has open for writing is left alone until they close it, so that a half-written manifest is
 //! never taken for a shorter one; a writer that never closes it is waited for `WRITE_WAIT_MAX`.
@@ -6,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,7 @@ pub struct ManifestSource {
     health: Arc<Health>,
 }
 
-/// What a rescan works on. It travels to a blocking thread and back.
+/// What a look at the files works on. It travels to a blocking thread and back.
 struct State {
     folder: Folder,
     registry: Registry,
@@ -52,10 +54,14 @@ impl Health {
 
 /// How long a writer may keep a file open before it is read all the same.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Events get lost (a full queue, a symbolic link's target elsewhere): look this often without any.
+/// Events get lost (a symbolic link's target elsewhere, a folder filled before it was watched): look at everything this
+/// often, or less often where that would take more than a share of the time.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
-/// Events beyond these are dropped: one is enough to cause a rescan.
-const EVENTS_MAX: usize = 1024;
+const RESCAN_PARTS: u32 = 200;
+/// Events beyond these are dropped, and everything is looked at instead.
+const EVENTS_MAX: usize = 4096;
+/// With more paths than this, looking at everything is as fast.
+const PATHS_MAX: usize = 4096;
 
 impl ManifestSource {
     /// Reads the folder. Fails only if the folder itself can't be read; single files are reported.
@@ -64,7 +70,7 @@ impl ManifestSource {
             std::path::absolute(folder).map_err(|source| FolderError::List { folder: folder.to_owned(), source })?;
         let mut state = State { folder: Folder::new(root), registry: Registry::default() };
         let health = Arc::new(Health::default());
-        let mesh = state.rescan(&HashSet::new(), &health)?;
+        let mesh = state.look(&Scope::Everything, &HashSet::new(), &health)?;
         let (mesh, _) = watch::channel(mesh.unwrap_or_default());
         Ok(Self { state: Some(state), debounce, mesh, health })
     }
@@ -79,23 +85,24 @@ impl ManifestSource {
 
     /// Follows the folder for as long as it is polled. Not cancel-safe: a source dropped half-way is spent.
     pub async fn run(mut self) {
-        let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
         let root = self.state.as_ref().map(|state| state.folder.root().to_owned()).unwrap_or_default();
+        let (events_in, mut events) = EventSender::new();
         let mut watching = Watching::start(&root, &events_in);
         let mut writers = Writers::default();
         // Something may have changed between loading and watching.
-        let mut burst = Some(Burst::start(Instant::now()));
+        let (mut scope, mut burst) = (Scope::Everything, Some(Burst::start(Instant::now())));
+        let mut rescan_at = Instant::now();
         loop {
-            let now = Instant::now();
             let due = match &burst {
                 Some(burst) => burst.ends(self.debounce),
-                None => writers.give_up_at().unwrap_or(now + RESCAN_INTERVAL).min(now + RESCAN_INTERVAL),
+                None => writers.give_up_at().unwrap_or(rescan_at).min(rescan_at),
             };
             tokio::select! {
                 event = events.recv() => {
                     let Some(event) = event else { return };
                     let now = Instant::now();
                     writers.observe(&event, now);
+                    scope.add(event);
                     match &mut burst {
                         Some(burst) => burst.event(now),
                         None => burst = Some(Burst::start(now)),
@@ -103,21 +110,32 @@ impl ManifestSource {
                 }
                 () = tokio::time::sleep_until(due.into()) => {
                     burst = None;
-                    watching.renew(&root, &events_in);
-                    self.rescan(writers.in_progress(Instant::now())).await;
+                    let started = Instant::now();
+                    let is_another = watching.renew(&root, &events_in);
+                    if is_another || events_in.take_lost() || started >= rescan_at {
+                        scope = Scope::Everything;
+                    }
+                    let in_progress = writers.in_progress(started);
+                    let now = std::mem::take(&mut scope);
+                    scope = now.later(&in_progress);
+                    let is_everything = matches!(now, Scope::Everything);
+                    self.look(now, in_progress).await;
+                    if is_everything {
+                        rescan_at = Instant::now() + RESCAN_INTERVAL.max(started.elapsed() * RESCAN_PARTS);
+                    }
                 }
             }
         }
     }
 
-    async fn rescan(&mut self, in_progress: HashSet<PathBuf>) {
+    async fn look(&mut self, scope: Scope, in_progress: HashSet<PathBuf>) {
         let Some(mut state) = self.state.take() else { return };
         let health = self.health.clone();
-        let rescanned = tokio::task::spawn_blocking(move || {
-            let result = state.rescan(&in_progress, &health);
+        let looked = tokio::task::spawn_blocking(move || {
+            let result = state.look(&scope, &in_progress, &health);
             (state, result)
         });
-        let Ok((state, result)) = rescanned.await else {
+        let Ok((state, result)) = looked.await else {
             tracing::error!("reading the manifests stopped; the last good state stays");
             return;
         };
@@ -135,10 +153,24 @@ impl ManifestSource {
 
 impl State {
     /// The mesh, if it changed.
-    fn rescan(&mut self, in_progress: &HashSet<PathBuf>, health: &Health) -> Result<Option<Arc<Mesh>>, FolderError> {
-        let changes = self.folder.rescan(in_progress)?;
+    fn look(
+        &mut self,
+        scope: &Scope,
+        in_progress: &HashSet<PathBuf>,
+        health: &Health,
+    ) -> Result<Option<Arc<Mesh>>, FolderError> {
+        let updated = match scope {
+            Scope::Paths(paths) => self.folder.update(paths, in_progress),
+            Scope::Everything => None,
+        };
+        let changes = match updated {
+            Some(changes) => changes,
+            None => self.folder.rescan(in_progress)?,
+        };
         log(&changes);
-        health.set(self.folder.problems().cloned().collect());
+        if changes.has_other_problems {
+            health.set(self.folder.problems().collect());
+        }
         if changes.is_empty() {
             return Ok(None);
         }
@@ -165,6 +197,63 @@ fn log(changes: &Changes) {
     }
 }
 
+/// Which files to look at.
+#[derive(Debug, PartialEq, Eq)]
+enum Scope {
+    Paths(HashSet<PathBuf>),
+    Everything,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::Paths(HashSet::new())
+    }
+}
+
+impl Scope {
+    fn add(&mut self, event: notify::Event) {
+        let Self::Paths(paths) = self else { return };
+        let is_enough = !event.need_rescan() && !event.paths.is_empty();
+        paths.extend(event.paths);
+        if !is_enough || paths.len() > PATHS_MAX {
+            *self = Self::Everything;
+        }
+    }
+
+    /// What is left to look at when the files in progress are done.
+    fn later(&self, in_progress: &HashSet<PathBuf>) -> Self {
+        Self::Paths(match self {
+            Self::Paths(paths) => paths.intersection(in_progress).cloned().collect(),
+            Self::Everything => in_progress.clone(),
+        })
+    }
+}
+
+/// The watcher's way to the source; it never waits.
+#[derive(Clone)]
+struct EventSender {
+    events: mpsc::Sender<notify::Event>,
+    is_any_lost: Arc<AtomicBool>,
+}
+
+impl EventSender {
+    fn new() -> (Self, mpsc::Receiver<notify::Event>) {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        (Self { events, is_any_lost: Arc::default() }, receiver)
+    }
+
+    fn send(&self, event: notify::Event) {
+        if self.events.try_send(event).is_err() {
+            self.is_any_lost.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there were events that found no room since the last time.
+    fn take_lost(&self) -> bool {
+        self.is_any_lost.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// The kernel's watch on the folder, renewed when the folder becomes another one (a volume mounted over it).
 struct Watching {
     watcher: Option<RecommendedWatcher>,
@@ -172,11 +261,11 @@ struct Watching {
 }
 
 impl Watching {
-    fn start(root: &Path, events: &mpsc::Sender<notify::Event>) -> Self {
+    fn start(root: &Path, events: &EventSender) -> Self {
         let events = events.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
             // Reading is an event too, and not news.
-            Ok(event) if is_change(&event) => _ = events.try_send(event),
+            Ok(event) if is_change(&event) => events.send(event),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "watching the manifests"),
         })
@@ -187,11 +276,14 @@ impl Watching {
         Self { watcher: watcher.ok(), identity: identity(root) }
     }
 
-    fn renew(&mut self, root: &Path, events: &mpsc::Sender<notify::Event>) {
+    /// Whether it watches something else now.
+    fn renew(&mut self, root: &Path, events: &EventSender) -> bool {
         let identity = identity(root);
-        if identity.is_some() && (self.watcher.is_none() || self.identity != identity) {
+        let is_another = identity.is_some() && (self.watcher.is_none() || self.identity != identity);
+        if is_another {
             *self = Self::start(root, events);
         }
+        is_another
     }
 }
 
@@ -280,6 +372,41 @@ mod tests {
         writers.observe(&event(WRITTEN, "/a.yaml"), now);
         writers.observe(&event(EventKind::Modify(ModifyKind::Name(RenameMode::To)), "/a.yaml"), now);
         assert!(writers.in_progress(now).is_empty());
+    }
+
+    #[test]
+    fn files_in_progress_are_looked_at_later() {
+        let mut scope = Scope::default();
+        for path in ["/a.yaml", "/b.yaml"] {
+            scope.add(event(WRITTEN, path));
+        }
+        let in_progress = HashSet::from([PathBuf::from("/b.yaml"), PathBuf::from("/c.yaml")]);
+        assert_eq!(scope.later(&in_progress), Scope::Paths([PathBuf::from("/b.yaml")].into()));
+        assert_eq!(Scope::Everything.later(&in_progress), Scope::Paths(in_progress));
+    }
+
+    #[test]
+    fn events_that_do_not_tell_enough_ask_for_everything() {
+        let overflow = notify::Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        let many = (0..=PATHS_MAX).fold(notify::Event::new(CLOSED), |event, n| event.add_path(n.to_string().into()));
+        for event in [overflow, many, notify::Event::new(CLOSED)] {
+            let mut scope = Scope::default();
+            scope.add(event);
+            assert_eq!(scope, Scope::Everything);
+        }
+    }
+
+    #[test]
+    fn an_event_without_room_is_not_forgotten() {
+        let (sender, mut events) = EventSender::new();
+        for _ in 0..EVENTS_MAX {
+            sender.send(event(CLOSED, "/a.yaml"));
+        }
+        assert!(!sender.take_lost());
+        sender.send(event(CLOSED, "/b.yaml"));
+        assert!(sender.take_lost());
+        assert!(!sender.take_lost(), "it is told once");
+        assert!(events.try_recv().is_ok());
     }
 
     #[test]

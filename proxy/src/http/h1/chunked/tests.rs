@@ -44,7 +44,8 @@ fn reference(mut input: &[u8]) -> Result<Option<Vec<u8>>, ()> {
         let size = u64::from_str_radix(text, 16).map_err(drop)?;
         if size == 0 {
             return match input {
-                [b'\r', b'\n', ..] => Ok(Some(body)),
+                // As in a head, a bare LF ends a line too.
+                [b'\r', b'\n', ..] | [b'\n', ..] => Ok(Some(body)),
                 _ => Ok(None),
             };
         }

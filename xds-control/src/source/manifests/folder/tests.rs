@@ -32,8 +32,14 @@ impl Tree {
         self.folder.rescan(&HashSet::new()).unwrap()
     }
 
+    /// What a look at these paths alone changes; `None` where that is not enough.
+    fn update(&mut self, paths: &[&str]) -> Option<Changes> {
+        let paths = paths.iter().map(|path| self.temp.path().join(path)).collect();
+        self.folder.update(&paths, &HashSet::new())
+    }
+
     fn problems(&self) -> Vec<String> {
-        self.folder.problems().map(ToString::to_string).collect()
+        self.folder.problems().map(|problem| problem.to_string()).collect()
     }
 }
 
@@ -117,10 +123,65 @@ fn of_two_files_with_one_object_the_first_counts() {
         changes.new_problems[0].to_string(),
         "b.yaml: Service default/a is already defined in a.yaml, which counts"
     );
+    assert_eq!(tree.problems(), ["b.yaml: Service default/a is already defined in a.yaml, which counts"]);
     fs::remove_file(tree.temp.path().join("a.yaml")).unwrap();
     let changes = tree.rescan();
     let Object::Service(service) = &changes.inserted[0] else { panic!() };
     assert_eq!(service.ports[0].number, 80);
+    assert!(changes.has_other_problems && tree.problems().is_empty());
+}
+
+#[test]
+fn a_look_at_some_paths_sees_what_happened_there_and_nothing_else() {
+    let mut tree = Tree::new();
+    for name in ["a.yaml", "b.yaml", "sub/c.yaml", "sub/d.yaml", "sub2/e.yaml"] {
+        tree.write(
+            name,
+            &service(name.trim_end_matches(".yaml").trim_start_matches("sub/").trim_start_matches("sub2/"), "80"),
+        );
+    }
+    tree.rescan();
+    tree.write("a.yaml", &service("a", "81"));
+    tree.write("b.yaml", &service("b", "81"));
+    tree.write("notes.txt", "not: [yaml");
+    let changes = tree.update(&["a.yaml", "notes.txt", ".a.yaml.swp"]).unwrap();
+    assert_eq!(inserted(&changes), ["Service default/a"]);
+    assert!(tree.update(&["a.yaml"]).unwrap().is_empty());
+    fs::rename(tree.temp.path().join("b.yaml"), tree.temp.path().join("f.yaml")).unwrap();
+    let changes = tree.update(&["b.yaml", "f.yaml"]).unwrap();
+    assert_eq!((inserted(&changes), removed(&changes)), (vec!["Service default/b".to_owned()], vec![]));
+    fs::remove_dir_all(tree.temp.path().join("sub")).unwrap();
+    let mut gone = removed(&tree.update(&["sub"]).unwrap());
+    gone.sort();
+    assert_eq!(gone, ["Service default/c", "Service default/d"]);
+    assert!(tree.rescan().is_empty(), "a look at everything finds no more");
+}
+
+#[test]
+fn a_look_at_some_paths_is_not_enough_where_folders_or_links_come() {
+    let mut tree = Tree::new();
+    tree.write("a.yaml", &service("a", "80"));
+    tree.rescan();
+    tree.write("sub/b.yaml", &service("b", "80"));
+    assert!(tree.update(&["sub"]).is_none());
+    assert_eq!(inserted(&tree.rescan()), ["Service default/b"]);
+    tree.write(".hidden/c.yaml", &service("c", "80"));
+    assert!(tree.update(&[".hidden", ".hidden/c.yaml"]).unwrap().is_empty());
+    symlink(".hidden/c.yaml", tree.temp.path().join("c.yaml")).unwrap();
+    assert!(tree.update(&["c.yaml"]).is_none());
+    assert_eq!(inserted(&tree.rescan()), ["Service default/c"]);
+    assert!(tree.update(&["a.yaml"]).is_none(), "with a link about, anything may be known by another name");
+}
+
+#[test]
+fn a_path_in_progress_is_left_alone() {
+    let mut tree = Tree::new();
+    tree.write("a.yaml", "");
+    let paths = HashSet::from([tree.temp.path().join("a.yaml")]);
+    tree.rescan();
+    tree.write("a.yaml", &service("a", "80"));
+    assert!(tree.folder.update(&paths, &paths).unwrap().is_empty());
+    assert_eq!(inserted(&tree.update(&["a.yaml"]).unwrap()), ["Service default/a"]);
 }
 
 #[test]
