@@ -7,6 +7,7 @@ use tower::Service;
 
 use crate::{
     config::{
+        access_log::LogType,
         http_connection_manager::{CodecType, ServerHeaderTransformation},
         http_filter::HttpFilters,
         route::RouteAction,
@@ -138,6 +139,9 @@ pub fn service(
 impl HttpConnection {
     async fn handle(self: Rc<Self>, exchange: Rc<Exchange>, request: Request<Body>) -> Response<ResponseBody> {
         let (mut head, body) = request.into_parts();
+        if let Some(interval) = self.active.config.access_log_options.flush_interval {
+            exchange.log_every(interval);
+        }
         let body = RequestBody::wrap(body, &exchange);
         let mut response = match request_headers::prepare(&mut head, &exchange) {
             Err(refused) => {
@@ -164,6 +168,11 @@ impl HttpConnection {
         body: Body,
     ) -> Response<ResponseBody> {
         exchange.set_route(exchange.resolve_route(head));
+        if self.active.config.access_log_options.flush_on_new_request {
+            filter::note_cluster(exchange, exchange.route().as_ref(), head);
+            exchange.keep_request(head);
+            exchange.log(LogType::DownstreamStart);
+        }
         let filters = match exchange.tunnel {
             None => Some(&self.active.config.http_filters),
             Some(tunnel) => self.filters_of_tunnel(tunnel, exchange, head),
@@ -281,6 +290,9 @@ impl HttpConnection {
         exchange.status.set(Some(response.status()));
         exchange.response_begun.set(Some(exchange.started.elapsed()));
         exchange.keep_response(response);
+        if opens_tunnel && config.access_log_options.flush_on_tunnel {
+            exchange.log(LogType::DownstreamTunnelSuccessfullyEstablished);
+        }
     }
 
     /// The connection ends after the requests under way.
