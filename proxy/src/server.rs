@@ -71,6 +71,7 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
         drain: Drain::default(),
         drain_time: args.drain_time,
+        node_cluster: bootstrap.node.cluster.as_str().into(),
         connections: AtomicUsize::new(0),
         global_limit: bootstrap.overload.downstream_connections_max.map(GlobalLimit::new),
         adopters,

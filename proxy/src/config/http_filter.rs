@@ -12,11 +12,16 @@ use weft_xds::{
                 http::{
                     buffer::v3::{Buffer, BufferPerRoute},
                     cors::v3::{Cors, CorsPolicy as ProtoCorsPolicy},
+                    csrf::v3::CsrfPolicy as ProtoCsrfPolicy,
                     fault::v3::HttpFault,
                     grpc_web::v3::GrpcWeb,
                     header_mutation::v3::{HeaderMutation as ProtoHeaderMutation, HeaderMutationPerRoute},
+                    header_to_metadata::v3::Config as HeaderToMetadataConfig,
                     local_ratelimit::v3::LocalRateLimit as ProtoLocalRateLimit,
+                    ratelimit::v3::{RateLimit as ProtoRateLimit, RateLimitPerRoute},
                     router::v3::Router,
+                    set_filter_state::v3::Config as SetFilterStateConfig,
+                    set_metadata::v3::Config as SetMetadataConfig,
                 },
                 network::http_connection_manager::v3::{HttpFilter as ProtoHttpFilter, http_filter::ConfigType},
             },
@@ -28,19 +33,27 @@ use weft_xds::{
 pub use self::{
     buffer::BufferOverride,
     cors::CorsPolicy,
+    csrf::CsrfPolicy,
     fault::{Abort, AbortStatus, Delay, Fault},
     header_mutation::{HeaderMutations, ParameterMutation},
+    header_to_metadata::{HeaderRule, HeaderSource, HeaderToMetadata, MetadataEntry},
     local_rate_limit::LocalRateLimit,
+    rate_limit::{Callers, RateLimit, RateLimitOverride, VirtualHostLimits},
     router::RouterFilter,
+    set_metadata::{FilterStateValue, MetadataValue, SetFilterState, SetMetadata},
 };
 use crate::config::field::{self, Extension, Result, Within as _, unsupported, without_typed_config};
 
 mod buffer;
 mod cors;
+mod csrf;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
 mod local_rate_limit;
+mod rate_limit;
 mod router;
+mod set_metadata;
 
 /// All of a connection manager's.
 #[derive(Debug)]
@@ -67,13 +80,18 @@ pub enum HttpFilter {
     },
     /// Its policies are the routes'.
     Cors,
+    Csrf(CsrfPolicy),
     Fault(Fault),
     GrpcWeb,
     HeaderMutation {
         mutations: HeaderMutations,
         most_specific_wins: bool,
     },
+    HeaderToMetadata(HeaderToMetadata),
     LocalRateLimit(LocalRateLimit),
+    RateLimit(Box<RateLimit>),
+    SetFilterState(SetFilterState),
+    SetMetadata(SetMetadata),
 }
 
 /// What a place in the route table says about filters, by their names.
@@ -92,7 +110,10 @@ pub enum RouteFilter {
     Cors(CorsPolicy),
     Fault(Fault),
     HeaderMutation(HeaderMutations),
+    Csrf(CsrfPolicy),
+    HeaderToMetadata(HeaderToMetadata),
     LocalRateLimit(LocalRateLimit),
+    RateLimit(RateLimitOverride),
 }
 
 enum Parsed {
@@ -125,9 +146,12 @@ impl HttpFilters {
 
     /// Whether a response is written with what the request said.
     pub fn reads_request(&self) -> bool {
-        self.filters
-            .iter()
-            .any(|named| matches!(named.filter, HttpFilter::HeaderMutation { .. } | HttpFilter::LocalRateLimit(_)))
+        self.filters.iter().any(|named| {
+            matches!(
+                named.filter,
+                HttpFilter::HeaderMutation { .. } | HttpFilter::LocalRateLimit(_) | HttpFilter::RateLimit(_)
+            )
+        })
     }
 }
 
@@ -174,6 +198,16 @@ impl HttpFilter {
             }
         } else if extension.is::<ProtoLocalRateLimit>() {
             Self::LocalRateLimit(LocalRateLimit::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoCsrfPolicy>() {
+            Self::Csrf(CsrfPolicy::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<HeaderToMetadataConfig>() {
+            Self::HeaderToMetadata(HeaderToMetadata::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoRateLimit>() {
+            Self::RateLimit(Box::new(RateLimit::from_proto(extension.unpack()?).within("typed_config")?))
+        } else if extension.is::<SetFilterStateConfig>() {
+            Self::SetFilterState(SetFilterState::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<SetMetadataConfig>() {
+            Self::SetMetadata(SetMetadata::from_proto(extension.unpack()?).within("typed_config")?)
         } else {
             return Ok(None);
         }))
@@ -238,6 +272,12 @@ impl RouteFilter {
             let message: ProtoLocalRateLimit = extension.unpack()?;
             field::required(message.token_bucket.as_ref(), "token_bucket")?;
             Self::LocalRateLimit(LocalRateLimit::from_proto(message)?)
+        } else if extension.is::<ProtoCsrfPolicy>() {
+            Self::Csrf(CsrfPolicy::from_proto(extension.unpack()?)?)
+        } else if extension.is::<HeaderToMetadataConfig>() {
+            Self::HeaderToMetadata(HeaderToMetadata::from_proto(extension.unpack()?)?)
+        } else if extension.is::<RateLimitPerRoute>() {
+            Self::RateLimit(RateLimitOverride::from_proto(extension.unpack()?)?)
         } else {
             return Ok(None);
         }))

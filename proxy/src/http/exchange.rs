@@ -77,6 +77,7 @@ pub struct Exchange {
     pub response_sent: Cell<Option<Duration>>,
     /// Found once, before the first filter.
     route: RefCell<Option<ResolvedRoute>>,
+    is_route_cleared: Cell<bool>,
     kept: RefCell<Kept>,
     /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
     refused: RefCell<Option<LocalReply>>,
@@ -134,6 +135,7 @@ impl Exchange {
             response_begun: Cell::default(),
             response_sent: Cell::default(),
             route: RefCell::default(),
+            is_route_cleared: Cell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),
             metadata: RefCell::default(),
@@ -228,9 +230,22 @@ impl Exchange {
         ResolvedRoute::resolve(routes, head, self)
     }
 
-    /// Another route was looked up, whose cluster is not known.
-    pub fn forget_cluster(&self) {
-        *self.upstream_cluster.borrow_mut() = None;
+    /// Of the route that was looked up last, whether or not it is taken.
+    pub fn note_cluster(&self, name: Option<Arc<str>>) {
+        *self.upstream_cluster.borrow_mut() = name;
+    }
+
+    /// A filter has changed what it was found by: it is looked up again before the next filter's turn.
+    pub fn clear_route(&self) {
+        self.is_route_cleared.set(true);
+    }
+
+    pub fn is_route_cleared(&self) -> bool {
+        self.is_route_cleared.get()
+    }
+
+    pub fn take_route_cleared(&self) -> bool {
+        self.is_route_cleared.take()
     }
 
     pub fn restart(&self, restart: Restart) {

@@ -28,6 +28,8 @@ pub struct Shared {
     pub drain: Drain,
     /// How long connections of a filter chain that is gone may go on: `--drain-time-s`.
     pub drain_time: std::time::Duration,
+    /// What `--service-cluster` and the bootstrap's node say this proxy belongs to.
+    pub node_cluster: Arc<str>,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
     /// None: there may be any number of them.

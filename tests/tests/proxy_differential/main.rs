@@ -7,6 +7,7 @@
 mod access_logs;
 mod config;
 mod differences;
+mod filter_metadata;
 mod filters;
 mod frames;
 mod http1;
@@ -20,6 +21,7 @@ mod manager;
 mod orders;
 mod pair;
 mod proxy_protocol;
+mod rate_limit_service;
 mod raw_origin;
 mod route_actions;
 mod routes;
@@ -183,6 +185,17 @@ fn access_logs_say_what_envoys_do() -> Result<()> {
 #[test]
 fn filters_do_as_envoys() -> Result<()> {
     scene::compare_scenes(&filters::scenes(), filters::EXCHANGES)
+}
+
+#[test]
+fn filters_leave_what_envoys_do() -> Result<()> {
+    scene::compare_scenes(&filter_metadata::scenes(), filter_metadata::EXCHANGES)
+}
+
+#[test]
+fn rates_are_limited_as_by_envoy() -> Result<()> {
+    let (scenes, exchanges) = (rate_limit_service::scenes(), rate_limit_service::EXCHANGES);
+    scene::compare_scenes_with(&scenes, exchanges, rate_limit_service::start)
 }
 
 #[test]
