@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -28,7 +28,7 @@ use crate::{
     listener::{balance::Adopted, global_limit::GlobalLimit},
     logging::Log,
     runtime::{
-        self, DrainStep, RuntimeQueries,
+        self, DrainStep, Listeners, RuntimeQueries,
         publish::{Publisher, Shared},
         snapshot::Snapshot,
     },
@@ -70,6 +70,8 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
         drain: Drain::default(),
+        ending: AtomicBool::new(false),
+        health_checks_fail: AtomicBool::new(false),
         drain_time: args.drain_time,
         node_cluster: bootstrap.node.cluster.as_str().into(),
         connections: AtomicUsize::new(0),
@@ -142,7 +144,7 @@ impl Process<'_> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
         // Envoy's: access logs were rotated.
         let mut reopen = signal(SignalKind::user_defined1()).map_err(ServerError::Signals)?;
-        let admin_address = bootstrap.admin;
+        let admin_server = bootstrap.admin.clone();
         let server_node = bootstrap.node.clone();
         let runtime_values = bootstrap.runtime_values.clone();
         let mut stats_rules = std::mem::take(&mut bootstrap.stats);
@@ -150,6 +152,7 @@ impl Process<'_> {
             |(name, value): &(String, String)| TagRule { name: name.clone(), value: TagValue::Fixed(value.clone()) };
         stats_rules.tags.extend(self.args.stats_tags.iter().map(fixed));
         let stats_flush_interval = bootstrap.stats_flush_interval;
+        let bootstrap_version = bootstrap.stats_server_version;
         for name in runtime_values.names() {
             tracing::info!(name, "a runtime value that nothing here depends on");
         }
@@ -167,17 +170,18 @@ impl Process<'_> {
             node: server_node,
             stats_rules,
             stats_flush_interval,
+            stats_version: bootstrap_version,
             runtime_values,
             log: self.log.clone(),
             quit,
         };
-        if let Some(address) = admin_address {
-            let listening = admin::bind(address)?;
+        if let Some(server) = admin_server {
+            let listening = admin::bind(&server)?;
             if let Some(path) = &self.args.admin_address_path {
-                let bound = listening.local_addr().map_or(address, |bound| bound);
+                let bound = listening.local_addr().map_or(server.address, |bound| bound);
                 write_file(path, &bound.to_string())?;
             }
-            tokio::spawn(admin::run(Arc::new(admin), listening)); // ends with the process
+            tokio::spawn(admin::run(Arc::new(admin), server, listening)); // ends with the process
         } else {
             drop(admin);
         }
@@ -213,11 +217,12 @@ impl Process<'_> {
     /// First everything finishes while new connections are still taken, for others may not know yet that this proxy ends;
     /// then no more are taken, and what is under way may end.
     async fn drain(&self, runtime: &RuntimeQueries) {
+        self.shared.ending.store(true, Relaxed);
         tracing::info!(connections = self.open_connections(), "draining");
         // Err, here and below: the runtime ended on its own, and the connections with it.
-        let _ = runtime.drain(DrainStep::Connections).await;
+        let _ = runtime.drain(DrainStep::Connections(Listeners::All)).await;
         self.wait_for_quiet(self.args.termination_drain, QUIET_BEFORE_CLOSING).await;
-        let _ = runtime.drain(DrainStep::Listeners).await;
+        let _ = runtime.drain(DrainStep::Listeners(Listeners::All)).await;
         self.wait_for_quiet(self.args.drain_time, Duration::ZERO).await;
         tracing::info!(connections = self.open_connections(), "ending");
     }

@@ -52,6 +52,8 @@ pub use self::{
 pub struct ClusterConfig {
     pub name: Arc<str>,
     pub hash: u64,
+    /// It does not stand in the bootstrap.
+    pub added_via_api: bool,
     /// What stands in `envoy_cluster_name` of metrics: `alt_stat_name`, or the name.
     pub stat_name: Arc<str>,
     pub discovery: Discovery,
@@ -198,6 +200,7 @@ impl ClusterConfig {
             stat_name: if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.into() },
             name: name.into(),
             hash,
+            added_via_api: true,
             discovery,
             connect_timeout: positive_duration(connect_timeout, "connect_timeout")?.unwrap_or(CONNECT_TIMEOUT),
             load_balancing,

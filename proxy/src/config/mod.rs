@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod address;
+pub mod admin;
 pub mod bootstrap;
 pub mod cluster;
 pub mod config_source;

@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use arc_swap::ArcSwap;
@@ -26,6 +26,10 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// Given when the process is to end: every connection finishes what it has.
     pub drain: Drain,
+    /// The process was told to end.
+    pub ending: AtomicBool,
+    /// Health checks of this proxy are to fail, and connections to end as they can.
+    pub health_checks_fail: AtomicBool,
     /// How long connections of a filter chain that is gone may go on: `--drain-time-s`.
     pub drain_time: std::time::Duration,
     /// What `--service-cluster` and the bootstrap's node say this proxy belongs to.
@@ -144,13 +148,13 @@ impl Publisher {
     }
 
     /// They look at the snapshot and at the drains.
-    fn wake_workers(&self) {
+    pub fn wake_workers(&self) {
         self.published.send_modify(|version| *version += 1);
     }
 
-    /// No new connections from now on.
-    pub fn close_all(&mut self) {
-        self.close_unused(&Snapshot::default());
+    /// No new connections from now on, but for these listeners.
+    pub fn close_but(&mut self, kept: &Snapshot) {
+        self.close_unused(kept);
     }
 
     fn close_unused(&mut self, snapshot: &Snapshot) {

@@ -5,8 +5,9 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use weft_xds::any;
+use weft_xds::pb::google::protobuf::Any;
 
 use crate::{
     args::UnknownFields,
@@ -28,6 +29,7 @@ use crate::{
         counters::DiscoveryCounters,
         expiry::Expiries,
         failures::Failures,
+        kind::ResourceKind,
         resource::{Origin, Received},
     },
 };
@@ -83,22 +85,25 @@ pub fn start(
 
 /// The bootstrap's own resources, with their messages for whoever asks what is there.
 fn start_of(bootstrap: &Bootstrap, loaded_at: SystemTime) -> Start {
-    let resources = bootstrap.message.decode().static_resources.unwrap_or_default();
-    let origin = |message| Arc::new(Origin { version_info: String::new(), message, updated_at: loaded_at });
-    let clusters = bootstrap.clusters.iter().zip(&resources.clusters).map(|(config, message)| Received {
+    let messages = bootstrap.message.static_resources();
+    let origin = |kind: ResourceKind, message: &Bytes| {
+        let message = Any { type_url: kind.type_url().to_owned(), value: message.to_vec() };
+        Arc::new(Origin { version_info: String::new(), message, updated_at: loaded_at })
+    };
+    let clusters = bootstrap.clusters.iter().zip(&messages.clusters).map(|(config, message)| Received {
         name: config.name.clone(),
         config: config.clone(),
-        origin: origin(any::pack(message)),
+        origin: origin(ResourceKind::Cluster, message),
     });
-    let listeners = bootstrap.listeners.iter().zip(&resources.listeners).map(|(config, message)| Received {
+    let listeners = bootstrap.listeners.iter().zip(&messages.listeners).map(|(config, message)| Received {
         name: config.name.clone(),
         config: config.clone(),
-        origin: origin(any::pack(message)),
+        origin: origin(ResourceKind::Listener, message),
     });
-    let secrets = bootstrap.secrets.iter().zip(&resources.secrets).map(|(config, message)| Received {
+    let secrets = bootstrap.secrets.iter().zip(&messages.secrets).map(|(config, message)| Received {
         name: config.name.clone(),
         config: config.clone(),
-        origin: origin(any::pack(message)),
+        origin: origin(ResourceKind::Secret, message),
     });
     Start {
         clusters: clusters.collect(),

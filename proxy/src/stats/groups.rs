@@ -276,6 +276,7 @@ group! {
         ListenersRemoved "listener_manager.listener_removed" Counter,
         ListenerCreateFailure "listener_manager.listener_create_failure" Counter,
         ListenerCreateSuccess "listener_manager.listener_create_success" Counter,
+        ListenersStopped "listener_manager.listener_stopped" Counter,
         ListenerInPlaceUpdated "listener_manager.listener_in_place_updated" Counter,
         ClustersAdded "cluster_manager.cluster_added" Counter,
         ClustersModified "cluster_manager.cluster_modified" Counter,

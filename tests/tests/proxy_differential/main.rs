@@ -5,6 +5,7 @@
 //! comparison names every fact that differs, of all cases, before it fails.
 
 mod access_logs;
+mod admin;
 mod config;
 mod differences;
 mod filter_metadata;
@@ -140,6 +141,11 @@ fn upstreams_are_told_of_downstreams_as_by_envoy() -> Result<()> {
 #[test]
 fn connections_are_limited_as_by_envoy() -> Result<()> {
     compare_on(&limits::cases(), &limits::bootstrap)
+}
+
+#[test]
+fn the_admin_server_says_what_envoys_does() -> Result<()> {
+    compare_on(&admin::cases(), &admin::bootstrap)
 }
 
 #[test]

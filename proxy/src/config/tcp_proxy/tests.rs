@@ -71,8 +71,8 @@ fn connections_are_hashed_by_where_they_come_from_where_that_is_asked() {
         |extra: &str| TcpProxy::from_proto(message(&format!("{BASE}\n{extra}"))).map(|proxy| proxy.hashes_source_ip);
     assert!(!hashes("").unwrap());
     assert!(hashes("hash_policy: [{source_ip: {}}]").unwrap());
-    let error = hashes("hash_policy: [{source_ip: {}}, {source_ip: {}}]").unwrap_err();
-    assert_eq!(error.to_string(), "hash_policy: value must contain no more than 1 item(s)");
+    let error = hashes("hash_policy: [{filter_state: {key: k}}]").unwrap_err();
+    assert_eq!(error.to_string(), "hash_policy[0].filter_state: not supported");
 }
 
 #[test]
