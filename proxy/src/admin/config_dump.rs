@@ -64,7 +64,8 @@ impl Wanted {
                 "resource" => wanted.resource = Some(value),
                 "mask" => wanted.mask = value.split(',').map(str::to_owned).collect(),
                 "name_regex" => {
-                    let regex = Regex::new(&value).map_err(|_| {
+                    // The whole name, as in Envoy.
+                    let regex = Regex::new(&format!("^(?:{value})$")).map_err(|_| {
                         Refusal::Bad(format!("Error while parsing name_regex from {value}: not a regular expression"))
                     })?;
                     wanted.name_regex = Some(regex);
@@ -75,7 +76,7 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// `{"configs": [...]}` of what is wanted.
+    /// `{"configs": [...]}` of what is wanted; without any, not even that.
     pub(super) fn select(&self, dump: Value) -> Result<Value, Refusal> {
         let Some(Value::Array(parts)) = dump.get("configs").cloned() else { return Ok(dump) };
         let configs = match &self.resource {
@@ -90,7 +91,7 @@ impl Wanted {
                 shown
             }
         };
-        Ok(json!({ "configs": configs }))
+        Ok(if configs.is_empty() { json!({}) } else { json!({ "configs": configs }) })
     }
 
     fn elements(&self, field: &str, parts: &[Value]) -> Result<Vec<Value>, Refusal> {
@@ -190,7 +191,7 @@ mod tests {
     fn selected(query: &[(&str, &str)]) -> Result<Value, Refusal> {
         let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut selected = Wanted::parse(query)?.select(dump())?;
-        Ok(selected["configs"].take())
+        Ok(selected.get_mut("configs").map_or_else(|| json!([]), Value::take))
     }
 
     #[test]
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(selected(&[]).unwrap().as_array().map(Vec::len), Some(2));
         let masked = selected(&[("mask", "bootstrap.node")]).unwrap();
         assert_eq!(masked, json!([{ "@type": "B", "bootstrap": { "node": { "id": "n" } } }]));
-        let named = selected(&[("name_regex", "^b$")]).unwrap();
+        let named = selected(&[("name_regex", "b|bb")]).unwrap();
         assert_eq!(named[1]["static_clusters"], json!([{ "cluster": { "@type": "T", "name": "b" } }]));
     }
 
@@ -212,6 +213,8 @@ mod tests {
         }]);
         assert_eq!(clusters, expected);
         assert_eq!(selected(&[("resource", "dynamic_listeners")]).unwrap(), json!([]));
+        let none = selected(&[("resource", "static_clusters"), ("name_regex", "x?")]).unwrap();
+        assert_eq!(none, json!([]), "names are matched whole");
     }
 
     #[test]

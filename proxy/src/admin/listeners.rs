@@ -22,11 +22,12 @@ pub(super) fn to_json(snapshot: &Snapshot) -> Value {
         let mut addresses = listener.config.addresses.iter().map(|at| {
             json!({ "socket_address": { "address": at.address.ip().to_string(), "port_value": at.address.port() } })
         });
-        json!({
-            "name": *listener.config.name,
-            "local_address": addresses.next(),
-            "additional_local_addresses": addresses.collect::<Vec<_>>(),
-        })
+        let mut shown = json!({ "name": *listener.config.name, "local_address": addresses.next() });
+        let additional: Vec<Value> = addresses.collect();
+        if !additional.is_empty() {
+            shown["additional_local_addresses"] = additional.into();
+        }
+        shown
     });
     json!({ "listener_statuses": statuses.collect::<Vec<_>>() })
 }
