@@ -35,7 +35,7 @@ pub use self::{
 use crate::{
     config::http_filter::{HttpFilter, HttpFilters, NamedFilter, RouteFilter},
     http::{
-        body::Body,
+        body::{Body, next_frame},
         exchange::{Deadlines, Exchange, ResponseBody},
         local_reply::LocalReply,
         request_headers::{X_FORWARDED_PROTO, authority},
@@ -237,7 +237,14 @@ async fn ask(filter: &NamedFilter, stats: &FilterStats, passing: &mut Passing<'_
             let (pass, limited) = local_rate_limit::request(name, limit, passing);
             (Pass::LocalRateLimit(pass), limited.map(Refusal::from))
         }
-        HttpFilter::HealthCheck(filter) => (Pass::Nothing, health_check::request(filter, passing).map(Refusal::from)),
+        HttpFilter::HealthCheck(filter) => {
+            let reply = health_check::request(filter, passing);
+            if reply.is_some() {
+                // Answered once it is there as a whole.
+                while let Some(Ok(_)) = next_frame(&mut passing.body).await {}
+            }
+            (Pass::Nothing, reply.map(Refusal::from))
+        }
         HttpFilter::StatefulSession(session) => {
             let pass = stateful_session::request(name, session, passing);
             (pass.map_or(Pass::Nothing, Pass::StatefulSession), None)

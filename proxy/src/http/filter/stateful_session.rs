@@ -138,10 +138,10 @@ mod tests {
             path: String::new(),
             attributes: Vec::new(),
         };
-        let value = STANDARD.encode(of_host(&cookie, "127.0.0.1:18012", 1_795_206_062 - 120));
+        let value = STANDARD.encode(of_host(&cookie, "127.0.0.1:18012", 1_795_206_702 - 120));
         assert_eq!(value, "Cg8xMjcuMC4wLjE6MTgwMTIQrtyC2AY=", "as Envoy writes it");
-        assert_eq!(of_cookie(&value, 1_795_206_062).as_deref(), Some("127.0.0.1:18012"));
-        assert_eq!(of_cookie(&value, 1_795_206_063), None);
+        assert_eq!(of_cookie(&value, 1_795_206_702).as_deref(), Some("127.0.0.1:18012"));
+        assert_eq!(of_cookie(&value, 1_795_206_703), None);
         assert_eq!(of_cookie(&STANDARD.encode("10.0.0.1:1"), 0).as_deref(), Some("10.0.0.1:1"));
         assert_eq!(of_cookie("@@@", 0), None);
     }
