@@ -25,7 +25,7 @@ use crate::{
     args::{Args, Mode},
     config::bootstrap::Bootstrap,
     drain::Drain,
-    listener::{balance::Adopted, global_limit::GlobalLimit},
+    listener::{balance::Adopted, open_limit::OpenLimit},
     logging::Log,
     runtime::{
         self, DrainStep, Listeners, RuntimeQueries,
@@ -73,9 +73,10 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
         ending: AtomicBool::new(false),
         health_checks_fail: AtomicBool::new(false),
         drain_time: args.drain_time,
-        node_cluster: bootstrap.node.cluster.as_str().into(),
+        local_cluster: bootstrap.node.cluster.clone(),
+        retry_hints: bootstrap.runtime_values.flag("weft.retry_hints", true),
         connections: AtomicUsize::new(0),
-        global_limit: bootstrap.overload.downstream_connections_max.map(GlobalLimit::new),
+        global_limit: connections_max(&bootstrap).map(OpenLimit::new),
         adopters,
     });
     let (files, log_thread) = AccessLogFiles::start().map_err(ServerError::Thread)?;
@@ -96,6 +97,11 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
         tracing::error!("the access log's writer ended by a panic");
     }
     served
+}
+
+/// Of downstream connections.
+fn connections_max(bootstrap: &Bootstrap) -> Option<usize> {
+    bootstrap.overload.downstream_connections_max.or(bootstrap.runtime_values.process_connections_max())
 }
 
 /// One for each of the receivers.
@@ -153,12 +159,18 @@ impl Process<'_> {
         stats_rules.tags.extend(self.args.stats_tags.iter().map(fixed));
         let stats_flush_interval = bootstrap.stats_flush_interval;
         let bootstrap_version = bootstrap.stats_server_version;
-        for name in runtime_values.names() {
+        for name in runtime_values.unread_names() {
             tracing::info!(name, "a runtime value that nothing here depends on");
         }
         let (shutdown, shutdown_asked) = watch::channel(false);
-        let mut runtime =
-            runtime::start(bootstrap, publisher, self.registry.clone(), self.args.dynamic_fields, shutdown_asked)?;
+        let mut runtime = runtime::start(
+            bootstrap,
+            publisher,
+            self.registry.clone(),
+            self.files.clone(),
+            self.args.dynamic_fields,
+            shutdown_asked,
+        )?;
         let (quit, mut quit_asked) = mpsc::channel(1);
         let admin = admin::Admin {
             runtime: runtime.queries().clone(),

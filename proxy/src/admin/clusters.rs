@@ -32,6 +32,13 @@ pub(super) fn to_text(snapshot: &Snapshot, filter: Option<&Regex>) -> String {
     for cluster in sorted(snapshot, filter) {
         let name = &cluster.config.name;
         let _ = writeln!(out, "{name}::observability_name::{}", cluster.config.stat_name);
+        if let Some(outliers) = &cluster.outliers {
+            for (prefix, rate) in [("", &outliers.rates.external), ("local_origin_", &outliers.rates.local)] {
+                let (average, threshold) = (rate.average(), rate.ejection_threshold());
+                let _ = writeln!(out, "{name}::outlier::{prefix}success_rate_average::{average}");
+                let _ = writeln!(out, "{name}::outlier::{prefix}success_rate_ejection_threshold::{threshold}");
+            }
+        }
         for (label, priority) in PRIORITIES {
             for (resource_name, resource) in RESOURCES {
                 let limit = cluster.circuit_breakers.limit(priority, resource);
@@ -62,6 +69,8 @@ fn host_text(out: &mut String, cluster: &str, member: &Member) {
         ("sub_zone", &locality.sub_zone),
         ("canary", if is_canary(member) { "true" } else { "false" }),
         ("priority", &member.priority.to_string()),
+        ("success_rate", &member.host.outlier.external.percent().to_string()),
+        ("local_origin_success_rate", &member.host.outlier.local.percent().to_string()),
     ] {
         let _ = writeln!(out, "{cluster}::{address}::{name}::{value}");
     }
@@ -76,6 +85,8 @@ fn health_flags(member: &Member) -> String {
         (member.health_status == HealthStatus::Unhealthy, "/failed_eds_health"),
         (host.has(HealthFlag::DegradedByActiveCheck), "/degraded_active_hc"),
         (member.health_status == HealthStatus::Degraded, "/degraded_eds_health"),
+        (host.has(HealthFlag::DegradedByOutlierDetection), "/degraded_outlier_detection"),
+        (host.has(HealthFlag::PendingRemoval), "/pending_dynamic_removal"),
         (host.has(HealthFlag::PendingActiveCheck), "/pending_active_hc"),
         (host.has(HealthFlag::ExcludedAtOnce), "/excluded_via_immediate_hc_fail"),
         (host.has(HealthFlag::ActiveCheckTimeout), "/active_hc_timeout"),

@@ -80,7 +80,15 @@ impl Wanted {
         let Some(Value::Array(parts)) = dump.get("configs").cloned() else { return Ok(dump) };
         let configs = match &self.resource {
             Some(field) => self.elements(field, &parts)?,
-            None => parts.into_iter().filter_map(|part| self.part(part)).collect(),
+            None => {
+                let shown: Vec<Value> = parts.into_iter().filter_map(|part| self.part(part)).collect();
+                if shown.is_empty() && !self.mask.is_empty() {
+                    let mask = self.mask.join(",");
+                    let reason = format!("FieldMask {mask} could not be successfully applied to any configs.");
+                    return Err(Refusal::Bad(reason));
+                }
+                shown
+            }
         };
         Ok(json!({ "configs": configs }))
     }
@@ -95,7 +103,13 @@ impl Wanted {
             });
         };
         let all = parts.iter().filter_map(|part| part.get(field)?.as_array()).flatten();
-        let wanted = all.filter(|element| self.has_name(resource, element)).map(|element| {
+        let elements: Vec<&Value> = all.filter(|element| self.has_name(resource, element)).collect();
+        let is_of_mask = |element: &&Value| self.masked(element).as_object().is_some_and(|fields| !fields.is_empty());
+        if !self.mask.is_empty() && !elements.is_empty() && !elements.iter().any(is_of_mask) {
+            let mask = self.mask.join(",");
+            return Err(Refusal::Bad(format!("FieldMask {mask} could not be successfully used.")));
+        }
+        let wanted = elements.into_iter().map(|element| {
             let mut shown = Map::new();
             shown.insert(
                 "@type".to_owned(),
@@ -206,6 +220,10 @@ mod tests {
         assert_eq!(refused(&[("resource", "nope")]), Refusal::NotFound("nope not found in config dump".to_owned()));
         let single = "bootstrap is not a repeated field. Use ?mask=bootstrap to get only this field";
         assert_eq!(refused(&[("resource", "bootstrap")]), Refusal::Bad(single.to_owned()));
+        let mask = "FieldMask nope could not be successfully applied to any configs.";
+        assert_eq!(refused(&[("mask", "nope")]), Refusal::Bad(mask.to_owned()));
+        let mask = "FieldMask nope could not be successfully used.";
+        assert_eq!(refused(&[("resource", "static_clusters"), ("mask", "nope")]), Refusal::Bad(mask.to_owned()));
         assert!(matches!(refused(&[("name_regex", "(")]), Refusal::Bad(_)));
     }
 }

@@ -190,11 +190,8 @@ impl Admin {
     async fn drain_listeners(&self, query: &str) -> Answer {
         let which = if names(query, "inboundonly") { Listeners::Inbound } else { Listeners::All };
         let (skip_exit, graceful) = (names(query, "skip_exit"), names(query, "graceful"));
-        if skip_exit && !graceful {
-            return text(StatusCode::BAD_REQUEST, "skip_exit requires graceful\n");
-        }
         // Err, here and below: the runtime ended, and its listeners with it.
-        if graceful {
+        if graceful || skip_exit {
             let _ = self.runtime.drain(DrainStep::Connections(which)).await;
             if !skip_exit {
                 let (runtime, drain_time) = (self.runtime.clone(), self.args.drain_time);
@@ -253,9 +250,8 @@ impl Admin {
 
     fn clusters(&self, query: &str) -> Answer {
         let filter = parameters(query).find(|(name, value)| name == "filter" && !value.is_empty());
-        let filter = match filter.map(|(_, value)| Regex::new(&value).map_err(|_| value)).transpose() {
-            Ok(filter) => filter,
-            Err(value) => return text(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {value}")),
+        let Ok(filter) = filter.map(|(_, value)| Regex::new(&value)).transpose() else {
+            return text(StatusCode::BAD_REQUEST, "Invalid re2 regex");
         };
         let snapshot = self.shared.snapshot.load();
         match has(query, "format", "json") {

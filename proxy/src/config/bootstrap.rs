@@ -1,6 +1,6 @@
 //! `envoy.config.bootstrap.v3.Bootstrap`: who this proxy is, what it starts with, and where more comes from.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -25,7 +25,7 @@ pub use weft_xds::pb::envoy::config::core::v3::Node;
 pub use crate::config::config_source::{DiscoverySource, SourceOrigin, StreamSource};
 use crate::config::{
     admin::AdminServer,
-    cluster::{ClusterConfig, Discovery, UpstreamBind, UpstreamProtocol},
+    cluster::{ClusterConfig, Discovery, UpstreamBind, UpstreamProtocol, event_log_path},
     field::{self, Result, Within as _, refuse},
     listener::Listener,
     overload::Overload,
@@ -60,6 +60,8 @@ pub struct Bootstrap {
     /// How often the intervals of histograms end. None: whenever somebody looks.
     pub stats_flush_interval: Option<Duration>,
     pub runtime_values: RuntimeValues,
+    /// `cluster_manager.outlier_detection`.
+    pub outlier_event_log: Option<PathBuf>,
 }
 
 /// A bootstrap as it was read, encoded: somebody may ask for it, and as a message it would take ten times the memory.
@@ -118,6 +120,7 @@ impl Bootstrap {
             runtime_values,
             overload,
             upstream_bind,
+            outlier_event_log,
         } = Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
@@ -147,6 +150,7 @@ impl Bootstrap {
             stats_server_version,
             stats_flush_interval,
             runtime_values,
+            outlier_event_log,
         };
         bootstrap.check_sources()?;
         Ok(bootstrap)
@@ -231,6 +235,7 @@ struct Parts {
     stats_server_version: u64,
     stats_flush_interval: Option<Duration>,
     runtime_values: RuntimeValues,
+    outlier_event_log: Option<PathBuf>,
     overload: Overload,
     upstream_bind: Arc<UpstreamBind>,
 }
@@ -287,7 +292,8 @@ impl Parts {
         refuse!(default_config_source, default_socket_interface, certificate_provider_instances);
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
         refuse!(listener_manager, application_log_config, enable_worker_cpu_affinity, stats_eviction);
-        let upstream_bind = cluster_manager_bind(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
+        let (upstream_bind, outlier_event_log) =
+            cluster_manager_parts(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
         let stats = StatsRules::from_proto(stats_config.unwrap_or_default()).within("stats_config")?;
         let stats_flush_interval = match stats_flush {
             None => Some(field::duration_or(stats_flush_interval, STATS_FLUSH_INTERVAL, "stats_flush_interval")?),
@@ -304,6 +310,7 @@ impl Parts {
             stats_server_version: stats_server_version_override.map_or(0, |version| version.value),
             stats_flush_interval,
             runtime_values,
+            outlier_event_log,
             overload: Overload::from_proto(overload_manager.unwrap_or_default()).within("overload_manager")?,
             upstream_bind: Arc::new(upstream_bind),
         })
@@ -311,7 +318,7 @@ impl Parts {
 }
 
 /// What is read of it; the rest is refused.
-fn cluster_manager_bind(message: ClusterManager) -> Result<UpstreamBind> {
+fn cluster_manager_parts(message: ClusterManager) -> Result<(UpstreamBind, Option<PathBuf>)> {
     let ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -319,8 +326,10 @@ fn cluster_manager_bind(message: ClusterManager) -> Result<UpstreamBind> {
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy builds a cluster that nobody asked for yet
     } = message;
-    refuse!(local_cluster_name, outlier_detection, load_stats_config);
-    UpstreamBind::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")
+    refuse!(local_cluster_name, load_stats_config);
+    let bind = UpstreamBind::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")?;
+    let event_log = event_log_path(outlier_detection.unwrap_or_default()).within("outlier_detection")?;
+    Ok((bind, event_log))
 }
 
 fn static_clusters(messages: Vec<Cluster>, default_bind: &Arc<UpstreamBind>) -> Result<Vec<Arc<ClusterConfig>>> {

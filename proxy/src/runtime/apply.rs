@@ -17,6 +17,7 @@ use crate::{
         endpoint::LoadAssignment,
         listener::{Listener, TrafficDirection},
         route::RouteTable,
+        runtime_values::RuntimeValues,
         tls::Secret,
     },
     http::route::table::{CompiledRoutes, RouteSlot},
@@ -28,7 +29,7 @@ use crate::{
         tls_contexts::TlsContexts,
     },
     stats::{ClusterStat, Registry, ServerStat},
-    upstream::{background::ClusterEvents, cluster::Cluster},
+    upstream::{background::ClusterEvents, cluster::Cluster, event_log::EventLogs},
 };
 
 pub struct DataPath {
@@ -38,8 +39,10 @@ pub struct DataPath {
     /// Not published yet: they look their hosts up.
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
+    event_logs: EventLogs,
     /// Of clusters that do not say how their connections begin.
     default_bind: Arc<UpstreamBind>,
+    runtime_values: RuntimeValues,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<ResourceKey, RouteSlot>,
     tls: TlsContexts,
@@ -67,7 +70,9 @@ impl DataPath {
         publisher: Publisher,
         stats: Arc<Registry>,
         cluster_events: ClusterEvents,
+        event_logs: EventLogs,
         default_bind: Arc<UpstreamBind>,
+        runtime_values: RuntimeValues,
     ) -> DataPath {
         DataPath {
             publisher,
@@ -75,7 +80,9 @@ impl DataPath {
             clusters: HashMap::new(),
             preparing: HashMap::new(),
             cluster_events,
+            event_logs,
             default_bind,
+            runtime_values,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             tls: TlsContexts::default(),
@@ -124,7 +131,7 @@ impl DataPath {
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }
-        cluster.start(self.cluster_events.clone());
+        cluster.start(self.cluster_events.clone(), &self.event_logs);
         cluster
     }
 
@@ -189,9 +196,10 @@ impl DataPath {
             Some(_) => ServerStat::ListenersModified,
             None => ServerStat::ListenersAdded,
         });
+        let connections_max = self.runtime_values.listener_connections_max(&name);
         let slots = std::cell::RefCell::new(&mut self.routes);
         let slot_of = |name: &ResourceKey| slot(&mut slots.borrow_mut(), name);
-        let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats);
+        let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats, connections_max);
         self.listeners.insert(name, listener);
         self.pending = Pending::Snapshot;
         self.serving = true;

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     config::listener::{BindOptions, Listener, ListenerAddress},
     drain::Drain,
-    listener::{balance::Adopters, global_limit::GlobalLimit},
+    listener::{balance::Adopters, open_limit::OpenLimit},
     net::socket,
     runtime::snapshot::Snapshot,
 };
@@ -32,12 +32,14 @@ pub struct Shared {
     pub health_checks_fail: AtomicBool,
     /// How long connections of a filter chain that is gone may go on: `--drain-time-s`.
     pub drain_time: std::time::Duration,
-    /// What `--service-cluster` and the bootstrap's node say this proxy belongs to.
-    pub node_cluster: Arc<str>,
+    /// Whether hops tell each other that they have given up (`weft.retry_hints` of the runtime).
+    pub retry_hints: bool,
+    /// What this proxy is called: the node's cluster.
+    pub local_cluster: String,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
     /// None: there may be any number of them.
-    pub global_limit: Option<Arc<GlobalLimit>>,
+    pub global_limit: Option<Arc<OpenLimit>>,
     /// Where workers give connections that others shall have.
     pub adopters: Adopters,
 }

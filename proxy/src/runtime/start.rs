@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use weft_xds::pb::google::protobuf::Any;
 
 use crate::{
+    access_log::AccessLogFiles,
     args::UnknownFields,
     config::bootstrap::Bootstrap,
     runtime::{
@@ -23,6 +24,7 @@ use crate::{
         warming::{Start, Warming},
     },
     stats::Registry,
+    upstream::event_log::{EventLog, EventLogs},
     xds::{
         client,
         connect::ControlPlaneError,
@@ -48,6 +50,7 @@ pub fn start(
     bootstrap: Bootstrap,
     publisher: Publisher,
     stats: Arc<Registry>,
+    files: Arc<AccessLogFiles>,
     unknown_fields: UnknownFields,
     shutdown: watch::Receiver<bool>,
 ) -> Result<RuntimeHandle, StartError> {
@@ -58,7 +61,10 @@ pub fn start(
     let (sender, events) = client::events();
     let (secret_files, changed_secrets) = SecretFiles::new();
     let (cluster_events, cluster_events_received) = mpsc::unbounded_channel();
+    let outliers = bootstrap.outlier_event_log.as_deref().map(|path| EventLog::new(files.clone(), path));
+    let event_logs = EventLogs { files, outliers };
     let default_bind = bootstrap.upstream_bind.clone();
+    let runtime_values = bootstrap.runtime_values.clone();
     let mut runtime = Runtime {
         feeds: Feeds::new(&bootstrap, sender),
         expiries: Expiries::default(),
@@ -67,7 +73,7 @@ pub fn start(
         bootstrap,
         loaded_at,
         warming,
-        data_path: DataPath::new(publisher, stats, cluster_events, default_bind),
+        data_path: DataPath::new(publisher, stats, cluster_events, event_logs, default_bind, runtime_values),
         failures: Failures::default(),
         counters,
         initialized,

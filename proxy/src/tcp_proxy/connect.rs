@@ -17,6 +17,7 @@ use crate::{
         connect::ConnectError,
         load_balancer::Wish,
         origin::Origin,
+        outlier_detection::Outcome,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
         weighted_cluster,
     },
@@ -153,7 +154,14 @@ async fn attempt(
         return Err(Failure::NoHost);
     };
     let host = pool.host.address;
-    match pool.connect_tcp(origin).await {
+    let connected = pool.connect_tcp(origin).await;
+    match &connected {
+        Ok(_) => pool.report(Outcome::ConnectedFinally),
+        Err(PoolError::Connect(ConnectError::Timeout)) => pool.report(Outcome::TimedOut),
+        Err(PoolError::Connect(_)) => pool.report(Outcome::Failed),
+        Err(PoolError::Overflow) => {}
+    }
+    match connected {
         Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
         Err(PoolError::Overflow) => Err(Failure::Overflow),
         Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error)),

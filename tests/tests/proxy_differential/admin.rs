@@ -47,7 +47,7 @@ pub(crate) fn bootstrap(ports: Ports, _: &Path) -> String {
 }
 
 /// What each says is compared word for word.
-const ASKED: [(&str, &str); 28] = [
+const ASKED: [(&str, &str); 31] = [
     ("GET", "/ready"),
     ("POST", "/ready"),
     ("PUT", "/ready"),
@@ -70,6 +70,9 @@ const ASKED: [(&str, &str); 28] = [
     ("GET", "/config_dump?resource=static_clusters&name_regex=we&mask=cluster.name"),
     ("GET", "/config_dump?resource=dynamic_listeners"),
     ("GET", "/config_dump?resource=nope"),
+    ("GET", "/config_dump?resource=bootstrap"),
+    ("GET", "/config_dump?mask=nope"),
+    ("POST", "/drain_listeners?skip_exit"),
     ("GET", "/stats?format=nope"),
     ("GET", "/stats?type=nope"),
     ("POST", "/healthcheck/fail"),

@@ -6,11 +6,14 @@
 
 mod access_logs;
 mod admin;
+mod authorization;
 mod config;
 mod differences;
+mod external_authorization;
 mod filter_metadata;
 mod filters;
 mod frames;
+mod health;
 mod http1;
 mod http1_framing;
 mod http2;
@@ -20,15 +23,21 @@ mod limits;
 mod listeners;
 mod manager;
 mod orders;
+mod outliers;
 mod pair;
 mod proxy_protocol;
 mod rate_limit_service;
 mod raw_origin;
+mod resilience;
+mod retries;
+mod retry_storm;
 mod route_actions;
 mod routes;
 mod scene;
+mod sessions;
 mod stats;
 mod tcp;
+mod tokens;
 mod tools;
 mod tunnels;
 mod upgrades;
@@ -220,4 +229,50 @@ fn tunnels_go_as_through_envoy() -> Result<()> {
 #[test]
 fn hosts_are_chosen_as_envoys() -> Result<()> {
     compare_with(&upstream::cases(), &Pair::start_with(&upstream::bootstrap, upstream::start_peers)?)
+}
+
+#[test]
+fn access_is_controlled_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&authorization::scenes(), &authorization::exchanges())
+}
+
+#[test]
+fn tokens_are_judged_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&tokens::scenes(), &tokens::exchanges())
+}
+
+#[test]
+fn others_are_asked_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&external_authorization::scenes(), &external_authorization::exchanges())
+}
+
+#[test]
+fn outliers_are_found_as_by_envoy() -> Result<()> {
+    compare_scenarios(outliers::scenarios)
+}
+
+#[test]
+fn hosts_are_checked_as_by_envoy() -> Result<()> {
+    compare_scenarios(health::scenarios)
+}
+
+#[test]
+fn requests_are_tried_again_as_by_envoy() -> Result<()> {
+    compare_scenarios(retries::scenarios)
+}
+
+#[test]
+fn sessions_and_checks_are_answered_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&sessions::scenes(), sessions::EXCHANGES)
+}
+
+#[test]
+fn a_dead_leaf_sees_few_more_requests_than_are_made() -> Result<()> {
+    retry_storm::compare()
+}
+
+fn compare_scenarios(scenarios: fn() -> Vec<resilience::Scenario>) -> Result<()> {
+    let written = scenarios();
+    let bootstrap = |ports, log: &std::path::Path| resilience::bootstrap(&written, ports, log);
+    compare_with(&resilience::cases(scenarios()), &Pair::start_with(&bootstrap, resilience::start_hosts)?)
 }
