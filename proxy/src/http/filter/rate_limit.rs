@@ -66,8 +66,8 @@ pub(super) async fn request(name: &str, limit: &RateLimit, passing: &mut Passing
         }
     };
     match answer {
-        Some(answer) if answer.verdict != Verdict::Unknown => take(answer, limit, passing),
-        Some(_) | None => (Pass::default(), failed(limit, exchange)),
+        Some(answer) => take(answer, limit, passing),
+        None => (Pass::default(), failed(limit, exchange)),
     }
 }
 
@@ -115,31 +115,45 @@ fn take(answer: Answer, limit: &RateLimit, passing: &mut Passing<'_>) -> (Pass, 
     if limit.rate_limit_headers {
         add_limit_headers(&answer.limits, &mut headers);
     }
-    if answer.verdict == Verdict::Ok {
-        count(exchange, ClusterStat::RateLimitOk);
-        for (name, value) in answer.request_headers {
-            passing.head.headers.append(name, value);
-        }
-        return (Pass { headers }, None);
-    }
-    count(exchange, ClusterStat::RateLimitOverLimit);
     let worker = &exchange.connection.downstream.worker;
-    if !worker.with_random(|random| limit.enforced.draw(random)) {
+    let refused = match answer.verdict {
+        Verdict::Ok => {
+            count(exchange, ClusterStat::RateLimitOk);
+            None
+        }
+        Verdict::Unknown => failed(limit, exchange),
+        Verdict::OverLimit => {
+            count(exchange, ClusterStat::RateLimitOverLimit);
+            if limit.says_limited {
+                headers.push((X_ENVOY_RATELIMITED, HeaderValue::from_static("true")));
+            }
+            if worker.with_random(|random| limit.enforced.draw(random)) {
+                return (Pass::default(), Some(too_many(limit, headers, answer.body, passing)));
+            }
+            None
+        }
+    };
+    if refused.is_none() {
         for (name, value) in answer.request_headers {
             passing.head.headers.append(name, value);
         }
-        return (Pass { headers }, None);
     }
+    (Pass { headers }, refused)
+}
+
+fn too_many(
+    limit: &RateLimit,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Vec<u8>,
+    passing: &Passing<'_>,
+) -> LocalReply {
     let mut reply = LocalReply::new(limit.limited_status, ResponseFlags::RATE_LIMITED, "request_rate_limited");
     reply.grpc_status = limit.resource_exhausted.then_some(RESOURCE_EXHAUSTED);
     for (name, value) in headers {
         reply.headers_mut().append(name, value);
     }
-    if limit.says_limited {
-        reply.headers_mut().insert(X_ENVOY_RATELIMITED, HeaderValue::from_static("true"));
-    }
-    header_mutation::append_to_reply(&limit.response_headers, exchange, passing.head, reply.headers_mut());
-    (Pass::default(), Some(reply.with_body(answer.body)))
+    header_mutation::append_to_reply(&limit.response_headers, passing.exchange, passing.head, reply.headers_mut());
+    reply.with_body(body)
 }
 
 /// None: the request goes on all the same.
