@@ -6,11 +6,13 @@
 pub mod access_log;
 pub mod admin;
 pub mod args;
+pub mod authorization;
 pub mod bootstrap;
 pub mod config;
 pub mod drain;
 pub mod filter_state;
 pub mod http;
+pub mod jwt;
 pub mod listener;
 pub mod logging;
 pub mod matching;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -25,10 +25,10 @@ use crate::{
     args::{Args, Mode},
     config::bootstrap::Bootstrap,
     drain::Drain,
-    listener::{balance::Adopted, global_limit::GlobalLimit},
+    listener::{balance::Adopted, open_limit::OpenLimit},
     logging::Log,
     runtime::{
-        self, DrainStep, RuntimeQueries,
+        self, DrainStep, Listeners, RuntimeQueries,
         publish::{Publisher, Shared},
         snapshot::Snapshot,
     },
@@ -70,9 +70,13 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::from_pointee(Snapshot::default()),
         drain: Drain::default(),
+        ending: AtomicBool::new(false),
+        health_checks_fail: AtomicBool::new(false),
         drain_time: args.drain_time,
+        local_cluster: bootstrap.node.cluster.clone(),
+        retry_hints: bootstrap.runtime_values.flag("weft.retry_hints", true),
         connections: AtomicUsize::new(0),
-        global_limit: bootstrap.overload.downstream_connections_max.map(GlobalLimit::new),
+        global_limit: connections_max(&bootstrap).map(OpenLimit::new),
         adopters,
     });
     let (files, log_thread) = AccessLogFiles::start().map_err(ServerError::Thread)?;
@@ -93,6 +97,11 @@ pub fn run(args: &Args, bootstrap: Bootstrap, log: &Log) -> Result<(), ServerErr
         tracing::error!("the access log's writer ended by a panic");
     }
     served
+}
+
+/// Of downstream connections.
+fn connections_max(bootstrap: &Bootstrap) -> Option<usize> {
+    bootstrap.overload.downstream_connections_max.or(bootstrap.runtime_values.process_connections_max())
 }
 
 /// One for each of the receivers.
@@ -141,7 +150,7 @@ impl Process<'_> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
         // Envoy's: access logs were rotated.
         let mut reopen = signal(SignalKind::user_defined1()).map_err(ServerError::Signals)?;
-        let admin_address = bootstrap.admin;
+        let admin_server = bootstrap.admin.clone();
         let server_node = bootstrap.node.clone();
         let runtime_values = bootstrap.runtime_values.clone();
         let mut stats_rules = std::mem::take(&mut bootstrap.stats);
@@ -149,12 +158,19 @@ impl Process<'_> {
             |(name, value): &(String, String)| TagRule { name: name.clone(), value: TagValue::Fixed(value.clone()) };
         stats_rules.tags.extend(self.args.stats_tags.iter().map(fixed));
         let stats_flush_interval = bootstrap.stats_flush_interval;
-        for name in runtime_values.names() {
+        let bootstrap_version = bootstrap.stats_server_version;
+        for name in runtime_values.unread_names() {
             tracing::info!(name, "a runtime value that nothing here depends on");
         }
         let (shutdown, shutdown_asked) = watch::channel(false);
-        let mut runtime =
-            runtime::start(bootstrap, publisher, self.registry.clone(), self.args.dynamic_fields, shutdown_asked)?;
+        let mut runtime = runtime::start(
+            bootstrap,
+            publisher,
+            self.registry.clone(),
+            self.files.clone(),
+            self.args.dynamic_fields,
+            shutdown_asked,
+        )?;
         let (quit, mut quit_asked) = mpsc::channel(1);
         let admin = admin::Admin {
             runtime: runtime.queries().clone(),
@@ -166,17 +182,18 @@ impl Process<'_> {
             node: server_node,
             stats_rules,
             stats_flush_interval,
+            stats_version: bootstrap_version,
             runtime_values,
             log: self.log.clone(),
             quit,
         };
-        if let Some(address) = admin_address {
-            let listening = admin::bind(address)?;
+        if let Some(server) = admin_server {
+            let listening = admin::bind(&server)?;
             if let Some(path) = &self.args.admin_address_path {
-                let bound = listening.local_addr().map_or(address, |bound| bound);
+                let bound = listening.local_addr().map_or(server.address, |bound| bound);
                 write_file(path, &bound.to_string())?;
             }
-            tokio::spawn(admin::run(Arc::new(admin), listening)); // ends with the process
+            tokio::spawn(admin::run(Arc::new(admin), server, listening)); // ends with the process
         } else {
             drop(admin);
         }
@@ -212,11 +229,12 @@ impl Process<'_> {
     /// First everything finishes while new connections are still taken, for others may not know yet that this proxy ends;
     /// then no more are taken, and what is under way may end.
     async fn drain(&self, runtime: &RuntimeQueries) {
+        self.shared.ending.store(true, Relaxed);
         tracing::info!(connections = self.open_connections(), "draining");
         // Err, here and below: the runtime ended on its own, and the connections with it.
-        let _ = runtime.drain(DrainStep::Connections).await;
+        let _ = runtime.drain(DrainStep::Connections(Listeners::All)).await;
         self.wait_for_quiet(self.args.termination_drain, QUIET_BEFORE_CLOSING).await;
-        let _ = runtime.drain(DrainStep::Listeners).await;
+        let _ = runtime.drain(DrainStep::Listeners(Listeners::All)).await;
         self.wait_for_quiet(self.args.drain_time, Duration::ZERO).await;
         tracing::info!(connections = self.open_connections(), "ending");
     }

@@ -39,6 +39,10 @@ impl Facts {
         self.0.len()
     }
 
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     pub fn append(&mut self, other: Self) {
         self.0.extend(other.0);
     }

@@ -2,12 +2,17 @@
 
 use std::fmt::Write as _;
 
+use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::{
-    config::{endpoint::HealthStatus, route::RoutingPriority},
+    config::{
+        endpoint::{HealthStatus, Locality},
+        metadata::{LB_NAMESPACE, Value as MetadataValue},
+        route::RoutingPriority,
+    },
     runtime::snapshot::Snapshot,
-    stats::{HostStat, StatGroup},
+    stats::{HostStat, StatGroup, StatKind},
     upstream::{circuit_breaker::Resource, cluster::Cluster, endpoint_set::Member, host::HealthFlag},
 };
 use std::sync::Arc;
@@ -21,17 +26,26 @@ const RESOURCES: [(&str, Resource); 4] = [
     ("retries", Resource::Retries),
 ];
 
-pub(super) fn to_text(snapshot: &Snapshot) -> String {
+/// Of all, or of those whose names match.
+pub(super) fn to_text(snapshot: &Snapshot, filter: Option<&Regex>) -> String {
     let mut out = String::new();
-    for cluster in sorted(snapshot) {
+    for cluster in sorted(snapshot, filter) {
         let name = &cluster.config.name;
         let _ = writeln!(out, "{name}::observability_name::{}", cluster.config.stat_name);
+        if let Some(outliers) = &cluster.outliers {
+            for (prefix, rate) in [("", &outliers.rates.external), ("local_origin_", &outliers.rates.local)] {
+                let (average, threshold) = (rate.average(), rate.ejection_threshold());
+                let _ = writeln!(out, "{name}::outlier::{prefix}success_rate_average::{average}");
+                let _ = writeln!(out, "{name}::outlier::{prefix}success_rate_ejection_threshold::{threshold}");
+            }
+        }
         for (label, priority) in PRIORITIES {
             for (resource_name, resource) in RESOURCES {
                 let limit = cluster.circuit_breakers.limit(priority, resource);
                 let _ = writeln!(out, "{name}::{label}_priority::max_{resource_name}::{limit}");
             }
         }
+        let _ = writeln!(out, "{name}::added_via_api::{}", cluster.config.added_via_api);
         for member in &cluster.endpoints.load().members {
             host_text(&mut out, name, member);
         }
@@ -41,7 +55,7 @@ pub(super) fn to_text(snapshot: &Snapshot) -> String {
 
 fn host_text(out: &mut String, cluster: &str, member: &Member) {
     let address = member.host.address;
-    for &(stat, name, _) in HostStat::CELLS {
+    for (stat, name, _) in host_stats() {
         let _ = writeln!(out, "{cluster}::{address}::{name}::{}", member.host.stats.sum(stat));
     }
     let locality = &member.locality;
@@ -53,7 +67,10 @@ fn host_text(out: &mut String, cluster: &str, member: &Member) {
         ("region", &locality.region),
         ("zone", &locality.zone),
         ("sub_zone", &locality.sub_zone),
+        ("canary", if is_canary(member) { "true" } else { "false" }),
         ("priority", &member.priority.to_string()),
+        ("success_rate", &member.host.outlier.external.percent().to_string()),
+        ("local_origin_success_rate", &member.host.outlier.local.percent().to_string()),
     ] {
         let _ = writeln!(out, "{cluster}::{address}::{name}::{value}");
     }
@@ -68,6 +85,8 @@ fn health_flags(member: &Member) -> String {
         (member.health_status == HealthStatus::Unhealthy, "/failed_eds_health"),
         (host.has(HealthFlag::DegradedByActiveCheck), "/degraded_active_hc"),
         (member.health_status == HealthStatus::Degraded, "/degraded_eds_health"),
+        (host.has(HealthFlag::DegradedByOutlierDetection), "/degraded_outlier_detection"),
+        (host.has(HealthFlag::PendingRemoval), "/pending_dynamic_removal"),
         (host.has(HealthFlag::PendingActiveCheck), "/pending_active_hc"),
         (host.has(HealthFlag::ExcludedAtOnce), "/excluded_via_immediate_hc_fail"),
         (host.has(HealthFlag::ActiveCheckTimeout), "/active_hc_timeout"),
@@ -77,52 +96,105 @@ fn health_flags(member: &Member) -> String {
 }
 
 /// `envoy.admin.v3.Clusters`.
-pub(super) fn to_json(snapshot: &Snapshot) -> Value {
-    let clusters = sorted(snapshot).into_iter().map(|cluster| {
+pub(super) fn to_json(snapshot: &Snapshot, filter: Option<&Regex>) -> Value {
+    let clusters = sorted(snapshot, filter).into_iter().map(|cluster| {
         let thresholds = PRIORITIES.map(|(label, priority)| {
-            let mut threshold = json!({ "priority": label.to_ascii_uppercase() });
+            let mut threshold = match priority {
+                RoutingPriority::Default => json!({}),
+                RoutingPriority::High => json!({ "priority": label.to_ascii_uppercase() }),
+            };
             for (name, resource) in RESOURCES {
                 threshold[format!("max_{name}")] = cluster.circuit_breakers.limit(priority, resource).into();
             }
             threshold
         });
-        json!({
-            "name": *cluster.config.name,
-            "observability_name": *cluster.config.stat_name,
-            "circuit_breakers": { "thresholds": thresholds },
-            "host_statuses": cluster.endpoints.load().members.iter().map(host_json).collect::<Vec<_>>(),
-        })
+        let mut shown = json!({ "name": *cluster.config.name });
+        if cluster.config.added_via_api {
+            shown["added_via_api"] = true.into();
+        }
+        shown["host_statuses"] = cluster.endpoints.load().members.iter().map(host_json).collect();
+        shown["circuit_breakers"] = json!({ "thresholds": thresholds });
+        shown["observability_name"] = (*cluster.config.stat_name).into();
+        shown
     });
     json!({ "cluster_statuses": clusters.collect::<Vec<_>>() })
 }
 
+/// As Envoy tells it: by the metadata of the endpoint.
+fn is_canary(member: &Member) -> bool {
+    member.host.metadata.value(LB_NAMESPACE, ["canary"]) == Some(&MetadataValue::Bool(true))
+}
+
+/// In the order of their names, as Envoy has them.
+fn host_stats() -> Vec<(HostStat, &'static str, StatKind)> {
+    let mut stats = HostStat::CELLS.to_vec();
+    stats.sort_by_key(|(_, name, _)| *name);
+    stats
+}
+
+/// What has protobuf's default is left out.
 fn host_json(member: &Member) -> Value {
-    let stats = HostStat::CELLS.iter().map(|&(stat, name, kind)| {
-        let kind = format!("{kind:?}").to_ascii_uppercase();
-        json!({ "name": name, "type": kind, "value": member.host.stats.sum(stat).to_string() })
+    let mut stats = host_stats();
+    stats.sort_by_key(|(_, _, kind)| *kind == StatKind::Gauge);
+    let stats = stats.into_iter().map(|(stat, name, kind)| {
+        let mut shown = json!({});
+        if kind == StatKind::Gauge {
+            shown["type"] = "GAUGE".into();
+        }
+        let value = member.host.stats.sum(stat);
+        if value > 0 {
+            shown["value"] = value.to_string().into();
+        }
+        shown["name"] = name.into();
+        shown
     });
     let status = match member.health_status {
         HealthStatus::Healthy => "HEALTHY",
         HealthStatus::Unhealthy => "UNHEALTHY",
         HealthStatus::Degraded => "DEGRADED",
     };
-    json!({
+    let mut health = json!({});
+    for (flag, name) in [
+        (HealthFlag::FailedActiveCheck, "failed_active_health_check"),
+        (HealthFlag::Ejected, "failed_outlier_check"),
+        (HealthFlag::DegradedByActiveCheck, "failed_active_degraded_check"),
+        (HealthFlag::PendingActiveCheck, "pending_active_hc"),
+        (HealthFlag::ExcludedAtOnce, "excluded_via_immediate_hc_fail"),
+        (HealthFlag::ActiveCheckTimeout, "active_hc_timeout"),
+    ] {
+        if member.host.has(flag) {
+            health[name] = true.into();
+        }
+    }
+    health["eds_health_status"] = status.into();
+    let mut host = json!({
         "address": { "socket_address": {
             "address": member.host.address.ip().to_string(), "port_value": member.host.address.port(),
         } },
-        "hostname": *member.host.hostname,
         "stats": stats.collect::<Vec<_>>(),
-        "health_status": { "eds_health_status": status },
+        "health_status": health,
         "weight": member.weight,
-        "priority": member.priority,
-        "locality": {
-            "region": *member.locality.region, "zone": *member.locality.zone, "sub_zone": *member.locality.sub_zone,
-        },
-    })
+    });
+    if !member.host.hostname.is_empty() {
+        host["hostname"] = (*member.host.hostname).into();
+    }
+    if member.priority > 0 {
+        host["priority"] = member.priority.into();
+    }
+    let mut locality = json!({});
+    let Locality { region, zone, sub_zone } = &*member.locality;
+    for (name, part) in [("region", region), ("zone", zone), ("sub_zone", sub_zone)] {
+        if !part.is_empty() {
+            locality[name] = (**part).into();
+        }
+    }
+    host["locality"] = locality;
+    host
 }
 
-fn sorted(snapshot: &Snapshot) -> Vec<&Arc<Cluster>> {
-    let mut clusters: Vec<_> = snapshot.clusters.values().collect();
+fn sorted<'a>(snapshot: &'a Snapshot, filter: Option<&Regex>) -> Vec<&'a Arc<Cluster>> {
+    let is_wanted = |cluster: &&Arc<Cluster>| filter.is_none_or(|filter| filter.is_match(&cluster.config.name));
+    let mut clusters: Vec<_> = snapshot.clusters.values().filter(is_wanted).collect();
     clusters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     clusters
 }

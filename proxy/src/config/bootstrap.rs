@@ -1,7 +1,8 @@
 //! `envoy.config.bootstrap.v3.Bootstrap`: who this proxy is, what it starts with, and where more comes from.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prost::Message as _;
 use weft_xds::{
     FieldError, json,
@@ -23,10 +24,9 @@ pub use weft_xds::pb::envoy::config::core::v3::Node;
 
 pub use crate::config::config_source::{DiscoverySource, SourceOrigin, StreamSource};
 use crate::config::{
-    access_log::{AccessLog, AccessLogSink},
-    address::socket_addr,
-    cluster::{ClusterConfig, Discovery, UpstreamBind, UpstreamProtocol},
-    field::{self, Result, Within as _, element, refuse, unsupported},
+    admin::AdminServer,
+    cluster::{ClusterConfig, Discovery, UpstreamBind, UpstreamProtocol, event_log_path},
+    field::{self, Result, Within as _, refuse},
     listener::Listener,
     overload::Overload,
     runtime_values::RuntimeValues,
@@ -42,7 +42,7 @@ pub struct Bootstrap {
     /// What TLS contexts name without a source.
     pub secrets: Vec<Arc<Secret>>,
     /// None: no admin server.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Arc<AdminServer>>,
     pub overload: Overload,
     /// How connections of clusters begin that do not say.
     pub upstream_bind: Arc<UpstreamBind>,
@@ -55,25 +55,50 @@ pub struct Bootstrap {
     /// Where clusters come from.
     pub cds: Option<DiscoverySource>,
     pub stats: StatsRules,
+    /// What `server.version` says.
+    pub stats_server_version: u64,
     /// How often the intervals of histograms end. None: whenever somebody looks.
     pub stats_flush_interval: Option<Duration>,
     pub runtime_values: RuntimeValues,
+    /// `cluster_manager.outlier_detection`.
+    pub outlier_event_log: Option<PathBuf>,
 }
 
 /// A bootstrap as it was read, encoded: somebody may ask for it, and as a message it would take ten times the memory.
-pub struct BootstrapMessage(Vec<u8>);
+pub struct BootstrapMessage(Bytes);
 
 impl BootstrapMessage {
     pub fn decode(&self) -> ProtoBootstrap {
-        ProtoBootstrap::decode(self.0.as_slice()).expect("it was encoded from such a message")
+        ProtoBootstrap::decode(self.0.clone()).expect("it was encoded from such a message")
     }
+
+    /// The static resources, each encoded.
+    pub fn static_resources(&self) -> StaticMessages {
+        let outline = Outline::decode(self.0.clone()).expect("it was encoded from such a message");
+        outline.static_resources.unwrap_or_default()
+    }
+}
+
+/// What a bootstrap's static resources are made of, not decoded: in the order of the configuration.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StaticMessages {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub listeners: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub clusters: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub secrets: Vec<Bytes>,
+}
+
+/// A bootstrap with its static resources and nothing else.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Outline {
+    #[prost(message, optional, tag = "2")]
+    static_resources: Option<StaticMessages>,
 }
 
 /// As Envoy's.
 const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Where the log of an admin server goes that is not to be logged.
-const NOWHERE: &str = "/dev/null";
 
 impl Bootstrap {
     /// From YAML, or from JSON, which is YAML.
@@ -83,17 +108,19 @@ impl Bootstrap {
 
     pub fn from_proto(message: ProtoBootstrap) -> Result<Self> {
         validate::validate(&message)?;
-        let encoded = BootstrapMessage(message.encode_to_vec());
+        let encoded = BootstrapMessage(message.encode_to_vec().into());
         let Parts {
             node,
             static_resources,
             dynamic_resources,
             admin,
             stats,
+            stats_server_version,
             stats_flush_interval,
             runtime_values,
             overload,
             upstream_bind,
+            outlier_event_log,
         } = Parts::from_proto(message)?;
         let StaticResources { listeners, clusters, secrets } = static_resources;
         let secrets = static_secrets(secrets).within("static_resources")?;
@@ -105,7 +132,7 @@ impl Bootstrap {
                 .within("grpc_services[0].envoy_grpc.cluster_name")
                 .within("dynamic_resources.ads_config")?;
         }
-        let admin = admin.map(admin_address).transpose().within("admin")?.flatten();
+        let admin = admin.map(AdminServer::from_proto).transpose().within("admin")?.flatten().map(Arc::new);
         let message = encoded;
         let bootstrap = Self {
             message,
@@ -120,8 +147,10 @@ impl Bootstrap {
             lds,
             cds,
             stats,
+            stats_server_version,
             stats_flush_interval,
             runtime_values,
+            outlier_event_log,
         };
         bootstrap.check_sources()?;
         Ok(bootstrap)
@@ -203,8 +232,10 @@ struct Parts {
     dynamic_resources: DynamicResources,
     admin: Option<Admin>,
     stats: StatsRules,
+    stats_server_version: u64,
     stats_flush_interval: Option<Duration>,
     runtime_values: RuntimeValues,
+    outlier_event_log: Option<PathBuf>,
     overload: Overload,
     upstream_bind: Arc<UpstreamBind>,
 }
@@ -256,12 +287,13 @@ impl Parts {
             stats_eviction,
         } = message;
         refuse!(node_context_params, hds_config, flags_path, stats_sinks, watchdog, watchdogs, tracing);
-        refuse!(enable_dispatcher_stats, header_prefix, stats_server_version_override);
+        refuse!(enable_dispatcher_stats, header_prefix);
         refuse!(use_tcp_for_dns_lookups, dns_resolution_config, bootstrap_extensions, fatal_actions, config_sources);
         refuse!(default_config_source, default_socket_interface, certificate_provider_instances);
         refuse!(perf_tracing_file_path, default_regex_engine, xds_delegate_extension, xds_config_tracker_extension);
         refuse!(listener_manager, application_log_config, enable_worker_cpu_affinity, stats_eviction);
-        let upstream_bind = cluster_manager_bind(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
+        let (upstream_bind, outlier_event_log) =
+            cluster_manager_parts(cluster_manager.unwrap_or_default()).within("cluster_manager")?;
         let stats = StatsRules::from_proto(stats_config.unwrap_or_default()).within("stats_config")?;
         let stats_flush_interval = match stats_flush {
             None => Some(field::duration_or(stats_flush_interval, STATS_FLUSH_INTERVAL, "stats_flush_interval")?),
@@ -275,8 +307,10 @@ impl Parts {
             dynamic_resources: dynamic_resources.unwrap_or_default(),
             admin,
             stats,
+            stats_server_version: stats_server_version_override.map_or(0, |version| version.value),
             stats_flush_interval,
             runtime_values,
+            outlier_event_log,
             overload: Overload::from_proto(overload_manager.unwrap_or_default()).within("overload_manager")?,
             upstream_bind: Arc::new(upstream_bind),
         })
@@ -284,7 +318,7 @@ impl Parts {
 }
 
 /// What is read of it; the rest is refused.
-fn cluster_manager_bind(message: ClusterManager) -> Result<UpstreamBind> {
+fn cluster_manager_parts(message: ClusterManager) -> Result<(UpstreamBind, Option<PathBuf>)> {
     let ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -292,8 +326,10 @@ fn cluster_manager_bind(message: ClusterManager) -> Result<UpstreamBind> {
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy builds a cluster that nobody asked for yet
     } = message;
-    refuse!(local_cluster_name, outlier_detection, load_stats_config);
-    UpstreamBind::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")
+    refuse!(local_cluster_name, load_stats_config);
+    let bind = UpstreamBind::from_proto(upstream_bind_config.unwrap_or_default()).within("upstream_bind_config")?;
+    let event_log = event_log_path(outlier_detection.unwrap_or_default()).within("outlier_detection")?;
+    Ok((bind, event_log))
 }
 
 fn static_clusters(messages: Vec<Cluster>, default_bind: &Arc<UpstreamBind>) -> Result<Vec<Arc<ClusterConfig>>> {
@@ -303,6 +339,7 @@ fn static_clusters(messages: Vec<Cluster>, default_bind: &Arc<UpstreamBind>) -> 
             return Err(FieldError::new("name", format!("duplicate cluster '{}'", message.name)));
         }
         let mut cluster = ClusterConfig::from_proto(message)?;
+        cluster.added_via_api = false;
         cluster.bind.get_or_insert_with(|| default_bind.clone());
         Ok(Arc::new(cluster))
     })
@@ -365,30 +402,6 @@ fn check_stream_cluster(name: &str, clusters: &[Arc<ClusterConfig>]) -> Result<(
         }
         (Discovery::Static(_) | Discovery::Dns(_), UpstreamProtocol::Http2(_)) => Ok(()),
     }
-}
-
-#[expect(deprecated, reason = "the older spelling of an access log, which bootstraps still have")]
-fn admin_address(message: Admin) -> Result<Option<SocketAddr>> {
-    let Admin {
-        access_log,
-        access_log_path,
-        profile_path: _, // of Envoy's profiler, which no path of this admin server starts
-        address,
-        socket_options,
-        ignore_global_conn_limit: _, // there is no such limit to be exempt from
-        allow_paths,
-    } = message;
-    refuse!(socket_options, allow_paths);
-    if !access_log_path.is_empty() && access_log_path != NOWHERE {
-        return Err(unsupported("access_log_path"));
-    }
-    for (index, message) in access_log.into_iter().enumerate() {
-        let AccessLog { sink, format: _, condition: _ } = AccessLog::from_proto(message).at("access_log", index)?;
-        if sink != AccessLogSink::File(NOWHERE.into()) {
-            return Err(unsupported(element("access_log", index)));
-        }
-    }
-    address.map(socket_addr).transpose().within("address")
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use weft_xds::{canonical, pb::envoy::config::cluster::v3::Cluster};
+use weft_xds::{
+    FieldError, canonical,
+    pb::envoy::config::{cluster::v3::Cluster, core},
+};
 
 use self::{
     discovery::HostFields,
@@ -27,13 +30,16 @@ mod connection;
 mod discovery;
 mod dns;
 mod hashing;
+mod health_check;
 mod http_options;
 mod load_balancing;
 mod localities;
 mod original_dst;
+mod outlier_detection;
 mod subsets;
 mod transport;
 
+pub(in crate::config) use self::outlier_detection::event_log_path;
 pub use self::{
     bind::{SourceSocket, UpstreamBind},
     circuit_breakers::{CircuitBreakerConfig, CircuitBreakerThresholds, PerHostLimits, RetryBudget},
@@ -41,9 +47,11 @@ pub use self::{
     discovery::Discovery,
     dns::{DnsDiscovery, DnsHosts, LookupFamily, ResolverConfig},
     hashing::{ConsistentHashing, HashFunction, MaglevConfig, RingHashConfig},
+    health_check::{CheckIntervals, CheckKind, GrpcCheck, HealthCheck, HttpCheck, TcpCheck},
     load_balancing::{LbPolicy, LeastRequestConfig, LoadBalancing, SlowStart},
     localities::{LocalityPolicy, ZoneAware},
     original_dst::OriginalDst,
+    outlier_detection::{Enforcing, FailurePercentage, OutlierDetection, SuccessRate},
     subsets::{Fallback, Selector, SelectorFallback, SubsetConfig},
     transport::TransportMatch,
 };
@@ -52,6 +60,8 @@ pub use self::{
 pub struct ClusterConfig {
     pub name: Arc<str>,
     pub hash: u64,
+    /// It does not stand in the bootstrap.
+    pub added_via_api: bool,
     /// What stands in `envoy_cluster_name` of metrics: `alt_stat_name`, or the name.
     pub stat_name: Arc<str>,
     pub discovery: Discovery,
@@ -81,6 +91,12 @@ pub struct ClusterConfig {
     /// A header of the PROXY protocol goes before everything else on a connection.
     pub proxy_protocol: Option<UpstreamProxyProtocol>,
     pub connection: ConnectionOptions,
+    pub outlier_detection: Option<Arc<OutlierDetection>>,
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// Hosts do not count before their first check.
+    pub ignore_new_hosts_until_checked: bool,
+    /// Hosts go when discovery drops them, though they pass their checks.
+    pub ignore_health_on_host_removal: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -136,7 +152,7 @@ impl ClusterConfig {
             protocol_selection,
             upstream_connection_options,
             close_connections_on_host_health_failure,
-            ignore_health_on_host_removal: _, // of active health checks, which are refused
+            ignore_health_on_host_removal,
             filters,
             load_balancing_policy,
             lrs_server,
@@ -150,13 +166,13 @@ impl ClusterConfig {
             cluster_discovery_type,
             lb_config,
         } = message;
-        refuse!(transport_socket_matcher, stats_matcher, health_checks);
+        refuse!(transport_socket_matcher, stats_matcher);
         refuse!(per_connection_buffer_high_watermark_timeout, upstream_http_protocol_options);
-        refuse!(outlier_detection);
         refuse!(protocol_selection, close_connections_on_host_health_failure, filters, lrs_server);
         refuse!(lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config, track_cluster_stats);
         refuse!(preconnect_policy, queuing_policies);
         let common_lb_config = common_lb_config.unwrap_or_default();
+        let ignore_new_hosts_until_checked = common_lb_config.ignore_new_hosts_until_first_hc;
         field::unset(
             &common_lb_config.close_connections_on_host_set_change,
             "common_lb_config.close_connections_on_host_set_change",
@@ -192,12 +208,14 @@ impl ClusterConfig {
                 max_requests_per_connection: field::limit(max_requests_per_connection),
             },
         )?;
+        let health_check = health_check(health_checks, &http.protocol)?;
         let bind = upstream_bind_config.map(UpstreamBind::from_proto).transpose().within("upstream_bind_config")?;
         let transport_socket = Transport::from_proto(transport_socket).within("transport_socket")?;
         Ok(Self {
             stat_name: if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.into() },
             name: name.into(),
             hash,
+            added_via_api: true,
             discovery,
             connect_timeout: positive_duration(connect_timeout, "connect_timeout")?.unwrap_or(CONNECT_TIMEOUT),
             load_balancing,
@@ -219,6 +237,14 @@ impl ClusterConfig {
             pool_per_downstream: connection_pool_per_downstream_connection,
             connection: ConnectionOptions::from_proto(upstream_connection_options.unwrap_or_default())
                 .within("upstream_connection_options")?,
+            health_check,
+            ignore_new_hosts_until_checked,
+            ignore_health_on_host_removal,
+            outlier_detection: outlier_detection
+                .map(OutlierDetection::from_proto)
+                .transpose()
+                .within("outlier_detection")?
+                .map(Arc::new),
             transport_socket: transport_socket.tls.map(Arc::new),
             proxy_protocol: transport_socket.proxy_protocol,
         })
@@ -226,9 +252,9 @@ impl ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// Whether it is to look its hosts up before it goes live.
+    /// Whether it is to look its hosts up, or check them, before it goes live.
     pub fn prepares_itself(&self) -> bool {
-        self.wait_for_warm_on_init && matches!(self.discovery, Discovery::Dns(_))
+        self.wait_for_warm_on_init && (self.health_check.is_some() || matches!(self.discovery, Discovery::Dns(_)))
     }
 
     pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
@@ -255,6 +281,19 @@ impl ClusterConfig {
             Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDst | Discovery::Aggregate(_) => None,
         };
         endpoints.into_iter().chain(self.tls_contexts().flat_map(|tls| tls.secrets()))
+    }
+}
+
+fn health_check(messages: Vec<core::v3::HealthCheck>, protocol: &UpstreamProtocol) -> Result<Option<Arc<HealthCheck>>> {
+    let mut messages = messages.into_iter();
+    let first = messages.next().map(HealthCheck::from_proto).transpose().at("health_checks", 0)?;
+    if let (Some(HealthCheck { kind: CheckKind::Grpc(_), .. }), UpstreamProtocol::Http1) = (&first, protocol) {
+        let reason = "cluster must support HTTP/2 for gRPC healthchecking";
+        return Err(FieldError::new("health_checks[0].grpc_health_check", reason));
+    }
+    match messages.next() {
+        Some(_) => Err(FieldError::new("health_checks", "Multiple health checks not supported")),
+        None => Ok(first.map(Arc::new)),
     }
 }
 

@@ -69,19 +69,18 @@ pub enum SourceType {
 
 impl FilterChain {
     /// `seed` is a hash of the listener's fields that the chain's connections depend on.
-    #[expect(deprecated, reason = "named to be refused")]
+    #[expect(deprecated, reason = "an older spelling of a listener filter")]
     pub(crate) fn from_proto(message: ProtoFilterChain, seed: u64) -> Result<Self> {
         let hash = xxhash_rust::xxh3::xxh3_64_with_seed(&canonical::hash(&message).to_le_bytes(), seed);
         let ProtoFilterChain {
             filter_chain_match,
             filters,
-            use_proxy_proto,
-            metadata: _, // for extensions' eyes, and none reads it
+            use_proxy_proto: _, // the listener looks at its first chain's
+            metadata: _,        // for extensions' eyes, and none reads it
             transport_socket,
             transport_socket_connect_timeout,
             name,
         } = message;
-        field::only(use_proxy_proto, false, "use_proxy_proto")?;
         let (connection_filters, network_filter) = network_filter::chain_from_proto(filters)?;
         Ok(Self {
             name: name.into(),

@@ -42,6 +42,8 @@ pub struct Listener {
     /// What stands in `envoy_listener_*` metrics: `stat_prefix`, or the first address as Envoy writes it.
     pub stat_prefix: Arc<str>,
     pub bind_options: BindOptions,
+    /// Connections end while health checks of the proxy are to fail; false: only when the configuration changes.
+    pub drains_when_unhealthy: bool,
     pub connection_balance: ConnectionBalance,
     /// The process's limit of downstream connections is not for this listener.
     pub ignore_global_limit: bool,
@@ -101,7 +103,7 @@ impl Listener {
             socket_options,
             tcp_fast_open_queue_length,
             traffic_direction,
-            udp_listener_config,
+            udp_listener_config: _, // of UDP addresses, which are refused
             api_listener,
             connection_balance_config,
             reuse_port,
@@ -117,10 +119,9 @@ impl Listener {
             listener_specifier,
         } = message;
         refuse!(stats_matcher, fcds_config, filter_chain_matcher, per_connection_buffer_high_watermark_timeout);
-        refuse!(deprecated_v1, udp_listener_config, api_listener, reuse_port);
+        refuse!(deprecated_v1, api_listener, reuse_port);
         field::unset(&listener_specifier, "internal_listener")?;
-        // They differ in what a failed health check of the proxy's own does, which drains no listener here.
-        let _: DrainType = field::enumeration(drain_type, "drain_type")?;
+        let drain_type: DrainType = field::enumeration(drain_type, "drain_type")?;
 
         let addresses = AddressFields { address, additional_addresses, socket_options, tcp_keepalive };
         let addresses = addresses.into_addresses()?;
@@ -128,6 +129,12 @@ impl Listener {
         let traffic_direction = TrafficDirection::from_proto(traffic_direction)?;
         let buffer_limit_bytes = field::u32_or(per_connection_buffer_limit_bytes, PER_CONNECTION_BUFFER_LIMIT_BYTES);
         let seed = connection_seed(buffer_limit_bytes, traffic_direction);
+        let has_proxy_protocol =
+            filter_chains.first().is_some_and(|chain| field::bool_or(chain.use_proxy_proto, false));
+        let mut listener_filters = field::each(listener_filters, "listener_filters", ListenerFilter::from_proto)?;
+        if has_proxy_protocol {
+            listener_filters.push(ListenerFilter::proxy_protocol());
+        }
         let chains = FilterChains::from_proto(filter_chains, default_filter_chain, seed)?;
         Ok(Self {
             // Envoy draws a random name; the address tells people more, and stays the same.
@@ -148,10 +155,11 @@ impl Listener {
             },
             connection_balance: ConnectionBalance::from_proto(connection_balance_config)
                 .within("connection_balance_config")?,
+            drains_when_unhealthy: drain_type == DrainType::Default,
             ignore_global_limit: ignore_global_conn_limit,
             accepts_per_turn: field::limit(max_connections_to_accept_per_socket_event).unwrap_or(ACCEPTS_PER_TURN),
             per_connection_buffer_limit_bytes: buffer_limit_bytes,
-            listener_filters: field::each(listener_filters, "listener_filters", ListenerFilter::from_proto)?,
+            listener_filters,
             listener_filters_timeout: timeout_or(
                 listener_filters_timeout,
                 Some(LISTENER_FILTERS_TIMEOUT),

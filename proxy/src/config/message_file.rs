@@ -64,5 +64,8 @@ fn from_value<T: Name + Default>(mut value: Value, unknown_fields: UnknownFields
             tracing::warn!(field = path, "ignored a field that is not known");
         }
     }
-    json::from_value(&value)
+    let encoded = json::encode::<T>(&value)?;
+    // The tree takes ten times the room of what it says.
+    drop(value);
+    weft_xds::decode(&encoded)
 }

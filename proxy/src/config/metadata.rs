@@ -98,6 +98,20 @@ impl Value {
         Value::Number((value + 0.0).to_bits())
     }
 
+    pub fn from_json(value: &serde_json::Value) -> Value {
+        use serde_json::Value as Json;
+        match value {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => Value::number(number.as_f64().unwrap_or_default()),
+            Json::String(text) => Value::Text(text.as_str().into()),
+            Json::Array(values) => Value::List(values.iter().map(Value::from_json).collect()),
+            Json::Object(fields) => Value::Struct(
+                fields.iter().map(|(name, value)| (name.as_str().into(), Value::from_json(value))).collect(),
+            ),
+        }
+    }
+
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Value::Null => serde_json::Value::Null,

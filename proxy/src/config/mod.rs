@@ -5,7 +5,10 @@
 
 pub mod access_log;
 pub mod address;
+pub mod admin;
+pub mod authorization;
 pub mod bootstrap;
+pub mod check;
 pub mod cluster;
 pub mod config_source;
 pub mod data_source;

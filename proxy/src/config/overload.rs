@@ -76,7 +76,10 @@ mod tests {
         ] {
             assert_eq!(refusal(overload(monitors)), expected);
         }
-        let none = OverloadManager::default();
-        assert!(Overload::from_proto(none).is_ok());
+        let actions = format!(
+            "resource_monitors: [{}]\nactions: [{{name: x, triggers: [{{name: y, threshold: {{}}}}]}}]",
+            connections(5)
+        );
+        assert_eq!(refusal(Overload::from_proto(message(&actions))), "actions: not supported");
     }
 }

@@ -77,6 +77,18 @@ pub struct Tlv {
 
 const NAMESPACE: &str = "envoy.filters.listener.proxy_protocol";
 
+impl Default for ProxyProtocol {
+    /// Every version, no extension.
+    fn default() -> Self {
+        Self {
+            accepts: Accepts { v1: true, v2: true, no_header: false },
+            rules: Vec::new(),
+            pass_through_tlvs: PassThroughTlvs::None,
+            stat_prefix: Arc::default(),
+        }
+    }
+}
+
 impl ProxyProtocol {
     pub(crate) fn from_proto(message: ProtoProxyProtocol) -> Result<Self> {
         let ProtoProxyProtocol {

@@ -9,16 +9,24 @@ use weft_xds::{
             RetryPolicy as ProtoRetryPolicy,
             retry_policy::{
                 RateLimitedRetryBackOff, ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
-                retry_host_predicate::ConfigType,
+                RetryPriority, retry_host_predicate::ConfigType as HostConfig,
+                retry_priority::ConfigType as PriorityConfig,
             },
         },
-        extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
+        extensions::retry::{
+            host::{
+                omit_canary_hosts::v3::OmitCanaryHostsPredicate, omit_host_metadata::v3::OmitHostMetadataConfig,
+                previous_hosts::v3::PreviousHostsPredicate,
+            },
+            priority::previous_priorities::v3::PreviousPrioritiesConfig,
+        },
     },
 };
 
 use crate::config::{
     field::{self, Extension, Result, Within as _, refuse, required, timeout_or, without_typed_config},
     matcher::HeaderMatcher,
+    metadata::{Fields, Metadata},
 };
 
 #[derive(Clone, Debug)]
@@ -32,11 +40,26 @@ pub struct RetryPolicy {
     /// Only requests that match any are retried. Empty: all.
     pub retriable_request_headers: Vec<Arc<HeaderMatcher>>,
     pub rate_limited_back_off: Option<RateLimitedBackOff>,
-    /// `envoy.retry_host_predicates.previous_hosts`.
-    pub previous_hosts: bool,
+    /// Nothing comes from the upstream, and nothing goes to it, for so long.
+    pub per_try_idle_timeout: Option<Duration>,
+    pub host_predicates: HostPredicates,
+    /// `envoy.retry_priorities.previous_priorities`: each time that there were so many tries, their priorities are passed
+    /// over from then on.
+    pub previous_priorities_after: Option<u32>,
     /// How often another host is asked for when a predicate refuses one. Default 1.
     pub host_selection_retry_max_attempts: u32,
     pub back_off: BackOff,
+}
+
+/// Which hosts a later try does without.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostPredicates {
+    /// Those that were tried.
+    pub previous_hosts: bool,
+    /// Those whose metadata calls them canaries.
+    pub omit_canary: bool,
+    /// Those whose metadata has all of these, for each of the predicates.
+    pub omit_metadata: Vec<Fields>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,9 +129,8 @@ impl RetryPolicy {
             retriable_request_headers,
             refresh_cluster_on_retry,
         } = message;
-        refuse!(per_try_idle_timeout, retry_priority, retry_options_predicates, refresh_cluster_on_retry);
+        refuse!(retry_options_predicates, refresh_cluster_on_retry);
         let matcher = |message| HeaderMatcher::from_proto(message).map(Arc::new);
-        let predicates = field::each(retry_host_predicate, "retry_host_predicate", previous_hosts)?;
         Ok(Self {
             retry_on: RetryOn::parse(&retry_on),
             retriable_headers: field::each(retriable_headers, "retriable_headers", matcher)?,
@@ -120,7 +142,9 @@ impl RetryPolicy {
             num_retries: field::u32_or(num_retries, 1),
             per_try_timeout: timeout_or(per_try_timeout, None, "per_try_timeout")?,
             retriable_status_codes: field::each(retriable_status_codes, "retriable_status_codes", status_code)?,
-            previous_hosts: !predicates.is_empty(),
+            per_try_idle_timeout: timeout_or(per_try_idle_timeout, None, "per_try_idle_timeout")?,
+            host_predicates: HostPredicates::from_proto(retry_host_predicate)?,
+            previous_priorities_after: retry_priority.map(previous_priorities).transpose().within("retry_priority")?,
             host_selection_retry_max_attempts: attempts(host_selection_retry_max_attempts)?,
             back_off: BackOff::from_proto(retry_back_off).within("retry_back_off")?,
         })
@@ -138,7 +162,9 @@ impl Default for RetryPolicy {
             retriable_headers: Vec::new(),
             retriable_request_headers: Vec::new(),
             rate_limited_back_off: None,
-            previous_hosts: false,
+            per_try_idle_timeout: None,
+            host_predicates: HostPredicates::default(),
+            previous_priorities_after: None,
             host_selection_retry_max_attempts: 1,
             back_off: BackOff::default(),
         }
@@ -163,15 +189,53 @@ impl RateLimitedBackOff {
     }
 }
 
-/// The one predicate that there is: it has no settings, so that naming it twice is naming it once.
-fn previous_hosts(message: RetryHostPredicate) -> Result<()> {
-    let RetryHostPredicate { name: _, config_type } = message;
-    let Some(ConfigType::TypedConfig(typed_config)) = config_type else { return Err(without_typed_config()) };
+impl HostPredicates {
+    fn from_proto(messages: Vec<RetryHostPredicate>) -> Result<Self> {
+        let mut predicates = Self::default();
+        for (index, message) in messages.into_iter().enumerate() {
+            predicates.add(message).at("retry_host_predicate", index)?;
+        }
+        Ok(predicates)
+    }
+
+    /// But for metadata, naming one twice is naming it once.
+    fn add(&mut self, message: RetryHostPredicate) -> Result<()> {
+        let RetryHostPredicate { name: _, config_type } = message;
+        let Some(HostConfig::TypedConfig(typed_config)) = config_type else { return Err(without_typed_config()) };
+        let extension = Extension::new(typed_config)?;
+        if extension.is::<PreviousHostsPredicate>() {
+            let PreviousHostsPredicate {} = extension.unpack()?;
+            self.previous_hosts = true;
+        } else if extension.is::<OmitCanaryHostsPredicate>() {
+            let OmitCanaryHostsPredicate {} = extension.unpack()?;
+            self.omit_canary = true;
+        } else if extension.is::<OmitHostMetadataConfig>() {
+            let OmitHostMetadataConfig { metadata_match } = extension.unpack()?;
+            // Without any metadata it is about no host.
+            self.omit_metadata.extend(
+                metadata_match.and_then(Metadata::load_balancing_criteria).filter(|criteria| !criteria.is_empty()),
+            );
+        } else {
+            return Err(extension.unsupported());
+        }
+        Ok(())
+    }
+
+    pub fn are_any(&self) -> bool {
+        self.previous_hosts || self.omit_canary || !self.omit_metadata.is_empty()
+    }
+}
+
+fn previous_priorities(message: RetryPriority) -> Result<u32> {
+    let RetryPriority { name: _, config_type } = message;
+    let Some(PriorityConfig::TypedConfig(typed_config)) = config_type else { return Err(without_typed_config()) };
     let extension = Extension::new(typed_config)?;
-    if !extension.is::<PreviousHostsPredicate>() {
+    if !extension.is::<PreviousPrioritiesConfig>() {
         return Err(extension.unsupported());
     }
-    extension.unpack::<PreviousHostsPredicate>().map(|PreviousHostsPredicate {}| ())
+    let PreviousPrioritiesConfig { update_frequency } = extension.unpack()?;
+    let out_of_range = |_| FieldError::new("typed_config.update_frequency", "value must be greater than 0");
+    u32::try_from(update_frequency).map_err(out_of_range)
 }
 
 fn status_code(code: u32) -> Result<http::StatusCode> {

@@ -17,7 +17,7 @@ pub use self::{
     uri_template::{UriTemplate, UriTemplateRewrite},
     virtual_host::{BufferLimit, TlsRequirement, VirtualHost},
 };
-pub use crate::config::retry_policy::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
+pub use crate::config::retry_policy::{BackOff, HostPredicates, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 use crate::config::{
     data_source,
     field::{self, Result, Within as _, element, refuse, required, unsupported},

@@ -27,6 +27,9 @@ struct Layer {
     values: BTreeMap<String, String>,
 }
 
+const LISTENER_LIMIT_PREFIX: &str = "envoy.resource_limits.listener.";
+const LISTENER_LIMIT_SUFFIX: &str = ".connection_limit";
+const PROCESS_LIMIT: &str = "overload.global_downstream_max_connections";
 /// Deeper than any name is written.
 const DEPTH_MAX: usize = 32;
 
@@ -60,9 +63,37 @@ impl RuntimeValues {
         Ok(Self { layers })
     }
 
+    /// `default` where no layer has the name, or what it has is neither `true` nor `false`.
+    pub fn flag(&self, name: &str, default: bool) -> bool {
+        let values = self.layers.iter().rev().filter_map(|layer| layer.values.get(name));
+        values.filter_map(|value| value.parse().ok()).next().unwrap_or(default)
+    }
+
     /// Every name that some layer has.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.layers.iter().flat_map(|layer| layer.values.keys()).map(String::as_str)
+    }
+
+    /// What the last layer that has the name says, where that is a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.layers.iter().rev().find_map(|layer| layer.values.get(name)).and_then(|value| value.parse().ok())
+    }
+
+    /// How many connections a listener may have open.
+    pub fn listener_connections_max(&self, listener: &str) -> Option<usize> {
+        let limit = self.number(&format!("{LISTENER_LIMIT_PREFIX}{listener}{LISTENER_LIMIT_SUFFIX}"))?;
+        usize::try_from(limit).ok()
+    }
+
+    /// How many the process may have open, as it was said before there was a monitor of the overload manager for that.
+    pub fn process_connections_max(&self) -> Option<usize> {
+        usize::try_from(self.number(PROCESS_LIMIT)?).ok()
+    }
+
+    /// Names that nothing here depends on.
+    pub fn unread_names(&self) -> impl Iterator<Item = &str> {
+        let is_limit = |name: &str| name.starts_with(LISTENER_LIMIT_PREFIX) && name.ends_with(LISTENER_LIMIT_SUFFIX);
+        self.names().filter(move |name| *name != PROCESS_LIMIT && !is_limit(name))
     }
 
     pub fn layer_count(&self) -> usize {
@@ -149,6 +180,19 @@ mod tests {
                 "layers": ["base", "over", "admin"],
             })
         );
+    }
+
+    #[test]
+    fn connections_may_be_limited_by_the_runtime() {
+        let values = values(
+            "layers: [{name: a, static_layer: {envoy.resource_limits.listener.l.connection_limit: 7, x: 1}}, {name: b, \
+             static_layer: {envoy: {resource_limits: {listener: {l: {connection_limit: 5}}}}, \
+             overload.global_downstream_max_connections: 9}}]",
+        )
+        .unwrap();
+        assert_eq!((values.listener_connections_max("l"), values.listener_connections_max("m")), (Some(5), None));
+        assert_eq!(values.process_connections_max(), Some(9));
+        assert_eq!(values.unread_names().collect::<Vec<_>>(), ["x"]);
     }
 
     #[test]

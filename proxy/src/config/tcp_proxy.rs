@@ -216,9 +216,7 @@ impl Tunneling {
 }
 
 fn hashes_source_ip(policies: Vec<HashPolicy>) -> Result<bool> {
-    if policies.len() > 1 {
-        return Err(FieldError::new("hash_policy", "value must contain no more than 1 item(s)"));
-    }
+    // One at most, by the rules of the message.
     let sources = field::each(policies, "hash_policy", |HashPolicy { policy_specifier }| match policy_specifier {
         Some(PolicySpecifier::SourceIp(SourceIp {})) => Ok(true),
         Some(PolicySpecifier::FilterState(_)) => Err(unsupported("filter_state")),

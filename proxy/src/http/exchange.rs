@@ -34,6 +34,7 @@ use crate::{
     },
     stats::{CallerKind, HttpStat},
     substitution::{Context as Facts, Subject},
+    upstream::load_balancer::OverrideHost,
 };
 
 pub struct Exchange {
@@ -72,6 +73,9 @@ pub struct Exchange {
     pub virtual_cluster_name: RefCell<Option<Arc<str>>>,
     pub is_health_check: Cell<bool>,
     pub has_active_fault: Cell<bool>,
+    /// What filters leave for those behind them, and for logs.
+    pub metadata: RefCell<Metadata>,
+    pub filter_state: RefCell<FilterState>,
     /// Since the start: the last try and its response; the request was received, the response began, the response was sent.
     pub upstream_request_begun: Cell<Option<Duration>>,
     pub upstream_response_begun: Cell<Option<Duration>>,
@@ -79,20 +83,27 @@ pub struct Exchange {
     pub request_received: Cell<Option<Duration>>,
     pub response_begun: Cell<Option<Duration>>,
     pub response_sent: Cell<Option<Duration>>,
+    /// The host that a filter wants the request to go to.
+    pub override_host: RefCell<Option<SessionHost>>,
     /// Found once, before the first filter.
     route: RefCell<Option<ResolvedRoute>>,
     kept: RefCell<Kept>,
     /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
     refused: RefCell<Option<LocalReply>>,
-    /// What filters leave for those behind them, and for logs.
-    pub metadata: RefCell<Metadata>,
-    pub filter_state: RefCell<FilterState>,
     pub redirects: RefCell<RedirectHistory>,
     /// The request is to begin anew, elsewhere.
     restart: RefCell<Option<Box<Restart>>>,
     /// Interim responses on their way to the downstream codec.
     pub informational: Informational,
     request_waker: RefCell<Option<Waker>>,
+}
+
+/// Of a session that has a host already.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionHost {
+    pub host: OverrideHost,
+    /// Where it is not there, and no other will do.
+    pub status_without_host: StatusCode,
 }
 
 impl Exchange {
@@ -133,17 +144,18 @@ impl Exchange {
             virtual_cluster_name: RefCell::default(),
             is_health_check: Cell::default(),
             has_active_fault: Cell::default(),
+            metadata: RefCell::default(),
+            filter_state: RefCell::default(),
             upstream_request_begun: Cell::default(),
             upstream_response_begun: Cell::default(),
             upstream_response_ended: Cell::default(),
             request_received: Cell::default(),
             response_begun: Cell::default(),
             response_sent: Cell::default(),
+            override_host: RefCell::default(),
             route: RefCell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),
-            metadata: RefCell::default(),
-            filter_state: RefCell::default(),
             redirects: RefCell::default(),
             restart: RefCell::default(),
             informational: Informational::new(connection.active.config.proxy_100_continue),
@@ -440,6 +452,8 @@ pub enum Deadline {
     Request,
     Timeout,
     Idle,
+    /// The same, but for what one try may take.
+    TryIdle,
     /// The bound of the exchange as a whole; whether the request had arrived by then.
     MaxDuration {
         request_complete: bool,
@@ -457,6 +471,8 @@ pub struct Deadlines {
     pub timeout: Option<Duration>,
     /// Nothing arrives for so long.
     pub idle_timeout: Option<Duration>,
+    /// `idle_timeout` is that of a try.
+    idles_as_try: bool,
     /// The downstream takes nothing for so long. None: as `idle_timeout`. Some(None): any time.
     pub flush_timeout: Option<Option<Duration>>,
     idle_at: Option<Instant>,
@@ -478,6 +494,19 @@ impl Deadlines {
     #[must_use]
     pub fn bounded_by(self, max_duration: Option<Duration>) -> Deadlines {
         Deadlines { max_duration, ..self }
+    }
+
+    /// From now on the response of one try is waited for, part by part.
+    pub fn bound_try(&mut self, idle_timeout: Option<Duration>) {
+        if let Some(of_try) = idle_timeout.filter(|of_try| self.idle_timeout.is_none_or(|idle| *of_try < idle)) {
+            (self.idle_timeout, self.idles_as_try, self.idle_at) = (Some(of_try), true, None);
+        }
+    }
+
+    /// What is left of the route's timeout. None: it has none, or the request is still coming.
+    pub fn time_left(&self, exchange: &Exchange) -> Option<Duration> {
+        let end = exchange.request_received.get()? + self.timeout?;
+        Some(end.saturating_sub(exchange.started.elapsed()))
     }
 
     /// The other protocol has begun: as in Envoy, from now on time counts only from the end of what the caller says.
@@ -525,6 +554,7 @@ impl Deadlines {
             at if at == whole_at => Deadline::Timeout,
             at if at == request_at => Deadline::Request,
             at if at == end_at => Deadline::MaxDuration { request_complete: received.is_some() },
+            _ if self.idles_as_try => Deadline::TryIdle,
             _ => Deadline::Idle,
         })
     }
@@ -589,6 +619,9 @@ impl ResponseBody {
             BodyError::Deadline(Deadline::Timeout) => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
             BodyError::Deadline(Deadline::Request) => (ResponseFlags::default(), "request_overall_timeout"),
             BodyError::Deadline(Deadline::Idle) => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+            BodyError::Deadline(Deadline::TryIdle) => {
+                (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_idle_timeout")
+            }
             BodyError::Deadline(Deadline::MaxDuration { .. }) => (ResponseFlags::default(), "max_duration_timeout"),
             BodyError::Http1(_) | BodyError::Http2(StreamError::Violation(_) | StreamError::ConnectionViolation(_)) => {
                 (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")

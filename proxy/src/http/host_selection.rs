@@ -73,6 +73,8 @@ impl<'a> HostSelection<'a> {
             reselections,
             original_destination: self.original_destination,
             level: None,
+            passed_over: &[],
+            override_host: None,
         }
     }
 
@@ -152,7 +154,7 @@ fn hash_header(head: &request::Parts, name: &HashedHeader, rewrite: Option<&(reg
 }
 
 /// Of the first cookie of that name.
-fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let crumbs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = crumbs.flat_map(|crumb| crumb.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let mut values = pairs.filter(|(found, _)| *found == name).map(|(_, value)| value);
@@ -160,7 +162,7 @@ fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-fn set_cookie(cookie: &HashCookie, value: &str) -> String {
+pub fn set_cookie(cookie: &HashCookie, value: &str) -> String {
     let mut text = format!("{}=\"{value}\"", cookie.name);
     if let Some(ttl) = cookie.ttl.filter(|ttl| ttl.as_secs() > 0) {
         text.push_str(&format!("; Max-Age={}", ttl.as_secs()));

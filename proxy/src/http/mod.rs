@@ -7,6 +7,7 @@ pub mod connection_manager;
 pub mod date;
 pub mod exchange;
 pub mod filter;
+pub mod grpc_status;
 pub mod h1;
 pub mod h2;
 mod head_deadline;

@@ -116,17 +116,24 @@ enum AfterDot {
 }
 
 fn after_dot(text: &[u8]) -> AfterDot {
+    if let Some(end) = segment_end(text) {
+        return AfterDot::Same(end);
+    }
+    let up = dot_length(text).and_then(|dot| Some(dot + segment_end(&text[dot..])?));
+    up.map_or(AfterDot::NoSegment, AfterDot::Up)
+}
+
+/// How much belongs to a segment that is over but for its parameters, which applications leave out when they look for dots; with
+/// the slash behind it. None: it goes on.
+fn segment_end(text: &[u8]) -> Option<usize> {
     match text {
-        [] => AfterDot::Same(0),
-        [b'/' | b'\\', ..] => AfterDot::Same(1),
-        _ => match dot_length(text) {
-            Some(dot) => match &text[dot..] {
-                [] => AfterDot::Up(dot),
-                [b'/' | b'\\', ..] => AfterDot::Up(dot + 1),
-                _ => AfterDot::NoSegment,
-            },
-            None => AfterDot::NoSegment,
-        },
+        [] => Some(0),
+        [b'/' | b'\\', ..] => Some(1),
+        [b';', ..] => {
+            let slash = text.iter().position(|byte| matches!(byte, b'/' | b'\\'));
+            Some(slash.map_or(text.len(), |slash| slash + 1))
+        }
+        _ => None,
     }
 }
 
@@ -227,6 +234,13 @@ mod tests {
             ("/a\\b", "/a/b"),
             ("/%41%7e%2F%3a", "/A~%2F%3a"),
             ("/a..", "/a.."),
+            ("/.;/admin", "/admin"),
+            ("/x/..;a=b/admin", "/admin"),
+            ("/x/%2e%2E;/admin", "/admin"),
+            ("/x;y/../z", "/z"),
+            ("/x/..;y", "/"),
+            ("/a/...;/b", "/a/...;/b"),
+            ("/a/..;x/..;y/c", "/c"),
             ("/a//b", "/a//b"),
             ("/x\"y", "/x%22y"),
         ] {

@@ -5,8 +5,12 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    config::route::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy},
+    config::{
+        metadata::{LB_NAMESPACE, Value},
+        route::{BackOff, HostPredicates, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy},
+    },
     http::route::matcher::response_header_matches,
+    upstream::host::Host,
 };
 
 /// How a try failed before its response began.
@@ -60,6 +64,51 @@ fn retries_grpc(on: &RetryOn, status: &[u8]) -> bool {
         b"13" => on.grpc_internal,
         b"14" => on.grpc_unavailable,
         _ => false,
+    }
+}
+
+/// Whether a later try does without the host. `tried`: the ids of those before.
+pub fn refuses_host(predicates: &HostPredicates, host: &Host, tried: &[u64]) -> bool {
+    let labels = || host.metadata.namespace(LB_NAMESPACE);
+    // A list stands for any of its values.
+    let has = |name: &str, wanted: &Value| match labels().and_then(|labels| labels.get(name)) {
+        Some(Value::List(values)) => values.contains(wanted),
+        found => found == Some(wanted),
+    };
+    predicates.previous_hosts && tried.contains(&host.id)
+        || predicates.omit_canary && has("canary", &Value::Bool(true))
+        || predicates.omit_metadata.iter().any(|wanted| wanted.iter().all(|(name, value)| has(name, value)))
+}
+
+/// The priorities that a request has tried, and those that it passes over from now on.
+#[derive(Debug, Default)]
+pub struct PassedOver {
+    tried: Vec<usize>,
+    levels: Vec<bool>,
+}
+
+impl PassedOver {
+    pub fn tried(&mut self, level: usize) {
+        self.tried.push(level);
+    }
+
+    /// Before a try. `has_others`: whether there is anybody besides these. Empty: none is passed over.
+    pub fn next(&mut self, after: u32, has_others: impl FnOnce(&[bool]) -> bool) -> &[bool] {
+        let tries = self.tried.len() as u32;
+        if tries > 0 && tries.is_multiple_of(after) {
+            for &level in &self.tried {
+                if self.levels.len() <= level {
+                    self.levels.resize(level + 1, false);
+                }
+                self.levels[level] = true;
+            }
+            if !has_others(&self.levels) {
+                // All were tried: it begins anew.
+                self.levels.clear();
+                self.tried.clear();
+            }
+        }
+        &self.levels
     }
 }
 
@@ -158,6 +207,48 @@ mod tests {
         let grpc = policy(RetryOn { grpc_unavailable: true, ..Default::default() });
         let headers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), "14".parse().expect("a value"))]);
         assert!(retries_response(&grpc, status(200), &headers) && !retries_response(&grpc, status(200), &none));
+    }
+
+    #[test]
+    fn priorities_are_passed_over_until_none_is_left() {
+        let mut passed = PassedOver::default();
+        let others = |of: usize| move |levels: &[bool]| levels.iter().filter(|passed| **passed).count() < of;
+        assert!(passed.next(1, others(2)).is_empty());
+        passed.tried(0);
+        assert_eq!(passed.next(1, others(2)), [true]);
+        passed.tried(1);
+        assert!(passed.next(1, others(2)).is_empty(), "both were tried");
+        let mut passed = PassedOver::default();
+        passed.tried(1);
+        assert!(passed.next(2, others(2)).is_empty(), "only after two");
+        passed.tried(1);
+        assert_eq!(passed.next(2, others(2)), [false, true]);
+    }
+
+    #[test]
+    fn hosts_are_refused_by_what_they_are() {
+        let host = |labels: &str| {
+            let yaml = format!(
+                "{{endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}}}, \
+                 metadata: {{filter_metadata: {{envoy.lb: {labels}}}}}}}]}}]}}"
+            );
+            let message: weft_xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment =
+                weft_xds::json::from_yaml(&yaml).expect("YAML");
+            let assignment = crate::config::endpoint::LoadAssignment::from_proto(message).expect("an assignment");
+            let endpoint = assignment.endpoints().next().expect("one endpoint");
+            Host::new(endpoint, 1)
+        };
+        let canary = HostPredicates { omit_canary: true, ..Default::default() };
+        assert!(
+            refuses_host(&canary, &host("{canary: true}"), &[]) && !refuses_host(&canary, &host("{canary: no}"), &[])
+        );
+        let wanted = [("a".into(), Value::Text("1".into())), ("b".into(), Value::Text("2".into()))].into();
+        let labelled = HostPredicates { omit_metadata: vec![wanted], ..Default::default() };
+        assert!(refuses_host(&labelled, &host("{a: '1', b: ['2', '3']}"), &[]));
+        assert!(!refuses_host(&labelled, &host("{a: '1'}"), &[]));
+        let tried = host("{}");
+        let previous = HostPredicates { previous_hosts: true, ..Default::default() };
+        assert!(refuses_host(&previous, &tried, &[tried.id]) && !refuses_host(&previous, &tried, &[]));
     }
 
     #[test]

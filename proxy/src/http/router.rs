@@ -29,7 +29,7 @@ use crate::{
         replay::ReplaySource,
         request_headers::{authority, remove_hop_by_hop, set_authority, set_path, set_scheme},
         response_flags::ResponseFlags,
-        retry::{self, TryFailure},
+        retry::{self, PassedOver, TryFailure},
         rewrite,
         route::resolved::ResolvedRoute,
         router_headers::{self, EXPECTED_TIMEOUT_MS, GRPC_TIMEOUT, Orders, grpc_timeout},
@@ -41,6 +41,9 @@ use crate::{
         aggregate,
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
+        host::Host,
+        load_balancer::Wish,
+        outlier_detection::Outcome,
         pool::{ClusterPools, HostPool},
     },
 };
@@ -49,6 +52,8 @@ const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attem
 const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const X_ENVOY_ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Ours: whoever sent the response has made all the tries that made sense, so that more of them would only multiply load.
+const X_WEFT_RETRIES_EXHAUSTED: HeaderName = HeaderName::from_static("x-weft-retries-exhausted");
 const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
@@ -156,6 +161,8 @@ async fn forward(
         }
     };
     let ends = Ends { local: downstream.local_address, remote: downstream.remote_address };
+    let retry_hints = downstream.worker.shared.retry_hints;
+    let is_counted_by_caller = retry_hints && head.headers.contains_key(X_ENVOY_ATTEMPT_COUNT);
     let mut deadlines = Deadlines::new(config.request_timeout, orders.timeout, idle_timeout).bounded_by(max_duration);
     deadlines.awaits_websocket = tunnel::is_websocket(&head.headers);
     let mut tries = Tries {
@@ -176,10 +183,25 @@ async fn forward(
         orders,
         body_bytes_max: bytes_max,
         tried: Vec::new(),
+        passed_over: PassedOver::default(),
+        gave_up: false,
+        is_counted_by_caller,
         retries: 0,
         retry_permit: None,
     };
-    let (head, body, stream) = tries.run(head, body).await?;
+    let answered = tries.run(head, body).await;
+    let tells_caller = is_counted_by_caller && tries.gave_up;
+    let (mut head, body, stream) = answered.map_err(|mut reply| {
+        if tells_caller {
+            reply.headers_mut().insert(X_WEFT_RETRIES_EXHAUSTED, HeaderValue::from_static("true"));
+        }
+        reply
+    })?;
+    // It is for proxies alone, also where this one makes no tries of its own.
+    let is_told = retry_hints && head.headers.remove(X_WEFT_RETRIES_EXHAUSTED).is_some();
+    if tells_caller || is_counted_by_caller && is_told {
+        head.headers.insert(X_WEFT_RETRIES_EXHAUSTED, HeaderValue::from_static("true"));
+    }
     if let Some(policy) = redirects
         && let Some((request, source)) = kept.take()
         && policy.statuses.contains(&head.status)
@@ -341,6 +363,11 @@ struct Tries<'a> {
     body_bytes_max: usize,
     /// Hosts by id.
     tried: Vec<u64>,
+    passed_over: PassedOver,
+    /// No more tries are made, or somebody further up the path has said that they make no sense.
+    gave_up: bool,
+    /// The caller counts its tries, so that both might repeat this request.
+    is_counted_by_caller: bool,
     retries: u32,
     /// Counts against `max_retries` while a retry is under way.
     retry_permit: Option<Permit>,
@@ -354,6 +381,9 @@ impl Tries<'_> {
                 Err(error) => Err(self.reply(&error)),
             };
         };
+        if self.is_counted_by_caller {
+            self.pools.cluster().circuit_breakers.hop_budget.deposit();
+        }
         let source = match body {
             Body::Empty => None,
             body => Some(ReplaySource::new(body, self.body_bytes_max)),
@@ -368,13 +398,16 @@ impl Tries<'_> {
                 false => self.once(head, body).await,
             };
             let wanted = match &answered {
+                Ok((head, ..)) if self.is_told_to_give_up(head) => false,
                 Ok((head, ..)) => retry::retries_response(&policy, head.status, &head.headers),
                 Err(error) => failure(error).is_some_and(|failure| retry::retries_failure(&policy.retry_on, failure)),
             };
             let replayable = source.as_ref().is_none_or(ReplaySource::is_replayable);
             // What the caller has seen the beginning of cannot be begun again.
             let unseen = !self.exchange.informational.has_begun();
-            if !wanted || !replayable || !unseen || !self.may_retry(&policy) {
+            let asked = answered.as_ref().ok().and_then(|(head, ..)| self.asked_pause(&policy, &head.headers));
+            let pause = asked.unwrap_or_else(|| self.drawn_pause(&policy));
+            if !wanted || !replayable || !unseen || !self.may_retry(&policy, pause) {
                 if let Some(source) = &source {
                     source.forget();
                 }
@@ -383,7 +416,6 @@ impl Tries<'_> {
                 }
                 return answered.map_err(|error| self.reply(&error));
             }
-            let asked = answered.as_ref().ok().and_then(|(head, ..)| self.asked_pause(&policy, &head.headers));
             if let Ok((head, body, stream)) = answered {
                 if self.filter.dynamic_stats {
                     let worker = self.exchange.connection.downstream.worker.index;
@@ -394,7 +426,11 @@ impl Tries<'_> {
                     stream.complete(self.exchange.caller.get());
                 }
             }
-            self.back_off(&policy, asked).await?;
+            self.count(match asked {
+                Some(_) => ClusterStat::RqRetryBackoffRatelimited,
+                None => ClusterStat::RqRetryBackoffExponential,
+            });
+            self.back_off(pause).await?;
         }
     }
 
@@ -423,6 +459,7 @@ impl Tries<'_> {
         *exchange.upstream_hostname.borrow_mut() = Some(pool.host.hostname.clone());
         exchange.upstream_request_begun.set(Some(exchange.started.elapsed()));
         self.tried.push(pool.host.id);
+        self.note_priority(&pool.host);
         let mut per_try = self.orders.per_try_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
         exchange.upstream_protocol.set(None);
         let terms = Terms {
@@ -434,6 +471,8 @@ impl Tries<'_> {
         let sending = upstream_request::send(&pool, terms, head, body);
         let mut sending = std::pin::pin!(sending);
         let deadlines = &mut self.deadlines;
+        let per_try_idle = self.action.retry_policy.as_ref().and_then(|policy| policy.per_try_idle_timeout);
+        let mut idling = per_try_idle.map(|timeout| Box::pin(idle(exchange, timeout)));
         let answered = std::future::poll_fn(|cx| {
             if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
                 return Poll::Ready(answered);
@@ -441,11 +480,26 @@ impl Tries<'_> {
             if per_try.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
                 return Poll::Ready(Err(TryError::PerTryTimeout));
             }
+            if idling.as_mut().is_some_and(|idling| idling.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Err(TryError::PerTryIdleTimeout));
+            }
             deadlines.poll(exchange, cx).map(|over| Err(TryError::Deadline(over)))
         })
         .await;
+        if answered.is_ok() {
+            self.deadlines.bound_try(per_try_idle);
+        }
         self.count_timeouts(&answered, &pool);
         answered
+    }
+
+    fn note_priority(&mut self, host: &Host) {
+        if let Some(policy) = &self.action.retry_policy
+            && policy.previous_priorities_after.is_some()
+            && let Some(level) = self.pools.priority_of(host)
+        {
+            self.passed_over.tried(level);
+        }
     }
 
     /// A later try has less time.
@@ -458,15 +512,21 @@ impl Tries<'_> {
         }
     }
 
-    fn choose_host(&self) -> Option<Rc<HostPool>> {
-        let (avoid_tried, reselections) = match &self.action.retry_policy {
-            // Orders of the caller change nothing about the choice of hosts.
-            Some(policy) if policy.previous_hosts => (true, policy.host_selection_retry_max_attempts),
-            _ => (false, 0),
+    fn choose_host(&mut self) -> Option<Rc<HostPool>> {
+        // Orders of the caller change nothing about the choice of hosts.
+        let policy = self.action.retry_policy.as_ref().filter(|_| self.retries > 0);
+        let predicates = policy.map(|policy| &policy.host_predicates).filter(|predicates| predicates.are_any());
+        let reselections =
+            policy.filter(|_| predicates.is_some()).map_or(0, |policy| policy.host_selection_retry_max_attempts);
+        let passed_over = match policy.and_then(|policy| policy.previous_priorities_after) {
+            Some(after) => self.passed_over.next(after, |levels| self.pools.has_others_than(levels)),
+            None => &[],
         };
+        let named = self.exchange.override_host.borrow().filter(|_| self.retries == 0).map(|session| session.host);
+        let wish = Wish { passed_over, override_host: named, ..self.selection.wish(reselections) };
+        let tried = &self.tried;
+        let refused = |host: &Host| predicates.is_some_and(|predicates| retry::refuses_host(predicates, host, tried));
         let downstream = &self.exchange.connection.downstream;
-        let wish = self.selection.wish(reselections);
-        let refused = |host: &crate::upstream::host::Host| avoid_tried && self.tried.contains(&host.id);
         let chosen = aggregate::choose_host(&downstream.worker, self.pools, wish, refused);
         if chosen.is_none() {
             self.count(ClusterStat::CxNoneHealthy);
@@ -477,7 +537,13 @@ impl Tries<'_> {
     fn count_timeouts(&self, answered: &Result<Answer, TryError>, pool: &HostPool) {
         match answered {
             Err(TryError::PerTryTimeout) => {
+                pool.report(Outcome::TimedOut);
                 self.count(ClusterStat::RqPerTryTimeout);
+                pool.count_host(HostStat::RqTimeout);
+            }
+            Err(TryError::PerTryIdleTimeout) => {
+                pool.report(Outcome::TimedOut);
+                self.count(ClusterStat::RqPerTryIdleTimeout);
                 pool.count_host(HostStat::RqTimeout);
             }
             Err(TryError::Deadline(Deadline::Request)) => self.exchange.count(HttpStat::RqTimeout),
@@ -486,6 +552,7 @@ impl Tries<'_> {
                 self.exchange.count(HttpStat::RqMaxDurationReached)
             }
             Err(TryError::Deadline(Deadline::Timeout)) => {
+                pool.report(Outcome::TimedOut);
                 self.count(ClusterStat::RqTimeout);
                 pool.count_host(HostStat::RqTimeout);
             }
@@ -494,7 +561,12 @@ impl Tries<'_> {
     }
 
     /// Takes the permit for one more.
-    fn may_retry(&mut self, policy: &RetryPolicy) -> bool {
+    fn may_retry(&mut self, policy: &RetryPolicy, pause: Duration) -> bool {
+        // Beyond Envoy: a try that could not even begin in time helps nobody; the caller can have the answer now.
+        if self.deadlines.time_left(self.exchange).is_some_and(|left| left <= pause) {
+            return false;
+        }
+        self.gave_up = true;
         if self.retries >= policy.num_retries {
             self.count(ClusterStat::RqRetryLimitExceeded);
             self.exchange.add_flag(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
@@ -502,7 +574,8 @@ impl Tries<'_> {
         }
         self.retry_permit = None; // the one before is over
         let breakers = &self.pools.cluster().circuit_breakers;
-        self.retry_permit = breakers.try_acquire(self.action.priority, Resource::Retries);
+        let is_covered = !self.is_counted_by_caller || breakers.hop_budget.withdraw();
+        self.retry_permit = breakers.try_acquire(self.action.priority, Resource::Retries).filter(|_| is_covered);
         if self.retry_permit.is_none() {
             self.count(ClusterStat::RqRetryOverflow);
             self.exchange.add_flag(ResponseFlags::UPSTREAM_OVERFLOW);
@@ -510,6 +583,7 @@ impl Tries<'_> {
         }
         self.count(ClusterStat::RqRetry);
         self.retries += 1;
+        self.gave_up = false;
         true
     }
 
@@ -521,13 +595,19 @@ impl Tries<'_> {
         retry::reset_interval(config, headers, now, random)
     }
 
-    async fn back_off(&mut self, policy: &RetryPolicy, asked: Option<Duration>) -> Result<(), LocalReply> {
-        self.count(match asked {
-            None => ClusterStat::RqRetryBackoffExponential,
-            Some(_) => ClusterStat::RqRetryBackoffRatelimited,
-        });
+    fn drawn_pause(&self, policy: &RetryPolicy) -> Duration {
         let random = self.exchange.connection.downstream.worker.with_random(fastrand::Rng::f64);
-        let pause = asked.unwrap_or_else(|| retry::back_off(&policy.back_off, self.retries - 1, random));
+        retry::back_off(&policy.back_off, self.retries, random)
+    }
+
+    /// Somebody further down has used up the tries: more from here would only multiply them.
+    fn is_told_to_give_up(&mut self, head: &response::Parts) -> bool {
+        let hints = self.exchange.connection.downstream.worker.shared.retry_hints;
+        self.gave_up |= hints && head.headers.contains_key(X_WEFT_RETRIES_EXHAUSTED);
+        self.gave_up
+    }
+
+    async fn back_off(&mut self, pause: Duration) -> Result<(), LocalReply> {
         let until = Instant::now() + pause;
         let mut sleep = std::pin::pin!(tokio::time::sleep_until(until.into()));
         let (exchange, deadlines) = (self.exchange, &mut self.deadlines);
@@ -549,7 +629,13 @@ impl Tries<'_> {
 
     /// What the caller is told. One exhaustive match.
     fn reply(&self, error: &TryError) -> LocalReply {
-        let reply = reply_to(error, self.retries > 0);
+        let mut reply = reply_to(error, self.retries > 0);
+        if let (TryError::NoHealthyUpstream, 0, Some(session)) =
+            (error, self.retries, *self.exchange.override_host.borrow())
+            && session.host.strict
+        {
+            reply.status = session.status_without_host;
+        }
         if let TryError::Connect(cause) = error {
             *self.exchange.upstream_failure.borrow_mut() = Some(cause.to_string());
         }
@@ -558,6 +644,17 @@ impl Tries<'_> {
             self.pools.cluster().stats.count_response(worker, reply.status, self.exchange.caller.get());
         }
         reply
+    }
+}
+
+/// Ends when nothing of the request has come for so long, from which there could be something to send.
+async fn idle(exchange: &Exchange, timeout: Duration) {
+    loop {
+        let received = exchange.bytes_received.get();
+        tokio::time::sleep(timeout).await;
+        if exchange.bytes_received.get() == received {
+            return;
+        }
     }
 }
 
@@ -580,7 +677,7 @@ fn failure(error: &TryError) -> Option<TryFailure> {
         TryError::RefusedStream => Some(TryFailure::RefusedStream),
         TryError::ResetBeforeRequest => Some(TryFailure::ResetBeforeRequest),
         TryError::ConnectionTermination | TryError::RemoteReset | TryError::Protocol => Some(TryFailure::Reset),
-        TryError::PerTryTimeout => Some(TryFailure::PerTryTimeout),
+        TryError::PerTryTimeout | TryError::PerTryIdleTimeout => Some(TryFailure::PerTryTimeout),
         TryError::Overflow | TryError::RequestBody | TryError::NoHealthyUpstream | TryError::Deadline(_) => None,
     }
 }
@@ -623,6 +720,7 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
         TryError::RemoteReset => reset(unavailable, Flags::UPSTREAM_REMOTE_RESET, "remote reset", None),
         TryError::Protocol => reset(StatusCode::BAD_GATEWAY, Flags::UPSTREAM_PROTOCOL_ERROR, "protocol error", None),
         TryError::PerTryTimeout => timed_out(Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
+        TryError::PerTryIdleTimeout => timed_out(Flags::UPSTREAM_REQUEST_TIMEOUT, PER_TRY_IDLE_TIMEOUT),
         TryError::Deadline(over) => reply_to_deadline(*over),
     }
 }
@@ -630,6 +728,7 @@ fn reply_to(error: &TryError, retried: bool) -> LocalReply {
 fn reply_to_deadline(over: Deadline) -> LocalReply {
     match over {
         Deadline::Timeout => timed_out(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+        Deadline::TryIdle => timed_out(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, PER_TRY_IDLE_TIMEOUT),
         Deadline::Request => {
             LocalReply::new(StatusCode::REQUEST_TIMEOUT, ResponseFlags::default(), "request_overall_timeout")
                 .with_body("request timeout")
@@ -648,6 +747,7 @@ fn reply_to_deadline(over: Deadline) -> LocalReply {
 }
 
 const GRPC_DEADLINE_EXCEEDED: u32 = 4;
+const PER_TRY_IDLE_TIMEOUT: &str = "upstream_per_try_idle_timeout";
 
 /// Of a request that did not get as far as an upstream.
 pub fn deadline_reply(exchange: &Exchange, over: Deadline) -> LocalReply {
@@ -655,7 +755,7 @@ pub fn deadline_reply(exchange: &Exchange, over: Deadline) -> LocalReply {
         Deadline::Request => exchange.count(HttpStat::RqTimeout),
         Deadline::Idle => exchange.count(HttpStat::RqIdleTimeout),
         Deadline::MaxDuration { .. } => exchange.count(HttpStat::RqMaxDurationReached),
-        Deadline::Timeout => {}
+        Deadline::Timeout | Deadline::TryIdle => {}
     }
     reply_to_deadline(over)
 }

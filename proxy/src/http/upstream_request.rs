@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, task::Poll, time::Instant};
 
-use http::{Response, Version, request, response};
+use http::{HeaderName, Response, Version, request, response};
 use http_body::Body as _;
 use tokio::task::AbortHandle;
 
@@ -10,7 +10,8 @@ use crate::{
     config::route::RoutingPriority,
     http::{
         body::{Body, BodyError},
-        exchange::Deadline,
+        exchange::{self, Deadline},
+        grpc_status,
         h1::{ClientExchange, ClientOptions, Failure},
         h2::{self, Reason, RecvStream, SendError, SendStream, StreamError},
         informational::Informational,
@@ -22,6 +23,7 @@ use crate::{
     upstream::{
         circuit_breaker::{Permit, Resource},
         connect::ConnectError,
+        outlier_detection::Outcome,
         pool::{ActiveGuard, HostPool, Http1Lease, Http2Lease, Lease, PoolError},
     },
 };
@@ -50,6 +52,8 @@ pub enum TryError {
     RequestBody,
     #[error("upstream request timeout")]
     PerTryTimeout,
+    #[error("upstream request idle timeout")]
+    PerTryIdleTimeout,
     /// No host to try.
     #[error("no healthy upstream")]
     NoHealthyUpstream,
@@ -94,8 +98,12 @@ impl UpstreamStream {
 
     pub fn failed(mut self, error: &BodyError) {
         self.completed = true;
+        if matches!(error, BodyError::Disconnected | BodyError::Http1(_) | BodyError::Http2(_)) {
+            self.pool.report(Outcome::Failed);
+        }
         self.pool.count(match error {
             BodyError::Deadline(Deadline::Timeout) => ClusterStat::RqTimeout,
+            BodyError::Deadline(Deadline::TryIdle) => ClusterStat::RqPerTryIdleTimeout,
             _ => ClusterStat::RqRxReset,
         });
     }
@@ -159,17 +167,25 @@ pub async fn send(
         _active: active,
     };
     pool.count(ClusterStat::RqActive);
+    let outliers = OutlierReport::of(pool, head);
     let sent = match terms.carrier {
         Carrier::Http => send_on_pool(&mut stream, terms, head, body).await,
         Carrier::Tcp => terminate(pool, body).await,
     };
     match sent {
         Ok((head, body)) => {
+            outliers.answered(pool, &head);
+            if let Some(checks) = &pool.cluster.checks
+                && head.headers.contains_key(X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL)
+            {
+                checks.fail_at_once(&pool.host);
+            }
             let succeeded = !head.status.is_server_error();
             pool.count_host(if succeeded { HostStat::RqSuccess } else { HostStat::RqError });
             Ok((head, body, stream))
         }
         Err(error) => {
+            outliers.failed(pool, &error);
             pool.count_host(HostStat::RqError);
             if matches!(error, TryError::RemoteReset | TryError::RefusedStream | TryError::ConnectionTermination) {
                 pool.count(ClusterStat::RqRxReset);
@@ -179,6 +195,49 @@ pub async fn send(
         }
     }
 }
+
+/// What outlier detection is told of one try.
+struct OutlierReport {
+    is_grpc: bool,
+}
+
+impl OutlierReport {
+    fn of(pool: &HostPool, head: &request::Parts) -> OutlierReport {
+        OutlierReport { is_grpc: pool.cluster.outliers.is_some() && exchange::is_grpc(&head.headers) }
+    }
+
+    fn answered(&self, pool: &HostPool, head: &response::Parts) {
+        let Some(outliers) = &pool.cluster.outliers else { return };
+        // Only a response without a body says so in time.
+        let grpc_status = head.headers.get("grpc-status").filter(|_| self.is_grpc);
+        let status = grpc_status.map_or(head.status.as_u16(), |status| grpc_status::to_http(status.as_bytes()));
+        outliers.report(&pool.host, Outcome::Status(status));
+        if head.headers.contains_key(X_ENVOY_DEGRADED) {
+            outliers.report_degraded(&pool.host);
+        }
+    }
+
+    fn failed(&self, pool: &HostPool, error: &TryError) {
+        match error {
+            TryError::Connect(_)
+            | TryError::RefusedStream
+            | TryError::ResetBeforeRequest
+            | TryError::ConnectionTermination
+            | TryError::RemoteReset
+            | TryError::Protocol => pool.report(Outcome::Failed),
+            // Not the host's fault, or told by whoever measured the time.
+            TryError::Overflow
+            | TryError::RequestBody
+            | TryError::PerTryTimeout
+            | TryError::PerTryIdleTimeout
+            | TryError::NoHealthyUpstream
+            | TryError::Deadline(_) => {}
+        }
+    }
+}
+
+const X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
+const X_ENVOY_DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
 
 /// The tunnel is open as soon as the connection is.
 async fn terminate(pool: &Rc<HostPool>, body: Body) -> Result<(response::Parts, Body), TryError> {
@@ -198,7 +257,9 @@ async fn send_on_pool(
 ) -> Result<(response::Parts, Body), TryError> {
     let pool = stream.pool.clone();
     for _ in 0..STALE_CONNECTIONS_MAX {
-        let sent = match pool.lease(terms.priority).await? {
+        let lease = pool.lease(terms.priority).await?;
+        pool.report(Outcome::Connected);
+        let sent = match lease {
             Lease::Http1(lease) => {
                 terms.protocol.set(Some(Version::HTTP_11));
                 send_http1(stream, lease, terms.informational, head, body).await?
@@ -231,11 +292,14 @@ async fn send_http1(
 ) -> Result<Sent, TryError> {
     request_headers::to_http1(head).map_err(|_| TryError::Protocol)?;
     let exchange = ClientExchange::begin(lease, ClientOptions::of(&stream.pool.cluster.config), head, body);
+    // Whoever waits may give up before there is an answer.
+    let mut sent = SentCount(Some(stream.pool.clone()));
     let answered = exchange.response(|status, headers| informational.push((status, headers)).is_ok()).await;
     if let Err(Failure::Unsent(body)) = answered {
+        sent.0 = None;
         return Ok(Sent::Not(body));
     }
-    count_sent(&stream.pool);
+    drop(sent);
     match answered {
         Ok((head, body)) => Ok(Sent::Response(head, body)),
         Err(failure) => Err(failure.into()),
@@ -296,6 +360,17 @@ async fn final_response(recv: &mut RecvStream, informational: &Informational) ->
         recv.poll_head(cx).map_err(http2_error)
     })
     .await
+}
+
+/// Counts a request as sent, unless it turns out that it was not.
+struct SentCount(Option<Rc<HostPool>>);
+
+impl Drop for SentCount {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.0 {
+            count_sent(pool);
+        }
+    }
 }
 
 fn count_sent(pool: &HostPool) {

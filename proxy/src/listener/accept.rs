@@ -92,9 +92,16 @@ async fn take(worker: &Rc<Worker>, listener: &Arc<str>, accepted: io::Result<(Tc
 /// On the worker that shall have it.
 fn place(worker: &Rc<Worker>, listener: &Arc<ActiveListener>, stream: TcpStream, peer: SocketAddr) {
     let mut places = Places::default();
+    if let Some(limit) = &listener.limit {
+        places.of_listener = limit.enter();
+        if places.of_listener.is_none() {
+            listener.stats.cells.inc(worker.index, ListenerStat::CxOverflow);
+            return;
+        }
+    }
     if let Some(limit) = worker.shared.global_limit.as_ref().filter(|_| !listener.config.ignore_global_limit) {
-        places.global = limit.enter();
-        if places.global.is_none() {
+        places.of_process = limit.enter();
+        if places.of_process.is_none() {
             listener.stats.cells.inc(worker.index, ListenerStat::GlobalCxOverflow);
             return;
         }

@@ -14,12 +14,16 @@ use crate::{
         tcp_proxy::TcpProxy,
     },
     drain::Drain,
-    http::route::table::{CompiledRoutes, RouteSlot},
+    http::{
+        filter::FilterStats,
+        route::table::{CompiledRoutes, RouteSlot},
+    },
     listener::{
         arrival::{ActiveListenerFilter, ActiveListenerFilterKind, OriginalSrc},
         balance::Balance,
         filter_chain::{ConnectionFacts, FilterChainIndex},
         network_filter::ActiveConnectionFilter,
+        open_limit::OpenLimit,
     },
     stats::{GroupStats, Http2Stat, HttpStats, ListenerHttpStat, ListenerStats, Registry, Sharded, TcpStat},
     token_bucket::TokenBucket,
@@ -29,6 +33,8 @@ pub struct ActiveListener {
     pub config: Arc<Listener>,
     pub stats: Arc<ListenerStats>,
     pub filters: Vec<ActiveListenerFilter>,
+    /// Of its open connections. None: there may be any number.
+    pub limit: Option<Arc<OpenLimit>>,
     /// None: connections stay with the worker that accepts them.
     pub balance: Option<Arc<Balance>>,
     chains: Vec<Arc<ActiveChain>>,
@@ -58,6 +64,8 @@ pub struct ActiveHttp {
     pub routes: RouteSlot,
     pub stats: Arc<HttpStats>,
     pub http2_stats: Arc<Sharded<Http2Stat>>,
+    /// Of each of the filters.
+    pub filter_stats: Vec<FilterStats>,
     pub listener_stats: Arc<GroupStats<ListenerHttpStat>>,
 }
 
@@ -68,12 +76,13 @@ pub struct ActiveTcp {
 
 impl ActiveListener {
     /// Chains that `previous` has with the same content are taken over as they are. `routes` gives the slot of a route
-    /// configuration's name.
+    /// configuration's name; `connections_max` is what the runtime says of the listener.
     pub fn new(
         config: Arc<Listener>,
         previous: Option<&ActiveListener>,
         routes: &dyn Fn(&ResourceKey) -> RouteSlot,
         registry: &Registry,
+        connections_max: Option<usize>,
     ) -> Arc<ActiveListener> {
         let known: HashMap<u64, &Arc<ActiveChain>> =
             previous.into_iter().flat_map(ActiveListener::all_chains).map(|chain| (chain.config.hash, chain)).collect();
@@ -92,6 +101,11 @@ impl ActiveListener {
         };
         Arc::new(ActiveListener {
             stats: registry.listener(&config.stat_prefix),
+            limit: match (previous.and_then(|listener| listener.limit.as_ref()), connections_max) {
+                // What is open stays counted.
+                (Some(known), Some(max)) if known.max() == max => Some(known.clone()),
+                (_, max) => max.map(OpenLimit::new),
+            },
             filters: active_filters(&config, registry),
             balance,
             chains: config.filter_chains.iter().map(activate).collect(),
@@ -160,6 +174,7 @@ impl ActiveChain {
                 },
                 stats: registry.http(&manager.stat_prefix),
                 http2_stats: registry.http2.clone(),
+                filter_stats: FilterStats::of_all(&manager.http_filters, &manager.stat_prefix, registry),
                 listener_stats: registry.listener_http(listener, &manager.stat_prefix),
                 config: manager.clone(),
             })),

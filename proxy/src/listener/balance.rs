@@ -8,7 +8,7 @@ use std::sync::{
 
 use tokio::sync::mpsc;
 
-use crate::{listener::global_limit::GlobalGuard, stats::WorkerIndex};
+use crate::{listener::open_limit::OpenGuard, stats::WorkerIndex};
 
 /// A listener's connections by worker.
 pub struct Balance(Box<[AtomicUsize]>);
@@ -30,7 +30,8 @@ pub struct Adopted {
 /// What a connection counts against, as long as it is open.
 #[derive(Default)]
 pub struct Places {
-    pub global: Option<GlobalGuard>,
+    pub of_process: Option<OpenGuard>,
+    pub of_listener: Option<OpenGuard>,
     pub balanced: Option<BalanceGuard>,
 }
 

@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Context,
     time::{Instant, SystemTime},
 };
@@ -126,6 +126,7 @@ impl Downstream {
         self.control.is_draining()
             || self.chain.as_ref().is_some_and(|chain| chain.drain.is_started())
             || self.worker.shared.drain.is_started()
+            || (self.listener.config.drains_when_unhealthy && self.worker.shared.health_checks_fail.load(Relaxed))
     }
 
     /// The cluster that the client names in TLS, where the chain goes by that.

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use crate::config::filter_chain::{FilterChainMatch, SourceType};
 
 /// What is known of a connection.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConnectionFacts<'a> {
     pub destination: SocketAddr,
     /// Lower case.

@@ -15,19 +15,21 @@ use crate::{
         cluster::{ClusterConfig, UpstreamBind},
         config_source::ResourceKey,
         endpoint::LoadAssignment,
-        listener::Listener,
+        listener::{Listener, TrafficDirection},
         route::RouteTable,
+        runtime_values::RuntimeValues,
         tls::Secret,
     },
     http::route::table::{CompiledRoutes, RouteSlot},
     listener::active::ActiveListener,
     runtime::{
+        Listeners,
         publish::{BindError, Publisher},
         snapshot::Snapshot,
         tls_contexts::TlsContexts,
     },
     stats::{ClusterStat, Registry, ServerStat},
-    upstream::{background::ClusterEvents, cluster::Cluster},
+    upstream::{background::ClusterEvents, cluster::Cluster, event_log::EventLogs},
 };
 
 pub struct DataPath {
@@ -37,16 +39,18 @@ pub struct DataPath {
     /// Not published yet: they look their hosts up.
     preparing: HashMap<Arc<str>, Arc<Cluster>>,
     cluster_events: ClusterEvents,
+    event_logs: EventLogs,
     /// Of clusters that do not say how their connections begin.
     default_bind: Arc<UpstreamBind>,
+    runtime_values: RuntimeValues,
     listeners: BTreeMap<Arc<str>, Arc<ActiveListener>>,
     routes: HashMap<ResourceKey, RouteSlot>,
     tls: TlsContexts,
     pending: Pending,
     /// Until something can receive traffic, thousands of clusters that warm up one by one need not be published one by one.
     serving: bool,
-    /// The proxy ends: no address is listened on any more.
-    closed: bool,
+    /// The proxy ends: on the addresses of these nobody listens any more.
+    closed: Option<Listeners>,
 }
 
 /// What the workers do not know yet.
@@ -66,7 +70,9 @@ impl DataPath {
         publisher: Publisher,
         stats: Arc<Registry>,
         cluster_events: ClusterEvents,
+        event_logs: EventLogs,
         default_bind: Arc<UpstreamBind>,
+        runtime_values: RuntimeValues,
     ) -> DataPath {
         DataPath {
             publisher,
@@ -74,13 +80,15 @@ impl DataPath {
             clusters: HashMap::new(),
             preparing: HashMap::new(),
             cluster_events,
+            event_logs,
             default_bind,
+            runtime_values,
             listeners: BTreeMap::new(),
             routes: HashMap::new(),
             tls: TlsContexts::default(),
             pending: Pending::Nothing,
             serving: false,
-            closed: false,
+            closed: None,
         }
     }
 
@@ -123,7 +131,7 @@ impl DataPath {
         if let Some(assignment) = assignment {
             cluster.update_endpoints(assignment);
         }
-        cluster.start(self.cluster_events.clone());
+        cluster.start(self.cluster_events.clone(), &self.event_logs);
         cluster
     }
 
@@ -176,7 +184,7 @@ impl DataPath {
     /// Fails if its addresses cannot be listened on; then nothing changes.
     pub fn activate_listener(&mut self, config: Arc<Listener>) -> Result<(), BindError> {
         let name = config.name.clone();
-        if !self.closed {
+        if !self.is_closed(&config) {
             self.publisher.bind(&config).inspect_err(|_| self.count(ServerStat::ListenerCreateFailure))?;
         }
         for _ in 0..self.stats.workers() {
@@ -188,9 +196,10 @@ impl DataPath {
             Some(_) => ServerStat::ListenersModified,
             None => ServerStat::ListenersAdded,
         });
+        let connections_max = self.runtime_values.listener_connections_max(&name);
         let slots = std::cell::RefCell::new(&mut self.routes);
         let slot_of = |name: &ResourceKey| slot(&mut slots.borrow_mut(), name);
-        let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats);
+        let listener = ActiveListener::new(config, previous.as_deref(), &slot_of, &self.stats, connections_max);
         self.listeners.insert(name, listener);
         self.pending = Pending::Snapshot;
         self.serving = true;
@@ -225,15 +234,46 @@ impl DataPath {
         self.pending = Pending::Nothing;
     }
 
-    /// Every connection finishes what it has.
-    pub fn drain_connections(&self) {
-        self.publisher.drain_all();
+    /// Every connection of these listeners finishes what it has.
+    pub fn drain_connections(&self, which: Listeners) {
+        match which {
+            Listeners::All => self.publisher.drain_all(),
+            Listeners::Inbound => {
+                let inbound =
+                    |listener: &&Arc<ActiveListener>| listener.config.traffic_direction == TrafficDirection::Inbound;
+                let chains = self.listeners.values().filter(inbound).flat_map(|listener| listener.all_chains());
+                chains.for_each(|chain| chain.drain.start());
+                self.publisher.wake_workers();
+            }
+        }
     }
 
     /// No new connections from now on, whatever the configuration says later.
-    pub fn close_listeners(&mut self) {
-        self.closed = true;
-        self.publisher.close_all();
+    pub fn close_listeners(&mut self, which: Listeners) {
+        let before = self.listeners.len();
+        self.closed = Some(match self.closed {
+            Some(Listeners::All) => Listeners::All,
+            Some(Listeners::Inbound) | None => which,
+        });
+        let kept: Vec<_> =
+            self.listeners.values().filter(|listener| !self.is_closed(&listener.config)).cloned().collect();
+        for _ in kept.len()..before {
+            self.count(ServerStat::ListenersStopped);
+        }
+        self.publisher.close_but(&Snapshot::new(kept, HashMap::new()));
+    }
+
+    fn is_closed(&self, listener: &Listener) -> bool {
+        match self.closed {
+            None => false,
+            Some(Listeners::All) => true,
+            Some(Listeners::Inbound) => listener.traffic_direction == TrafficDirection::Inbound,
+        }
+    }
+
+    /// They look at the drains.
+    pub fn wake_connections(&self) {
+        self.publisher.wake_workers();
     }
 
     fn count(&self, stat: ServerStat) {

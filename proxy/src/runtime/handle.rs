@@ -32,17 +32,33 @@ pub struct RuntimeQueries {
 }
 
 pub(super) enum Query {
-    ConfigDump { endpoints: EndpointsInDump, answer: oneshot::Sender<ConfigDump> },
-    Drain { step: DrainStep, answer: oneshot::Sender<()> },
+    ConfigDump {
+        endpoints: EndpointsInDump,
+        answer: oneshot::Sender<ConfigDump>,
+    },
+    Drain {
+        step: DrainStep,
+        answer: oneshot::Sender<()>,
+    },
+    /// Connections are to see whether something is said to them.
+    Wake,
 }
 
 /// How a proxy ends. Its configuration goes on changing meanwhile: hosts come and go while requests finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainStep {
     /// Every connection is told to finish; new ones are still taken, for others may not know yet that this proxy ends.
-    Connections,
+    Connections(Listeners),
     /// No new connections from now on.
-    Listeners,
+    Listeners(Listeners),
+}
+
+/// Which of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listeners {
+    All,
+    /// Those whose traffic comes to this pod.
+    Inbound,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +97,11 @@ impl RuntimeQueries {
         let (answer, answered) = oneshot::channel();
         self.queries.send(Query::ConfigDump { endpoints, answer }).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
+    }
+
+    /// Connections look at the drains.
+    pub fn wake_connections(&self) {
+        let _ = self.queries.try_send(Query::Wake); // Err: what is before it in the queue takes its time, or the end is near
     }
 
     pub async fn drain(&self, step: DrainStep) -> Result<(), Stopped> {

@@ -16,6 +16,6 @@ pub mod task;
 mod tls_contexts;
 pub mod warming;
 
-pub use handle::{DrainStep, RuntimeHandle, RuntimeQueries};
+pub use handle::{DrainStep, Listeners, RuntimeHandle, RuntimeQueries};
 pub use start::{StartError, start};
 pub use task::RuntimeError;

@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use arc_swap::ArcSwap;
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     config::listener::{BindOptions, Listener, ListenerAddress},
     drain::Drain,
-    listener::{balance::Adopters, global_limit::GlobalLimit},
+    listener::{balance::Adopters, open_limit::OpenLimit},
     net::socket,
     runtime::snapshot::Snapshot,
 };
@@ -26,12 +26,20 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// Given when the process is to end: every connection finishes what it has.
     pub drain: Drain,
+    /// The process was told to end.
+    pub ending: AtomicBool,
+    /// Health checks of this proxy are to fail, and connections to end as they can.
+    pub health_checks_fail: AtomicBool,
     /// How long connections of a filter chain that is gone may go on: `--drain-time-s`.
     pub drain_time: std::time::Duration,
+    /// Whether hops tell each other that they have given up (`weft.retry_hints` of the runtime).
+    pub retry_hints: bool,
+    /// What this proxy is called: the node's cluster.
+    pub local_cluster: String,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
     /// None: there may be any number of them.
-    pub global_limit: Option<Arc<GlobalLimit>>,
+    pub global_limit: Option<Arc<OpenLimit>>,
     /// Where workers give connections that others shall have.
     pub adopters: Adopters,
 }
@@ -142,13 +150,13 @@ impl Publisher {
     }
 
     /// They look at the snapshot and at the drains.
-    fn wake_workers(&self) {
+    pub fn wake_workers(&self) {
         self.published.send_modify(|version| *version += 1);
     }
 
-    /// No new connections from now on.
-    pub fn close_all(&mut self) {
-        self.close_unused(&Snapshot::default());
+    /// No new connections from now on, but for these listeners.
+    pub fn close_but(&mut self, kept: &Snapshot) {
+        self.close_unused(kept);
     }
 
     fn close_unused(&mut self, snapshot: &Snapshot) {

@@ -5,10 +5,12 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use weft_xds::any;
+use weft_xds::pb::google::protobuf::Any;
 
 use crate::{
+    access_log::AccessLogFiles,
     args::UnknownFields,
     config::bootstrap::Bootstrap,
     runtime::{
@@ -22,12 +24,14 @@ use crate::{
         warming::{Start, Warming},
     },
     stats::Registry,
+    upstream::event_log::{EventLog, EventLogs},
     xds::{
         client,
         connect::ControlPlaneError,
         counters::DiscoveryCounters,
         expiry::Expiries,
         failures::Failures,
+        kind::ResourceKind,
         resource::{Origin, Received},
     },
 };
@@ -46,6 +50,7 @@ pub fn start(
     bootstrap: Bootstrap,
     publisher: Publisher,
     stats: Arc<Registry>,
+    files: Arc<AccessLogFiles>,
     unknown_fields: UnknownFields,
     shutdown: watch::Receiver<bool>,
 ) -> Result<RuntimeHandle, StartError> {
@@ -56,7 +61,10 @@ pub fn start(
     let (sender, events) = client::events();
     let (secret_files, changed_secrets) = SecretFiles::new();
     let (cluster_events, cluster_events_received) = mpsc::unbounded_channel();
+    let outliers = bootstrap.outlier_event_log.as_deref().map(|path| EventLog::new(files.clone(), path));
+    let event_logs = EventLogs { files, outliers };
     let default_bind = bootstrap.upstream_bind.clone();
+    let runtime_values = bootstrap.runtime_values.clone();
     let mut runtime = Runtime {
         feeds: Feeds::new(&bootstrap, sender),
         expiries: Expiries::default(),
@@ -65,7 +73,7 @@ pub fn start(
         bootstrap,
         loaded_at,
         warming,
-        data_path: DataPath::new(publisher, stats, cluster_events, default_bind),
+        data_path: DataPath::new(publisher, stats, cluster_events, event_logs, default_bind, runtime_values),
         failures: Failures::default(),
         counters,
         initialized,
@@ -83,22 +91,25 @@ pub fn start(
 
 /// The bootstrap's own resources, with their messages for whoever asks what is there.
 fn start_of(bootstrap: &Bootstrap, loaded_at: SystemTime) -> Start {
-    let resources = bootstrap.message.decode().static_resources.unwrap_or_default();
-    let origin = |message| Arc::new(Origin { version_info: String::new(), message, updated_at: loaded_at });
-    let clusters = bootstrap.clusters.iter().zip(&resources.clusters).map(|(config, message)| Received {
+    let messages = bootstrap.message.static_resources();
+    let origin = |kind: ResourceKind, message: &Bytes| {
+        let message = Any { type_url: kind.type_url().to_owned(), value: message.to_vec() };
+        Arc::new(Origin { version_info: String::new(), message, updated_at: loaded_at })
+    };
+    let clusters = bootstrap.clusters.iter().zip(&messages.clusters).map(|(config, message)| Received {
         name: config.name.clone(),
         config: config.clone(),
-        origin: origin(any::pack(message)),
+        origin: origin(ResourceKind::Cluster, message),
     });
-    let listeners = bootstrap.listeners.iter().zip(&resources.listeners).map(|(config, message)| Received {
+    let listeners = bootstrap.listeners.iter().zip(&messages.listeners).map(|(config, message)| Received {
         name: config.name.clone(),
         config: config.clone(),
-        origin: origin(any::pack(message)),
+        origin: origin(ResourceKind::Listener, message),
     });
-    let secrets = bootstrap.secrets.iter().zip(&resources.secrets).map(|(config, message)| Received {
+    let secrets = bootstrap.secrets.iter().zip(&messages.secrets).map(|(config, message)| Received {
         name: config.name.clone(),
         config: config.clone(),
-        origin: origin(any::pack(message)),
+        origin: origin(ResourceKind::Secret, message),
     });
     Start {
         clusters: clusters.collect(),

@@ -440,10 +440,11 @@ impl Runtime {
             Query::ConfigDump { endpoints, answer } => {
                 let _ = answer.send(self.config_dump(endpoints)); // Err: whoever asked no longer waits
             }
+            Query::Wake => self.data_path.wake_connections(),
             Query::Drain { step, answer } => {
                 match step {
-                    DrainStep::Connections => self.data_path.drain_connections(),
-                    DrainStep::Listeners => self.data_path.close_listeners(),
+                    DrainStep::Connections(which) => self.data_path.drain_connections(which),
+                    DrainStep::Listeners(which) => self.data_path.close_listeners(which),
                 }
                 let _ = answer.send(()); // Err: as above
             }

@@ -50,6 +50,7 @@ group! {
         RqCancelled "upstream_rq_cancelled" Counter,
         RqTimeout "upstream_rq_timeout" Counter,
         RqPerTryTimeout "upstream_rq_per_try_timeout" Counter,
+        RqPerTryIdleTimeout "upstream_rq_per_try_idle_timeout" Counter,
         RqRxReset "upstream_rq_rx_reset" Counter,
         RqTxReset "upstream_rq_tx_reset" Counter,
         RqRetry "upstream_rq_retry" Counter,
@@ -70,6 +71,47 @@ group! {
         LbSubsetsSelected "lb_subsets_selected" Counter,
         LbSubsetsFallback "lb_subsets_fallback" Counter,
         LbSubsetsFallbackPanic "lb_subsets_fallback_panic" Counter,
+    }
+}
+
+group! {
+    /// `envoy_cluster_outlier_detection_*`, of clusters that have it.
+    OutlierStat {
+        EjectionsActive "ejections_active" Gauge,
+        Consecutive5xx "ejections_consecutive_5xx" Counter,
+        Detected5xx "ejections_detected_consecutive_5xx" Counter,
+        DetectedGatewayFailure "ejections_detected_consecutive_gateway_failure" Counter,
+        DetectedLocalOriginFailure "ejections_detected_consecutive_local_origin_failure" Counter,
+        DetectedDegradation "ejections_detected_degradation" Counter,
+        DetectedFailurePercentage "ejections_detected_failure_percentage" Counter,
+        DetectedLocalOriginFailurePercentage "ejections_detected_local_origin_failure_percentage" Counter,
+        DetectedLocalOriginSuccessRate "ejections_detected_local_origin_success_rate" Counter,
+        DetectedSuccessRate "ejections_detected_success_rate" Counter,
+        Enforced5xx "ejections_enforced_consecutive_5xx" Counter,
+        EnforcedGatewayFailure "ejections_enforced_consecutive_gateway_failure" Counter,
+        EnforcedLocalOriginFailure "ejections_enforced_consecutive_local_origin_failure" Counter,
+        EnforcedFailurePercentage "ejections_enforced_failure_percentage" Counter,
+        EnforcedLocalOriginFailurePercentage "ejections_enforced_local_origin_failure_percentage" Counter,
+        EnforcedLocalOriginSuccessRate "ejections_enforced_local_origin_success_rate" Counter,
+        EnforcedSuccessRate "ejections_enforced_success_rate" Counter,
+        EnforcedTotal "ejections_enforced_total" Counter,
+        EjectionsOverflow "ejections_overflow" Counter,
+        SuccessRate "ejections_success_rate" Counter,
+        EjectionsTotal "ejections_total" Counter,
+    }
+}
+
+group! {
+    /// `envoy_cluster_health_check_*`, of clusters whose hosts are checked.
+    HealthCheckStat {
+        Attempt "attempt" Counter,
+        Success "success" Counter,
+        Failure "failure" Counter,
+        PassiveFailure "passive_failure" Counter,
+        NetworkFailure "network_failure" Counter,
+        VerifyCluster "verify_cluster" Counter,
+        Healthy "healthy" Gauge,
+        Degraded "degraded" Gauge,
     }
 }
 
@@ -182,6 +224,7 @@ group! {
         CxTotal "downstream_cx_total" Counter,
         CxActive "downstream_cx_active" Gauge,
         CxDestroy "downstream_cx_destroy" Counter,
+        CxOverflow "downstream_cx_overflow" Counter,
         GlobalCxOverflow "downstream_global_cx_overflow" Counter,
         CxTransportSocketConnectTimeout "downstream_cx_transport_socket_connect_timeout" Counter,
         PreCxActive "downstream_pre_cx_active" Gauge,
@@ -189,14 +232,14 @@ group! {
         ListenerFilterRemoteClose "downstream_listener_filter_remote_close" Counter,
         ListenerFilterError "downstream_listener_filter_error" Counter,
         NoFilterChainMatch "no_filter_chain_match" Counter,
-        TlsHandshake "ssl_handshake" Counter,
-        TlsConnectionError "ssl_connection_error" Counter,
-        TlsSessionReused "ssl_session_reused" Counter,
-        TlsNoCertificate "ssl_no_certificate" Counter,
-        TlsFailVerifyNoCertificate "ssl_fail_verify_no_cert" Counter,
-        TlsFailVerifyError "ssl_fail_verify_error" Counter,
-        TlsFailVerifyName "ssl_fail_verify_san" Counter,
-        TlsFailVerifyHash "ssl_fail_verify_cert_hash" Counter,
+        TlsHandshake "ssl.handshake" Counter,
+        TlsConnectionError "ssl.connection_error" Counter,
+        TlsSessionReused "ssl.session_reused" Counter,
+        TlsNoCertificate "ssl.no_certificate" Counter,
+        TlsFailVerifyNoCertificate "ssl.fail_verify_no_cert" Counter,
+        TlsFailVerifyError "ssl.fail_verify_error" Counter,
+        TlsFailVerifyName "ssl.fail_verify_san" Counter,
+        TlsFailVerifyHash "ssl.fail_verify_cert_hash" Counter,
     }
 }
 
@@ -261,6 +304,54 @@ group! {
 }
 
 group! {
+    /// `http.PREFIX.rbac.[RULES_PREFIX.]*` and `PREFIX.rbac.*` of the network filter.
+    RbacStat {
+        Allowed "allowed" Counter,
+        Denied "denied" Counter,
+    }
+}
+
+group! {
+    /// The same of shadow rules.
+    RbacShadowStat {
+        Allowed "shadow_allowed" Counter,
+        Denied "shadow_denied" Counter,
+    }
+}
+
+group! {
+    /// `http.PREFIX.basic_auth.*`.
+    BasicAuthStat {
+        Allowed "allowed" Counter,
+        Denied "denied" Counter,
+    }
+}
+
+group! {
+    /// `http.PREFIX.ext_authz.[PREFIX.]*`.
+    ExtAuthzStat {
+        Ok "ok" Counter,
+        Denied "denied" Counter,
+        Error "error" Counter,
+        Disabled "disabled" Counter,
+        FailureModeAllowed "failure_mode_allowed" Counter,
+        Invalid "invalid" Counter,
+        IgnoredDynamicMetadata "ignored_dynamic_metadata" Counter,
+    }
+}
+
+group! {
+    /// `http.PREFIX.jwt_authn.[PREFIX.]*`.
+    JwtStat {
+        Allowed "allowed" Counter,
+        CorsPreflightBypassed "cors_preflight_bypassed" Counter,
+        Denied "denied" Counter,
+        JwksFetchSuccess "jwks_fetch_success" Counter,
+        JwksFetchFailed "jwks_fetch_failed" Counter,
+    }
+}
+
+group! {
     /// Of the process. Written by the main thread.
     ServerStat {
         ListenersAdded "listener_manager.listener_added" Counter,
@@ -268,6 +359,7 @@ group! {
         ListenersRemoved "listener_manager.listener_removed" Counter,
         ListenerCreateFailure "listener_manager.listener_create_failure" Counter,
         ListenerCreateSuccess "listener_manager.listener_create_success" Counter,
+        ListenersStopped "listener_manager.listener_stopped" Counter,
         ListenerInPlaceUpdated "listener_manager.listener_in_place_updated" Counter,
         ClustersAdded "cluster_manager.cluster_added" Counter,
         ClustersModified "cluster_manager.cluster_modified" Counter,

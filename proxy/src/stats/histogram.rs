@@ -15,7 +15,8 @@ use crate::stats::{WorkerIndex, sharded::bump};
 /// Of whole numbers; durations are in milliseconds.
 pub struct Histogram {
     shards: Box<[OnceLock<Box<Shard>>]>,
-    flushed: Mutex<Flushed>,
+    /// None: nothing was recorded until then.
+    flushed: Mutex<Option<Box<Flushed>>>,
 }
 
 #[repr(align(64))]
@@ -90,7 +91,8 @@ impl Histogram {
 
     /// What came in the last whole interval.
     pub fn interval(&self) -> Bins {
-        self.flushed.lock().unwrap_or_else(PoisonError::into_inner).interval.clone()
+        let flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        flushed.as_ref().map(|flushed| flushed.interval.clone()).unwrap_or_default()
     }
 
     /// An interval ends, and another begins.
@@ -100,6 +102,7 @@ impl Histogram {
         }
         let total = self.total();
         let mut flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        let flushed = flushed.get_or_insert_default();
         flushed.interval = total.without(&flushed.total);
         flushed.total = total;
     }

@@ -16,8 +16,9 @@ pub mod tags;
 pub mod text;
 
 pub use groups::{
-    ClusterStat, ConnectionLimitStat, HostStat, Http2Stat, HttpInspectorStat, HttpStat, ListenerHttpStat, ListenerStat,
-    ProxyProtocolStat, RateLimitStat, ServerStat, TcpStat, TlsInspectorStat, TransportMatchStat,
+    BasicAuthStat, ClusterStat, ConnectionLimitStat, ExtAuthzStat, HealthCheckStat, HostStat, Http2Stat,
+    HttpInspectorStat, HttpStat, JwtStat, ListenerHttpStat, ListenerStat, OutlierStat, ProxyProtocolStat,
+    RateLimitStat, RbacShadowStat, RbacStat, ServerStat, TcpStat, TlsInspectorStat, TransportMatchStat,
 };
 pub use histogram::{Bins, Histogram};
 pub use name::{MetricName, Tag, TaggedPart};

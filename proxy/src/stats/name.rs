@@ -12,6 +12,9 @@ pub enum Tag {
     ResponseCodeClass,
     WorkerId,
     LocalHttpRateLimitPrefix,
+    ExtAuthzPrefix,
+    RbacPolicyName,
+    RbacHttpPrefix,
     /// Those before it come before tags of the bootstrap, the others behind them.
     TcpPrefix,
     ClusterName,
@@ -23,6 +26,7 @@ pub enum Tag {
     ConnectionLimitPrefix,
     ProxyProtocolVersion,
     ProxyProtocolPrefix,
+    RbacPrefix,
 }
 
 /// A dotted name, whole or as far as it is known, with the parts that are tags.
@@ -57,6 +61,10 @@ impl Tag {
             Tag::LocalListenerRateLimitPrefix => "envoy.local_listener_ratelimit_prefix",
             Tag::ConnectionLimitPrefix => "envoy.connection_limit_prefix",
             Tag::ProxyProtocolVersion => "envoy.proxy_protocol_version",
+            Tag::ExtAuthzPrefix => "envoy.ext_authz_prefix",
+            Tag::RbacPolicyName => "envoy.rbac_policy_name",
+            Tag::RbacHttpPrefix => "envoy.rbac_http_prefix",
+            Tag::RbacPrefix => "envoy.rbac_prefix",
             Tag::ProxyProtocolPrefix => "envoy.proxy_protocol_prefix",
         }
     }

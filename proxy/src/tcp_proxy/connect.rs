@@ -14,8 +14,10 @@ use crate::{
     tcp_proxy::TcpSession,
     upstream::{
         aggregate,
+        connect::ConnectError,
         load_balancer::Wish,
         origin::Origin,
+        outlier_detection::Outcome,
         pool::{ActiveGuard, ClusterPools, ConnectionGuard, HostPool, PoolError},
         weighted_cluster,
     },
@@ -164,7 +166,14 @@ fn choose_host(worker: &Worker, pools: &Rc<ClusterPools>, wish: Wish<'_>) -> Res
 
 async fn open(pool: &Rc<HostPool>, origin: &Origin) -> Result<Upstream, Failure> {
     let host = pool.host.address;
-    match pool.connect_tcp(origin).await {
+    let connected = pool.connect_tcp(origin).await;
+    match &connected {
+        Ok(_) => pool.report(Outcome::ConnectedFinally),
+        Err(PoolError::Connect(ConnectError::Timeout)) => pool.report(Outcome::TimedOut),
+        Err(PoolError::Connect(_)) => pool.report(Outcome::Failed),
+        Err(PoolError::Overflow) => {}
+    }
+    match connected {
         Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
         Err(PoolError::Overflow) => Err(Failure::Overflow),
         Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error.to_string())),

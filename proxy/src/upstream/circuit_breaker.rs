@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
+    atomic::{AtomicI32, AtomicU32, Ordering::Relaxed},
 };
 
 use crate::config::{
@@ -15,7 +15,22 @@ use crate::config::{
 pub struct CircuitBreakers {
     default: Resources,
     high: Resources,
+    pub hop_budget: HopBudget,
 }
+
+/// Beyond Envoy: retries of requests whose caller counts its own tries, and so would repeat them too. They are bounded by
+/// the requests themselves, so that a dead host at the end of a path sees little more than what is offered.
+#[derive(Debug)]
+pub struct HopBudget {
+    /// What is left, in tenths of a retry.
+    tenths: AtomicI32,
+}
+
+/// Each request is worth a tenth of a retry.
+const DEPOSIT_TENTHS: i32 = 1;
+const RETRY_TENTHS: i32 = 10;
+/// What a quiet time saves up, and there is at the start: ten retries.
+const SAVED_TENTHS_MAX: i32 = 100;
 
 #[derive(Debug, Default)]
 struct Resources {
@@ -46,7 +61,11 @@ impl CircuitBreakers {
             thresholds: thresholds.clone(),
             in_use: Default::default(),
         };
-        CircuitBreakers { default: resources(&config.default), high: resources(&config.high) }
+        CircuitBreakers {
+            default: resources(&config.default),
+            high: resources(&config.high),
+            hop_budget: HopBudget::default(),
+        }
     }
 
     /// None: the limit is reached.
@@ -93,6 +112,30 @@ impl CircuitBreakers {
             RoutingPriority::Default => &self.default,
             RoutingPriority::High => &self.high,
         }
+    }
+}
+
+impl HopBudget {
+    /// A request that may be retried.
+    pub fn deposit(&self) {
+        if self.tenths.load(Relaxed) < SAVED_TENTHS_MAX {
+            self.tenths.fetch_add(DEPOSIT_TENTHS, Relaxed);
+        }
+    }
+
+    /// One retry; false: there is none left.
+    pub fn withdraw(&self) -> bool {
+        let is_covered = self.tenths.fetch_sub(RETRY_TENTHS, Relaxed) >= RETRY_TENTHS;
+        if !is_covered {
+            self.tenths.fetch_add(RETRY_TENTHS, Relaxed);
+        }
+        is_covered
+    }
+}
+
+impl Default for HopBudget {
+    fn default() -> Self {
+        HopBudget { tenths: AtomicI32::new(SAVED_TENTHS_MAX) }
     }
 }
 
@@ -148,6 +191,18 @@ mod tests {
         drop(held);
         assert_eq!(breakers.in_use(RoutingPriority::Default, Resource::Requests), 0);
         assert!(breakers.try_acquire(RoutingPriority::Default, Resource::Requests).is_some());
+    }
+
+    #[test]
+    fn retries_between_hops_are_a_tenth_of_the_requests() {
+        let budget = HopBudget::default();
+        let retries = (0..1000)
+            .filter(|_| {
+                budget.deposit();
+                budget.withdraw()
+            })
+            .count();
+        assert!((100..=111).contains(&retries), "{retries}");
     }
 
     #[test]

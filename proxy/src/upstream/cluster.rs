@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     config::{
@@ -20,8 +21,11 @@ use crate::{
         background::{ClusterEvent, ClusterEvents, Tasks},
         circuit_breaker::CircuitBreakers,
         dns,
-        endpoint_set::EndpointSet,
-        host::Host,
+        endpoint_set::{EndpointSet, Member},
+        event_log::EventLogs,
+        health_check::{HealthMonitor, Preparation},
+        host::{HealthFlag, Host},
+        outlier_detection::OutlierMonitor,
     },
 };
 
@@ -30,6 +34,12 @@ pub struct Cluster {
     pub endpoints: ArcSwap<EndpointSet>,
     pub circuit_breakers: Arc<CircuitBreakers>,
     pub stats: Arc<ClusterStats>,
+    /// None: no host is ever ejected.
+    pub outliers: Option<OutlierMonitor>,
+    /// None: hosts are not asked whether they are well.
+    pub checks: Option<HealthMonitor>,
+    /// Tells whoever follows the hosts one by one.
+    hosts_changed: watch::Sender<()>,
     pub bind: Arc<UpstreamBind>,
     /// By name, where there are several; the last is of hosts that none of them takes.
     transport_matches: TransportMatchStats,
@@ -56,14 +66,30 @@ impl Cluster {
         let balancing = &config.load_balancing;
         let known = previous.map(|previous| previous.endpoints.load());
         let known = known.as_deref().map(Arc::as_ref);
+        let prefix = |of: &str| MetricName::new("cluster.").tagged(Tag::ClusterName, &config.stat_name).then(of);
         let transport_matches = transport_matches(&config, registry);
+        let outliers = config.outlier_detection.as_ref().map(|outlier_detection| {
+            OutlierMonitor::new(outlier_detection, registry.group(prefix("outlier_detection.")))
+        });
+        let checks = config
+            .health_check
+            .as_ref()
+            .map(|health_check| HealthMonitor::new(health_check, registry.group(prefix("health_check."))));
+        for member in known.into_iter().flat_map(|known| &known.members) {
+            if checks.is_none() {
+                member.host.forget_checks();
+            }
+            if outliers.is_none() {
+                member.host.forget_ejection();
+            }
+        }
         let endpoints = match &config.discovery {
             Discovery::Static(assignment) => {
-                let counted = |endpoint: &Endpoint| {
+                let new_host = |endpoint: &Endpoint| {
                     count_transport_match(&transport_matches, &config, endpoint, registry.main_thread());
-                    Host::new(endpoint, shards)
+                    new_host(endpoint, shards, &config, checks.as_ref())
                 };
-                EndpointSet::new(assignment, balancing, known, counted)
+                EndpointSet::new(assignment, balancing, known, new_host, |_| false)
             }
             Discovery::Eds(_) | Discovery::Dns(_) => match known {
                 Some(known) => known.reassessed(balancing),
@@ -77,6 +103,9 @@ impl Cluster {
             stats: registry.cluster(&config.stat_name),
             bind: config.bind.as_ref().unwrap_or(bind).clone(),
             transport_matches,
+            outliers,
+            checks,
+            hosts_changed: watch::Sender::new(()),
             endpoints_version: AtomicU64::new(0),
             shards,
             main_thread: registry.main_thread(),
@@ -84,27 +113,41 @@ impl Cluster {
             tasks: Tasks::default(),
             config,
         };
-        let endpoints = cluster.endpoints.load_full();
-        cluster.set_membership_gauges(&endpoints);
-        if previous.is_none() && !endpoints.members.is_empty() {
+        let set = cluster.endpoints.load_full();
+        if known.map_or(!set.members.is_empty(), |known| set.has_other_hosts(known)) {
             cluster.count_on_main_thread(ClusterStat::MembershipChange);
         }
+        cluster.set_membership_gauges(&set);
         Arc::new(cluster)
     }
 
     /// Begins what goes on for it in the background; says when its hosts were looked up and checked for the first time.
     /// To be called once, on the main thread's runtime.
-    pub fn start(self: &Arc<Self>, events: ClusterEvents) {
+    pub fn start(self: &Arc<Self>, events: ClusterEvents, logs: &EventLogs) {
+        if let Some(outliers) = &self.outliers {
+            outliers.start(self, logs.outliers.clone(), &self.tasks);
+        }
         let prepared = ClusterEvent::Prepared { name: self.config.name.clone(), hash: self.config.hash };
         let say = events.clone();
         let _ = self.events.set(events); // Err: it was started before, and goes on
-        match &self.config.discovery {
-            Discovery::Dns(discovery) => {
-                dns::start(self, discovery, &self.tasks, move || {
-                    let _ = say.send(prepared); // Err: the process is ending
+        let say = move || {
+            let _ = say.send(prepared); // Err: the process is ending
+        };
+        match (&self.config.discovery, &self.checks) {
+            (Discovery::Dns(discovery), None) => dns::start(self, discovery, &self.tasks, say),
+            (Discovery::Dns(discovery), Some(checks)) => {
+                let (found, looked_up) = oneshot::channel();
+                let preparation = Preparation { looked_up: Some(looked_up), prepared: Box::new(say) };
+                checks.start(self, self.hosts_changed.subscribe(), logs, &self.tasks, preparation);
+                dns::start(self, discovery, &self.tasks, || {
+                    let _ = found.send(()); // Err: the cluster is gone
                 });
             }
-            Discovery::Static(_) | Discovery::Eds { .. } | Discovery::OriginalDst | Discovery::Aggregate(_) => {}
+            (_, Some(checks)) => {
+                let preparation = Preparation { looked_up: None, prepared: Box::new(say) };
+                checks.start(self, self.hosts_changed.subscribe(), logs, &self.tasks, preparation);
+            }
+            (_, None) => {}
         }
     }
 
@@ -118,24 +161,41 @@ impl Cluster {
         let known = self.endpoints.load_full();
         let new_host = |endpoint: &Endpoint| {
             count_transport_match(&self.transport_matches, &self.config, endpoint, self.main_thread);
-            Host::new(endpoint, self.shards)
+            new_host(endpoint, self.shards, &self.config, self.checks.as_ref())
         };
-        let set = EndpointSet::new(assignment, &self.config.load_balancing, Some(&known), new_host);
+        let set = EndpointSet::new(assignment, &self.config.load_balancing, Some(&known), new_host, |member| {
+            self.keeps(member)
+        });
         if set.has_other_hosts(&known) {
             self.stats.cells.inc(self.main_thread, ClusterStat::MembershipChange);
         }
         self.publish(set);
     }
 
+    /// Though discovery has dropped it: what passes its checks is trusted more.
+    fn keeps(&self, member: &Member) -> bool {
+        self.checks.is_some()
+            && !self.config.ignore_health_on_host_removal
+            && !member.host.health_check.disabled
+            && !member.host.has(HealthFlag::FailedActiveCheck)
+            && member.health_status != HealthStatus::Unhealthy
+    }
+
     /// What is known of the hosts' health changed. Main thread only.
     pub fn reassess(&self) {
-        self.publish(self.endpoints.load().reassessed(&self.config.load_balancing));
+        let known = self.endpoints.load_full();
+        let set = known.reassessed(&self.config.load_balancing);
+        if set.members.len() != known.members.len() {
+            self.stats.cells.inc(self.main_thread, ClusterStat::MembershipChange);
+        }
+        self.publish(set);
     }
 
     fn publish(&self, set: EndpointSet) {
         self.set_membership_gauges(&set);
         self.endpoints.store(Arc::new(set));
         self.endpoints_version.fetch_add(1, Relaxed);
+        self.hosts_changed.send_replace(());
     }
 
     /// After a change that the configuration's task does not know of.
@@ -173,6 +233,10 @@ impl Cluster {
         }
     }
 
+    pub fn main_thread(&self) -> WorkerIndex {
+        self.main_thread
+    }
+
     pub fn endpoints_version(&self) -> u64 {
         self.endpoints_version.load(Relaxed)
     }
@@ -181,6 +245,14 @@ impl Cluster {
     pub fn ad_hoc_host(&self, address: SocketAddr) -> Arc<Host> {
         Host::new(&Endpoint::at(address), self.shards)
     }
+}
+
+fn new_host(endpoint: &Endpoint, shards: usize, config: &ClusterConfig, checks: Option<&HealthMonitor>) -> Arc<Host> {
+    let host = Host::new(endpoint, shards);
+    if let Some(checks) = checks {
+        checks.mark_new(&host, config.ignore_new_hosts_until_checked);
+    }
+    host
 }
 
 type TransportMatchStats = Vec<(Arc<str>, Arc<GroupStats<TransportMatchStat>>)>;

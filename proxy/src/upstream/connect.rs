@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use tokio::{
 
 use crate::{
     config::{
-        cluster::{FirstAddresses, FirstFamily, Keepalive, SourceSocket, UpstreamBind},
+        cluster::{ClusterConfig, FirstAddresses, FirstFamily, Keepalive, SourceSocket, UpstreamBind},
         socket_option::{SocketOption, SocketState},
     },
     net::{
@@ -97,10 +98,36 @@ async fn open(cluster: &Cluster, host: &Host, origin: &Origin) -> Result<Stream,
             open_first(&opening, order).await
         }
     };
-    let stream = opened?;
+    secure(config, host, opened?, &[]).await
+}
+
+/// To ask a host whether it is well, at an address for that perhaps. It is counted nowhere, and takes as long as it takes.
+/// `alpn_protocols`: instead of the cluster's, unless empty.
+pub async fn connect_to_check(
+    cluster: &Cluster,
+    host: &Host,
+    address: SocketAddr,
+    alpn_protocols: &[Vec<u8>],
+) -> Result<Stream, ConnectError> {
+    let config = &cluster.config;
+    let origin = Origin::default();
+    let keepalive = config.connection.tcp_keepalive.as_ref();
+    let stream = Opening { bind: &cluster.bind, keepalive, origin: &origin }.open_tcp(address).await?;
+    secure(config, host, stream, alpn_protocols).await
+}
+
+async fn secure(
+    config: &ClusterConfig,
+    host: &Host,
+    stream: TcpStream,
+    alpn_protocols: &[Vec<u8>],
+) -> Result<Stream, ConnectError> {
     let Some(tls) = config.tls_to(&host.metadata) else { return Ok(Stream::plain(stream)) };
     let missing = || ConnectError::Tls("Secret is not supplied by SDS".to_owned());
-    let config = tls.config().ok_or_else(missing)?;
+    let mut config = tls.config().ok_or_else(missing)?;
+    if !alpn_protocols.is_empty() {
+        Arc::make_mut(&mut config).alpn_protocols = alpn_protocols.to_vec();
+    }
     let name = tls.server_name(&host.hostname).unwrap_or_else(|| ServerName::IpAddress(host.address.ip().into()));
     let connected = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
     connected.map(|stream| Stream::tls(stream.into())).map_err(|error| ConnectError::Tls(error.to_string()))

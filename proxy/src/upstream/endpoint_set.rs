@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -16,7 +16,7 @@ use crate::{
         endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality},
     },
     upstream::{
-        host::Host,
+        host::{HealthFlag, Host},
         levels::{Levels, LocalityWeights, Shape},
         load_balancer::Subsets,
     },
@@ -39,17 +39,20 @@ pub struct EndpointSet {
     /// By priority and locality, in the order of the assignment; addresses are unique.
     pub members: Vec<Member>,
     shape: Shape,
+    /// Filled when somebody asks for a host by its address.
+    by_address: OnceLock<HashMap<SocketAddr, u32>>,
     pub whole: Levels,
     pub subsets: Option<Subsets>,
 }
 
 impl EndpointSet {
-    /// `shards`: how many threads count.
+    /// `stays`: whether a host that is no longer among the endpoints does all the same.
     pub fn new(
         assignment: &LoadAssignment,
         balancing: &LoadBalancing,
         previous: Option<&EndpointSet>,
         new_host: impl Fn(&Endpoint) -> Arc<Host>,
+        stays: impl Fn(&Member) -> bool,
     ) -> EndpointSet {
         let known: HashMap<SocketAddr, &Arc<Host>> = previous
             .into_iter()
@@ -84,6 +87,18 @@ impl EndpointSet {
             }
             locality_weights.push(weights);
         }
+        for member in previous.into_iter().flat_map(|set| &set.members) {
+            let host = &member.host;
+            if seen.contains(&host.address) {
+                host.clear(HealthFlag::PendingRemoval);
+            } else if stays(member) {
+                host.set(HealthFlag::PendingRemoval);
+                if locality_weights.len() <= member.priority {
+                    locality_weights.resize_with(member.priority + 1, BTreeMap::new);
+                }
+                members.push(member.clone());
+            }
+        }
         let shape = Shape {
             locality_weights,
             overprovisioning_factor: assignment.overprovisioning_factor,
@@ -96,9 +111,11 @@ impl EndpointSet {
         EndpointSet::of(Vec::new(), Shape::default(), balancing)
     }
 
-    /// The same hosts with the health that they have now.
+    /// The same hosts with the health that they have now. One that only its health has kept may go.
     pub fn reassessed(&self, balancing: &LoadBalancing) -> EndpointSet {
-        EndpointSet::of(self.members.clone(), self.shape.clone(), balancing)
+        let goes = |member: &Member| member.host.has(HealthFlag::PendingRemoval) && member.host.has_failed();
+        let members = self.members.iter().filter(|member| !goes(member)).cloned().collect();
+        EndpointSet::of(members, self.shape.clone(), balancing)
     }
 
     fn of(mut members: Vec<Member>, shape: Shape, balancing: &LoadBalancing) -> EndpointSet {
@@ -120,7 +137,15 @@ impl EndpointSet {
             subsets: Subsets::new(&members, &shape, balancing),
             members,
             shape,
+            by_address: OnceLock::new(),
         }
+    }
+
+    /// The member at an address, if it can take requests.
+    pub fn usable_at(&self, address: SocketAddr) -> Option<u32> {
+        let index = || (0..).zip(&self.members).map(|(at, member)| (member.host.address, at)).collect();
+        let at = *self.by_address.get_or_init(index).get(&address)?;
+        (self.members[at as usize].health != HealthStatus::Unhealthy).then_some(at)
     }
 
     /// Whether the hosts are others than those of `other`.

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use crate::{
         metadata::Metadata,
     },
     stats::{HostStat, Sharded},
+    upstream::outlier_detection::OutlierRecord,
 };
 
 pub struct Host {
@@ -34,10 +35,10 @@ pub struct Host {
     pub stats: Sharded<HostStat>,
     /// What a logical host stands for now, instead of the addresses that it began with.
     moved_to: ArcSwapOption<Vec<SocketAddr>>,
-    flags: AtomicU8,
+    flags: AtomicU16,
     /// Milliseconds since `epoch`, plus one, that the host became healthy; 0: not known yet.
     healthy_since_ms: AtomicU64,
-    pub outlier: OutlierCounters,
+    pub outlier: OutlierRecord,
 }
 
 /// What speaks against a host, each from a side of its own.
@@ -53,19 +54,10 @@ pub enum HealthFlag {
     ExcludedAtOnce = 16,
     /// The newest active check timed out.
     ActiveCheckTimeout = 32,
-}
-
-/// What outlier detection counts between its intervals. Workers write, by one atomic a response; the main thread reads
-/// and sets back.
-#[derive(Debug, Default)]
-pub struct OutlierCounters {
-    pub consecutive_5xx: AtomicU32,
-    pub consecutive_gateway_failures: AtomicU32,
-    pub consecutive_local_origin_failures: AtomicU32,
-    pub requests: AtomicU32,
-    pub successes: AtomicU32,
-    pub local_origin_requests: AtomicU32,
-    pub local_origin_successes: AtomicU32,
+    /// It said so itself, in answers to requests.
+    DegradedByOutlierDetection = 64,
+    /// Discovery has dropped it, and it stays as long as it passes its checks.
+    PendingRemoval = 128,
 }
 
 impl Host {
@@ -80,9 +72,9 @@ impl Host {
             health_check: endpoint.health_check.clone(),
             stats: Sharded::new(shards),
             moved_to: ArcSwapOption::empty(),
-            flags: AtomicU8::new(0),
+            flags: AtomicU16::new(0),
             healthy_since_ms: AtomicU64::new(0),
-            outlier: OutlierCounters::default(),
+            outlier: OutlierRecord::default(),
         })
     }
 
@@ -114,28 +106,56 @@ impl Host {
     }
 
     pub fn has(&self, flag: HealthFlag) -> bool {
-        self.flags.load(Relaxed) & flag as u8 != 0
+        self.flags.load(Relaxed) & flag as u16 != 0
     }
 
     pub fn set(&self, flag: HealthFlag) {
-        self.flags.fetch_or(flag as u8, Relaxed);
+        self.flags.fetch_or(flag as u16, Relaxed);
     }
 
     pub fn clear(&self, flag: HealthFlag) {
-        self.flags.fetch_and(!(flag as u8), Relaxed);
+        self.flags.fetch_and(!(flag as u16), Relaxed);
     }
 
     /// Together with what the configuration says.
     pub fn health(&self, configured: HealthStatus) -> HealthStatus {
-        let failed = HealthFlag::FailedActiveCheck as u8 | HealthFlag::Ejected as u8;
+        let failed = HealthFlag::FailedActiveCheck as u16 | HealthFlag::Ejected as u16;
+        let degraded = HealthFlag::DegradedByActiveCheck as u16 | HealthFlag::DegradedByOutlierDetection as u16;
         let flags = self.flags.load(Relaxed);
         if configured == HealthStatus::Unhealthy || flags & failed != 0 {
             HealthStatus::Unhealthy
-        } else if configured == HealthStatus::Degraded || flags & HealthFlag::DegradedByActiveCheck as u8 != 0 {
+        } else if configured == HealthStatus::Degraded || flags & degraded != 0 {
             HealthStatus::Degraded
         } else {
             HealthStatus::Healthy
         }
+    }
+
+    /// For one whose cluster no longer looks for these: nobody would clear them.
+    pub fn forget_checks(&self) {
+        use HealthFlag::{
+            ActiveCheckTimeout, DegradedByActiveCheck, ExcludedAtOnce, FailedActiveCheck, PendingActiveCheck,
+            PendingRemoval,
+        };
+        let of_checks = [
+            ActiveCheckTimeout,
+            DegradedByActiveCheck,
+            ExcludedAtOnce,
+            FailedActiveCheck,
+            PendingActiveCheck,
+            PendingRemoval,
+        ];
+        of_checks.into_iter().for_each(|flag| self.clear(flag));
+    }
+
+    pub fn forget_ejection(&self) {
+        self.clear(HealthFlag::Ejected);
+        self.clear(HealthFlag::DegradedByOutlierDetection);
+    }
+
+    /// It was found to be bad, so that connections to it are not kept.
+    pub fn has_failed(&self) -> bool {
+        self.has(HealthFlag::FailedActiveCheck) || self.has(HealthFlag::Ejected)
     }
 
     /// Does not count where shares of hosts are looked at.

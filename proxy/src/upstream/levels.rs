@@ -222,6 +222,22 @@ pub fn share_load(levels: &[Summary], panic_threshold_percent: u32) -> Vec<Share
     shares
 }
 
+/// The shares without some of the levels. None: nobody is left.
+pub fn share_load_without(levels: &[Level], passed_over: &[bool]) -> Option<Vec<Share>> {
+    let left = |(at, level): (usize, &Level)| match passed_over.get(at) {
+        Some(true) => Summary { healthy: 0, degraded: 0, ..level.summary },
+        _ => level.summary,
+    };
+    let summaries: Vec<Summary> = levels.iter().enumerate().map(left).collect();
+    let available = summaries.iter().map(|level| level.healthy + level.degraded).sum::<u32>().min(100);
+    if available == 0 {
+        return None;
+    }
+    let mut shares = vec![Share::default(); levels.len()];
+    distribute(&summaries, available, &mut shares);
+    Some(shares)
+}
+
 fn distribute(levels: &[Summary], available: u32, shares: &mut [Share]) {
     let mut left = 100;
     for (level, share) in levels.iter().zip(&mut *shares) {

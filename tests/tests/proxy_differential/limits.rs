@@ -16,7 +16,7 @@ use crate::config::{ORIGIN_TCP, Ports, local};
 use crate::listeners::client_hello;
 use crate::pair::{TIMEOUT, Target};
 
-const LISTENERS: [&str; 6] = ["plain", "exempt", "two at a time", "two in all", "by name", "echo"];
+const LISTENERS: [&str; 7] = ["plain", "exempt", "two at a time", "two in all", "by name", "echo", "few"];
 const CONNECTIONS_MAX: usize = 4;
 
 fn port(ports: Ports, listener: &str) -> u16 {
@@ -65,6 +65,9 @@ pub(crate) fn bootstrap(ports: Ports, _access_log: &Path) -> String {
                 "max_active_downstream_connections": CONNECTIONS_MAX,
             },
         }]},
+        "layered_runtime": {"layers": [{
+            "name": "limits", "static_layer": {"envoy.resource_limits.listener.few.connection_limit": 2},
+        }]},
         "static_resources": {"listeners": listeners, "clusters": [
             static_cluster("tcp", local(ORIGIN_TCP)),
             static_cluster("other.test", local(ORIGIN_TCP)),
@@ -77,6 +80,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let case = |name, observe: fn(&Target) -> Result<Facts>| Case { name, observe: Box::new(observe) };
     vec![
         case("connections of the process", global),
+        case("connections of a listener", of_a_listener),
         case("connections of a chain", at_a_time),
         case("connections at a rate", in_all),
         case("a cluster by name", by_name),
@@ -118,6 +122,10 @@ fn global(target: &Target) -> Result<Facts> {
     let (_, said) = converse(target, "exempt")?;
     facts.append(said.within("exempt"));
     Ok(facts)
+}
+
+fn of_a_listener(target: &Target) -> Result<Facts> {
+    one_too_many(target, "few", 2, &["envoy_listener_downstream_cx_active"])
 }
 
 fn at_a_time(target: &Target) -> Result<Facts> {

@@ -5,11 +5,15 @@
 //! comparison names every fact that differs, of all cases, before it fails.
 
 mod access_logs;
+mod admin;
+mod authorization;
 mod client_certs;
 mod config;
 mod differences;
+mod external_authorization;
 mod filters;
 mod frames;
+mod health;
 mod http1;
 mod http1_framing;
 mod http2;
@@ -19,14 +23,20 @@ mod limits;
 mod listeners;
 mod manager;
 mod orders;
+mod outliers;
 mod pair;
 mod proxy_protocol;
 mod raw_origin;
+mod resilience;
+mod retries;
+mod retry_storm;
 mod route_actions;
 mod routes;
 mod scene;
+mod sessions;
 mod stats;
 mod tcp;
+mod tokens;
 mod tools;
 mod tunnels;
 mod upgrades;
@@ -142,6 +152,11 @@ fn connections_are_limited_as_by_envoy() -> Result<()> {
 }
 
 #[test]
+fn the_admin_server_says_what_envoys_does() -> Result<()> {
+    compare_on(&admin::cases(), &admin::bootstrap)
+}
+
+#[test]
 fn statistics_have_envoys_names_and_values() -> Result<()> {
     compare_on(&stats::cases(), &stats::bootstrap)
 }
@@ -207,4 +222,50 @@ fn tunnels_go_as_through_envoy() -> Result<()> {
 #[test]
 fn hosts_are_chosen_as_envoys() -> Result<()> {
     compare_with(&upstream::cases(), &Pair::start_with(&upstream::bootstrap, upstream::start_peers)?)
+}
+
+#[test]
+fn access_is_controlled_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&authorization::scenes(), &authorization::exchanges())
+}
+
+#[test]
+fn tokens_are_judged_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&tokens::scenes(), &tokens::exchanges())
+}
+
+#[test]
+fn others_are_asked_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&external_authorization::scenes(), &external_authorization::exchanges())
+}
+
+#[test]
+fn outliers_are_found_as_by_envoy() -> Result<()> {
+    compare_scenarios(outliers::scenarios)
+}
+
+#[test]
+fn hosts_are_checked_as_by_envoy() -> Result<()> {
+    compare_scenarios(health::scenarios)
+}
+
+#[test]
+fn requests_are_tried_again_as_by_envoy() -> Result<()> {
+    compare_scenarios(retries::scenarios)
+}
+
+#[test]
+fn sessions_and_checks_are_answered_as_by_envoy() -> Result<()> {
+    scene::compare_scenes(&sessions::scenes(), sessions::EXCHANGES)
+}
+
+#[test]
+fn a_dead_leaf_sees_few_more_requests_than_are_made() -> Result<()> {
+    retry_storm::compare()
+}
+
+fn compare_scenarios(scenarios: fn() -> Vec<resilience::Scenario>) -> Result<()> {
+    let written = scenarios();
+    let bootstrap = |ports, log: &std::path::Path| resilience::bootstrap(&written, ports, log);
+    compare_with(&resilience::cases(scenarios()), &Pair::start_with(&bootstrap, resilience::start_hosts)?)
 }

@@ -175,6 +175,11 @@ impl Target {
         Ok(lines.join(" / "))
     }
 
+    /// A file of this name's extension.
+    pub(crate) fn beside_access_log(&self, extension: &str) -> PathBuf {
+        self.access_log.with_extension(extension)
+    }
+
     pub(crate) fn log(&self) -> Result<String> {
         fs::read_to_string(&self.access_log).context("no access log")
     }

@@ -7,14 +7,23 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::net::sockopt::set_socket_linger;
 
 /// One answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answer {
     pub(crate) name: &'static str,
     pub(crate) bytes: &'static [u8],
-    /// Then the connection ends; otherwise it waits for another request.
-    pub(crate) closes: bool,
+    then: Then,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// It waits for another request.
+    Waits,
+    Closes,
+    /// By RST.
+    Resets,
 }
 
 /// Answers until the process ends. To be called where the proxies are.
@@ -50,8 +59,10 @@ fn serve(mut stream: TcpStream) -> Result<()> {
         let answer = ANSWERS.iter().find(|answer| answer.name == name);
         let answer = answer.with_context(|| format!("no answer called {name:?}"))?;
         stream.write_all(answer.bytes)?;
-        if answer.closes {
-            return Ok(());
+        match answer.then {
+            Then::Waits => {}
+            Then::Closes => return Ok(()),
+            Then::Resets => return Ok(set_socket_linger(&stream, Some(Duration::ZERO))?),
         }
     }
 }
@@ -68,11 +79,15 @@ fn names_of(request: &str) -> Vec<u8> {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const fn keeps(name: &'static str, bytes: &'static [u8]) -> Answer {
-    Answer { name, bytes, closes: false }
+    Answer { name, bytes, then: Then::Waits }
 }
 
 const fn closes(name: &'static str, bytes: &'static [u8]) -> Answer {
-    Answer { name, bytes, closes: true }
+    Answer { name, bytes, then: Then::Closes }
+}
+
+const fn resets(name: &'static str, bytes: &'static [u8]) -> Answer {
+    Answer { name, bytes, then: Then::Resets }
 }
 
 pub(crate) const ANSWERS: &[Answer] = &[
@@ -116,6 +131,11 @@ pub(crate) const ANSWERS: &[Answer] = &[
     closes("half-a-body", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok"),
     closes("half-a-chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nok"),
     closes("no-last-chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"),
+    resets("nothing-and-reset", b""),
+    resets("half-a-head-and-reset", b"HTTP/1.1 200 OK\r\ncontent-le"),
+    resets("half-a-body-and-reset", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok"),
+    resets("half-a-chunk-and-reset", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nok"),
+    resets("until-reset", b"HTTP/1.1 200 OK\r\n\r\nuntil reset"),
     keeps("bad-chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n"),
     keeps("more-than-its-length", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokEXTRA"),
     keeps("two-answers", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad"),

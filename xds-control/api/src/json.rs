@@ -46,9 +46,14 @@ pub fn json_to_value(text: &str) -> Result<Value, FieldError> {
 
 /// Reads a message from a JSON value.
 pub fn from_value<T: Name + Default>(value: &Value) -> Result<T, FieldError> {
+    decode(&encode::<T>(value)?)
+}
+
+/// The encoding of the message that a JSON value says: for whom the value's memory is too much to keep while decoding.
+pub fn encode<T: Name>(value: &Value) -> Result<Vec<u8>, FieldError> {
     let mut bytes = Vec::new();
     read::message(descriptor::<T>()?, value, 0, &mut bytes)?;
-    decode(&bytes)
+    Ok(bytes)
 }
 
 /// Prints a message. Fields that are at their default are left out.

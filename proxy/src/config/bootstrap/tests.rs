@@ -20,7 +20,8 @@ fn refused(yaml: &str) -> String {
 #[test]
 fn a_static_bootstrap_is_read() {
     let bootstrap = Bootstrap::parse(include_str!("../../../tests/fixtures/http.yaml")).unwrap();
-    assert_eq!((&*bootstrap.node.id, bootstrap.admin), ("fixture", Some("127.0.0.1:0".parse().unwrap())));
+    assert_eq!(bootstrap.node.id, "fixture");
+    assert_eq!(bootstrap.admin.as_ref().unwrap().address, "127.0.0.1:0".parse().unwrap());
     assert_eq!((bootstrap.listeners.len(), bootstrap.clusters.len()), (1, 1));
     assert!(bootstrap.ads.is_none() && bootstrap.lds.is_none() && bootstrap.cds.is_none());
     assert_eq!(bootstrap.message.decode().static_resources.unwrap().listeners[0].name, "in");
@@ -33,7 +34,7 @@ fn a_sidecars_bootstrap_is_read() {
     assert!(&*ads.cluster_name == "xds-grpc" && ads.set_node_on_first_message_only);
     assert!(bootstrap.lds.as_ref().unwrap().initial_fetch_timeout.is_none());
     assert_eq!(bootstrap.cds.as_ref().unwrap().initial_fetch_timeout.unwrap().as_secs(), 15);
-    assert_eq!(bootstrap.admin, Some("127.0.0.1:15000".parse().unwrap()));
+    assert_eq!(bootstrap.admin.as_ref().unwrap().address, "127.0.0.1:15000".parse().unwrap());
     let error = bootstrap.check_node().unwrap_err();
     assert_eq!(error.to_string(), "node.cluster: value is required to speak to a control plane");
     let mut told = bootstrap;
@@ -165,7 +166,6 @@ fn what_is_not_supported_is_refused() {
             "tracing: {}",
             "enable_dispatcher_stats: true",
             "header_prefix: x",
-            "stats_server_version_override: 1",
             "use_tcp_for_dns_lookups: true",
             "bootstrap_extensions: [{name: x, typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}}]",
             "fatal_actions: [{}]",
@@ -203,7 +203,6 @@ fn what_is_not_supported_is_refused() {
                 "layered_runtime.layers[0].disk_layer: not supported",
             ),
             (&admin("access_log_path: /tmp/x"), "admin.access_log_path: not supported"),
-            (&admin("allow_paths: [{exact: /ready}]"), "admin.allow_paths: not supported"),
             (&admin("address: {pipe: {path: x}}"), "admin.address.pipe: not supported"),
             (
                 &admin(

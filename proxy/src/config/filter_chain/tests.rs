@@ -140,7 +140,6 @@ fn what_is_not_supported_is_refused() {
         &base(),
         convert,
         &[
-            ("use_proxy_proto: true", "use_proxy_proto: true is not supported"),
             ("filter_chain_match: {address_suffix: x}", "filter_chain_match.address_suffix: not supported"),
             ("filter_chain_match: {suffix_len: 1}", "filter_chain_match.suffix_len: not supported"),
             (

@@ -91,6 +91,11 @@ impl ListenerFilter {
         })
     }
 
+    /// As the older `use_proxy_proto` of a filter chain asks for it.
+    pub(super) fn proxy_protocol() -> Self {
+        Self { kind: ListenerFilterKind::ProxyProtocol(Arc::default()), disabled: None }
+    }
+
     pub fn is_enabled(&self, destination_port: u16) -> bool {
         self.disabled.as_ref().is_none_or(|predicate| !predicate.matches(destination_port))
     }

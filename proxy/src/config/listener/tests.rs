@@ -41,6 +41,19 @@ fn defaults_are_envoys() {
 }
 
 #[test]
+fn the_first_chain_may_ask_for_the_proxy_protocol() {
+    let asks = CHAIN.replacen('{', "{use_proxy_proto: true, ", 1);
+    let of = |chains: &str| {
+        let listener = format!("name: l\naddress: {ADDRESS}\nfilter_chains: [{chains}]");
+        Listener::from_proto(message(&listener)).unwrap().listener_filters.pop()
+    };
+    let other = CHAIN.replacen('{', "{filter_chain_match: {destination_port: 1}, ", 1);
+    let added = of(&format!("{asks}, {other}")).map(|filter| filter.kind);
+    assert!(matches!(added, Some(ListenerFilterKind::ProxyProtocol(_))), "{added:?}");
+    assert!(of(&other).is_none());
+}
+
+#[test]
 fn settings_are_read() {
     let filter = |name: &str, message: &str| {
         format!(
@@ -142,8 +155,8 @@ fn chains_are_checked_against_each_other() {
 
 #[test]
 fn errors_have_the_whole_path() {
-    let broken = CHAIN.replace("cluster: c", "cluster: c, hash_policy: [{filter_state: {key: k}}]");
-    let path = "filters[0].typed_config.hash_policy[0].filter_state: not supported";
+    let broken = CHAIN.replace("cluster: c", "cluster: c, on_demand: {}");
+    let path = "filters[0].typed_config.on_demand: not supported";
     assert_eq!(refused(&format!("address: {ADDRESS}\nfilter_chains: [{broken}]")), format!("filter_chains[0].{path}"));
     assert_eq!(
         refused(&format!("address: {ADDRESS}\ndefault_filter_chain: {broken}")),
@@ -162,7 +175,6 @@ fn what_is_not_supported_is_refused() {
             "filter_chain_matcher: {}",
             "per_connection_buffer_high_watermark_timeout: 1s",
             "deprecated_v1: {}",
-            "udp_listener_config: {}",
             "api_listener: {}",
             "reuse_port: true",
             "internal_listener: {}",

@@ -31,14 +31,17 @@ retry_host_predicate:
         }
     );
     assert_eq!((policy.num_retries, policy.host_selection_retry_max_attempts), (2, 5));
-    assert!(policy.previous_hosts);
+    assert!(policy.host_predicates.previous_hosts && !policy.host_predicates.omit_canary);
     assert_eq!(policy.retriable_status_codes, [http::StatusCode::SERVICE_UNAVAILABLE]);
 }
 
 #[test]
 fn defaults_are_envoys() {
     let policy = policy("{}");
-    assert_eq!((policy.num_retries, policy.host_selection_retry_max_attempts, policy.previous_hosts), (1, 1, false));
+    assert_eq!(
+        (policy.num_retries, policy.host_selection_retry_max_attempts, policy.host_predicates.are_any()),
+        (1, 1, false)
+    );
     assert_eq!(policy.per_try_timeout, None);
     assert_eq!(policy.retry_on, RetryOn::default());
     assert_eq!(
@@ -108,12 +111,7 @@ fn what_is_not_supported_is_refused() {
     assert_unsupported(
         BASE,
         RetryPolicy::from_proto,
-        &[
-            "retry_priority: {name: x}",
-            "retry_options_predicates: [{name: x}]",
-            "per_try_idle_timeout: 1s",
-            "refresh_cluster_on_retry: true",
-        ],
+        &["retry_options_predicates: [{name: x}]", "refresh_cluster_on_retry: true"],
     );
     assert_refused(
         BASE,
@@ -137,4 +135,28 @@ fn what_is_not_supported_is_refused() {
             ),
         ],
     );
+}
+
+#[test]
+fn later_tries_may_do_without_some_hosts_and_priorities() {
+    let policy = policy(
+        "
+per_try_idle_timeout: 2s
+retry_priority:
+  name: envoy.retry_priorities.previous_priorities
+  typed_config:
+    '@type': type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig
+    update_frequency: 2
+retry_host_predicate:
+- name: canaries
+  typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate}
+- name: metadata
+  typed_config:
+    '@type': type.googleapis.com/envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig
+    metadata_match: {filter_metadata: {envoy.lb: {slow: true}}}",
+    );
+    assert_eq!(policy.previous_priorities_after, Some(2));
+    assert_eq!(policy.per_try_idle_timeout, Some(Duration::from_secs(2)));
+    assert!(policy.host_predicates.omit_canary && !policy.host_predicates.previous_hosts);
+    assert_eq!(policy.host_predicates.omit_metadata.len(), 1);
 }

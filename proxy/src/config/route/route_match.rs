@@ -95,7 +95,7 @@ impl RouteMatch {
         }
     }
 
-    pub(super) fn from_proto(message: ProtoRouteMatch) -> Result<Self> {
+    pub(crate) fn from_proto(message: ProtoRouteMatch) -> Result<Self> {
         let ProtoRouteMatch {
             case_sensitive,
             runtime_fraction,

@@ -83,8 +83,8 @@ fn connections_are_hashed_by_where_they_come_from_where_that_is_asked() {
         |extra: &str| TcpProxy::from_proto(message(&format!("{BASE}\n{extra}"))).map(|proxy| proxy.hashes_source_ip);
     assert!(!hashes("").unwrap());
     assert!(hashes("hash_policy: [{source_ip: {}}]").unwrap());
-    let error = hashes("hash_policy: [{source_ip: {}}, {source_ip: {}}]").unwrap_err();
-    assert_eq!(error.to_string(), "hash_policy: value must contain no more than 1 item(s)");
+    let error = hashes("hash_policy: [{filter_state: {key: k}}]").unwrap_err();
+    assert_eq!(error.to_string(), "hash_policy[0].filter_state: not supported");
 }
 
 #[test]
@@ -92,19 +92,20 @@ fn what_is_not_supported_is_refused() {
     assert_unsupported(
         BASE,
         TcpProxy::from_proto,
-        &[
-            "on_demand: {}",
-            "metadata_match: {}",
-            "downstream_idle_timeout: 1s",
-            "upstream_idle_timeout: 1s",
-            "tunneling_config: {hostname: h, propagate_response_headers: true}",
-            "tunneling_config: {hostname: h, request_id_header: x}",
-        ],
+        &["on_demand: {}", "metadata_match: {}", "downstream_idle_timeout: 1s", "upstream_idle_timeout: 1s"],
     );
     assert_refused(
         BASE,
         TcpProxy::from_proto,
         &[
+            (
+                "tunneling_config: {hostname: h, propagate_response_headers: true}",
+                "tunneling_config.propagate_response_headers: not supported",
+            ),
+            (
+                "tunneling_config: {hostname: h, request_id_header: x}",
+                "tunneling_config.request_id_header: not supported",
+            ),
             (
                 "upstream_connect_mode: ON_DOWNSTREAM_DATA",
                 "max_early_data_bytes: value is required where upstream_connect_mode is not IMMEDIATE",

@@ -22,6 +22,8 @@ type PolledFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 pub enum FilteredBody {
     Buffered(Buffered),
+    /// The beginning was read already; the rest follows.
+    Resumed(Buffered, Body),
     GrpcWebDecoding(Decoding),
     GrpcWebEncoding(Encoding),
     Throttled(Throttled),
@@ -54,6 +56,10 @@ impl FilteredBody {
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         match self {
             FilteredBody::Buffered(buffered) => Poll::Ready(buffered.next().map(Ok)),
+            FilteredBody::Resumed(begun, rest) => match begun.next() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => Pin::new(rest).poll_frame(cx),
+            },
             FilteredBody::GrpcWebDecoding(decoding) => decoding.poll_frame(cx),
             FilteredBody::GrpcWebEncoding(encoding) => encoding.poll_frame(cx),
             FilteredBody::Throttled(throttled) => throttled.poll_frame(cx),
@@ -64,7 +70,8 @@ impl FilteredBody {
 
     pub fn is_end_stream(&self) -> bool {
         match self {
-            FilteredBody::Buffered(buffered) => buffered.chunks.is_empty() && buffered.trailers.is_none(),
+            FilteredBody::Buffered(buffered) => buffered.is_empty(),
+            FilteredBody::Resumed(begun, rest) => begun.is_empty() && rest.is_end_stream(),
             FilteredBody::GrpcWebDecoding(decoding) => decoding.is_end_stream(),
             FilteredBody::GrpcWebEncoding(encoding) => encoding.is_end_stream(),
             FilteredBody::Throttled(throttled) => throttled.waiting.is_empty() && throttled.inner.is_end_stream(),
@@ -75,6 +82,10 @@ impl FilteredBody {
 }
 
 impl Buffered {
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.trailers.is_none()
+    }
+
     fn next(&mut self) -> Option<Frame<Bytes>> {
         match self.chunks.pop_front() {
             Some(data) => Some(Frame::data(data)),

@@ -51,7 +51,7 @@ pub fn too_large() -> LocalReply {
     reply.with_body("Payload Too Large")
 }
 
-fn incomplete() -> LocalReply {
+pub(super) fn incomplete() -> LocalReply {
     let flags = ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION;
     LocalReply::new(StatusCode::BAD_REQUEST, flags, "downstream_remote_disconnect")
 }

@@ -4,25 +4,37 @@
 //! A filter may answer a request itself: then the response passes all of them, also those that never saw the request, as in
 //! Envoy. Where only the router is configured nothing here runs.
 
+mod basic_auth;
 mod body;
 mod buffer;
 mod cors;
+mod ext_authz;
 mod fault;
 mod grpc_web;
 mod header_mutation;
+mod health_check;
+mod jwt_authn;
 mod local_rate_limit;
+mod rbac;
+mod stateful_session;
+mod stats;
 
 use std::{rc::Rc, task::Poll};
 
 use http::{Response, request};
 
-pub use self::{body::FilteredBody, local_rate_limit::ConnectionBuckets};
+pub use self::{
+    body::FilteredBody,
+    local_rate_limit::ConnectionBuckets,
+    stats::{FilterStats, RbacStats},
+};
 use crate::{
     config::http_filter::{HttpFilter, HttpFilters, NamedFilter, RouteFilter},
     http::{
         body::Body,
         exchange::{Deadlines, Exchange, ResponseBody},
         local_reply::LocalReply,
+        request_headers::{X_FORWARDED_PROTO, authority},
         route::resolved::ResolvedRoute,
         router,
     },
@@ -44,9 +56,11 @@ enum Pass {
     /// It has nothing to keep, or never saw the request.
     Nothing,
     Cors(cors::Pass),
+    ExtAuthz(ext_authz::Pass),
     Fault(fault::Pass),
     GrpcWeb(grpc_web::Pass),
     LocalRateLimit(local_rate_limit::Pass),
+    StatefulSession(stateful_session::Pass),
 }
 
 /// From a request to its response, by all filters.
@@ -64,13 +78,13 @@ pub async fn run(
     let mut passing = Passing { exchange, route: route.as_ref(), head, body };
     let mut passes = Vec::with_capacity(filters.filters.len());
     let mut refused = None;
-    for filter in &filters.filters {
+    for (filter, stats) in filters.filters.iter().zip(&exchange.connection.active.filter_stats) {
         if is_off(filter, passing.route) {
             passes.push(Pass::Off);
         } else if refused.is_some() {
             passes.push(Pass::Nothing);
         } else {
-            let (pass, refusal) = within_deadlines(filter, &mut passing).await;
+            let (pass, refusal) = within_deadlines(filter, stats, &mut passing).await;
             passes.push(pass);
             refused = refusal;
         }
@@ -123,11 +137,15 @@ fn is_off(filter: &NamedFilter, route: Option<&ResolvedRoute>) -> bool {
 }
 
 /// The filter's turn, unless the request is not there in time.
-async fn within_deadlines(filter: &NamedFilter, passing: &mut Passing<'_>) -> (Pass, Option<Refusal>) {
+async fn within_deadlines(
+    filter: &NamedFilter,
+    stats: &FilterStats,
+    passing: &mut Passing<'_>,
+) -> (Pass, Option<Refusal>) {
     let exchange = passing.exchange;
     let config = &exchange.connection.active.config;
     let mut deadlines = Deadlines::new(config.request_timeout, None, config.stream_idle_timeout);
-    let mut asked = std::pin::pin!(ask(filter, passing));
+    let mut asked = std::pin::pin!(ask(filter, stats, passing));
     std::future::poll_fn(|cx| match asked.as_mut().poll(cx) {
         Poll::Ready(answer) => Poll::Ready(answer),
         Poll::Pending => deadlines
@@ -137,7 +155,7 @@ async fn within_deadlines(filter: &NamedFilter, passing: &mut Passing<'_>) -> (P
     .await
 }
 
-async fn ask(filter: &NamedFilter, passing: &mut Passing<'_>) -> (Pass, Option<Refusal>) {
+async fn ask(filter: &NamedFilter, stats: &FilterStats, passing: &mut Passing<'_>) -> (Pass, Option<Refusal>) {
     let name = &filter.name;
     match &filter.filter {
         HttpFilter::Buffer { request_bytes_max } => {
@@ -156,9 +174,30 @@ async fn ask(filter: &NamedFilter, passing: &mut Passing<'_>) -> (Pass, Option<R
             let refused = header_mutation::request(name, mutations, *most_specific_wins, passing);
             (Pass::Nothing, refused.err().map(Refusal::from))
         }
+        HttpFilter::BasicAuth(config) => {
+            let refused = basic_auth::request(name, config, stats.basic_auth(), passing);
+            (Pass::Nothing, refused.err().map(Refusal::from))
+        }
+        HttpFilter::ExtAuthz(config) => {
+            let (pass, refused) = ext_authz::request(name, config, stats.ext_authz(), passing).await;
+            (Pass::ExtAuthz(pass), refused.map(Refusal::from))
+        }
+        HttpFilter::JwtAuthn(config) => {
+            let refused = jwt_authn::request(name, config, stats.jwt_authn(), passing).await;
+            (Pass::Nothing, refused.err().map(Refusal::from))
+        }
+        HttpFilter::Rbac(config) => {
+            let refused = rbac::request(name, config, stats.rbac(), passing);
+            (Pass::Nothing, refused.err().map(Refusal::from))
+        }
         HttpFilter::LocalRateLimit(limit) => {
             let (pass, limited) = local_rate_limit::request(name, limit, passing);
             (Pass::LocalRateLimit(pass), limited.map(Refusal::from))
+        }
+        HttpFilter::HealthCheck(filter) => (Pass::Nothing, health_check::request(filter, passing).map(Refusal::from)),
+        HttpFilter::StatefulSession(session) => {
+            let pass = stateful_session::request(name, session, passing);
+            (pass.map_or(Pass::Nothing, Pass::StatefulSession), None)
         }
     }
 }
@@ -173,15 +212,33 @@ async fn respond(
     match (&filter.filter, pass) {
         (_, Pass::Off) => {}
         (HttpFilter::Cors, Pass::Cors(pass)) => cors::response(pass, response),
+        (HttpFilter::ExtAuthz(_), Pass::ExtAuthz(pass)) => ext_authz::response(pass, response),
         (HttpFilter::Fault(_), Pass::Fault(pass)) => fault::response(pass, response),
         (HttpFilter::GrpcWeb, Pass::GrpcWeb(pass)) => grpc_web::response(pass, exchange, response).await,
         (HttpFilter::LocalRateLimit(_), Pass::LocalRateLimit(pass)) => local_rate_limit::response(&pass, response),
+        (HttpFilter::HealthCheck(filter), _) => health_check::response(filter, exchange, response),
+        (HttpFilter::StatefulSession(_), Pass::StatefulSession(pass)) => {
+            stateful_session::response(&pass, exchange, response);
+        }
         (HttpFilter::HeaderMutation { mutations, most_specific_wins }, _) => {
             header_mutation::response(&filter.name, mutations, *most_specific_wins, (exchange, route), response);
         }
         (_, _) => {}
     }
 }
+
+/// The address that the caller asked for, as refusals name it.
+fn realm(head: &request::Parts) -> String {
+    let scheme = head.headers.get(X_FORWARDED_PROTO).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let host = String::from_utf8_lossy(authority(head));
+    let original = head.headers.get("x-envoy-original-path").and_then(|value| value.to_str().ok());
+    let path = original.or_else(|| head.uri.path_and_query().map(|path| path.as_str())).unwrap_or_default();
+    let end = path.char_indices().map(|(at, _)| at).take_while(|at| *at <= REALM_PATH_BYTES_MAX).last().unwrap_or(0);
+    let path = if path.len() <= REALM_PATH_BYTES_MAX { path } else { &path[..end] };
+    format!("{scheme}://{host}{path}")
+}
+
+const REALM_PATH_BYTES_MAX: usize = 256;
 
 /// What the most specific place in the route table that says something says about the filter.
 fn override_of<'a>(route: Option<&'a ResolvedRoute>, name: &str) -> Option<&'a RouteFilter> {

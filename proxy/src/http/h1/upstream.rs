@@ -151,8 +151,8 @@ impl ClientExchange {
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => match ready!(transport.poll_read(cx)) {
                     Ok(read) if read > 0 => self.has_heard = true,
-                    // RFC 9112 section 8: an incomplete message.
-                    Ok(_) if self.has_heard => return Poll::Ready(Err(Failure::Violation(Violation::Grammar))),
+                    // RFC 9112 section 8: an incomplete message, in whichever way the connection ends.
+                    _ if self.has_heard => return Poll::Ready(Err(Failure::Violation(Violation::Grammar))),
                     _ => return Poll::Ready(Err(Failure::ConnectionTermination)),
                 },
             }
@@ -336,15 +336,14 @@ impl UpstreamBody {
                 Ok(Piece::More) => match ready!(transport.poll_read(cx)) {
                     Ok(read) if read > 0 => {}
                     // As in Envoy: what is inside knows when it is over, the connection's end tells nothing.
-                    Ok(_) if self.is_tunnel => return Poll::Ready(Some(Err(BodyError::Disconnected))),
-                    Ok(_) if self.decoder.ends_with_connection() => {
+                    _ if self.is_tunnel => return Poll::Ready(Some(Err(BodyError::Disconnected))),
+                    _ if self.decoder.ends_with_connection() => {
                         self.lease = None;
                         self.sending = None;
                         return Poll::Ready(None);
                     }
                     // RFC 9112 section 8: an incomplete message.
-                    Ok(_) => return Poll::Ready(Some(Err(BodyError::Http1(Violation::Grammar)))),
-                    Err(_) => return Poll::Ready(Some(Err(BodyError::Disconnected))),
+                    _ => return Poll::Ready(Some(Err(BodyError::Http1(Violation::Grammar)))),
                 },
             }
         }

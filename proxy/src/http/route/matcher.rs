@@ -106,6 +106,22 @@ pub fn response_header_matches(matcher: &HeaderMatcher, status: StatusCode, head
     }
 }
 
+/// For decisions about access: of several fields of a name each is looked at by itself, so that none hides behind another.
+pub fn some_header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority: &[u8]) -> bool {
+    let HeaderMatcherName::Header(name) = &matcher.name else { return header_matches(matcher, head, authority) };
+    if !head.headers.contains_key(name) {
+        return value_matches(matcher, None);
+    }
+    let mut values = head.headers.get_all(name).iter();
+    let is_inverted = matcher.invert_match;
+    values.any(|value| value_matches(matcher, Some(value.as_bytes())) != is_inverted) != is_inverted
+}
+
+/// The same where there is no request at all.
+pub fn missing_header_matches(matcher: &HeaderMatcher) -> bool {
+    value_matches(matcher, None)
+}
+
 fn value_matches(matcher: &HeaderMatcher, value: Option<&[u8]>) -> bool {
     let value = if matcher.treat_missing_header_as_empty { value.or(Some(b"")) } else { value };
     let Some(value) = value else {

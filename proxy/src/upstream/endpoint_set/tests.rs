@@ -34,7 +34,7 @@ fn assignment(priorities: &[&[(u16, HealthStatus)]]) -> LoadAssignment {
 }
 
 fn set(assignment: &LoadAssignment, fields: &str, previous: Option<&EndpointSet>) -> EndpointSet {
-    EndpointSet::new(assignment, &balancing(fields), previous, |endpoint| Host::new(endpoint, 1))
+    EndpointSet::new(assignment, &balancing(fields), previous, |endpoint| Host::new(endpoint, 1), |_| false)
 }
 
 fn loads_of(set: &EndpointSet) -> Vec<(u32, u32, bool)> {
@@ -103,8 +103,8 @@ fn a_host_that_stays_is_the_same_object_and_doubles_count_once() {
 #[test]
 fn what_is_found_out_counts_with_the_next_look() {
     let set = set(&assignment(&[&[(1, H), (2, H), (3, H)]]), "", None);
-    set.members[0].host.set(crate::upstream::host::HealthFlag::Ejected);
-    set.members[1].host.set(crate::upstream::host::HealthFlag::PendingActiveCheck);
+    set.members[0].host.set(HealthFlag::Ejected);
+    set.members[1].host.set(HealthFlag::PendingActiveCheck);
     let next = set.reassessed(&balancing(""));
     assert_eq!(next.whole.levels[0].healthy.members, [1, 2]);
     assert_eq!((next.whole.levels[0].excluded, next.count(U)), (1, 1));

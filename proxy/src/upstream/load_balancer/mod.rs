@@ -23,7 +23,7 @@ use crate::{
     stats::ClusterStat,
     upstream::{
         endpoint_set::{EndpointSet, Member},
-        levels::{Availability, Hosts, Level, Levels, level_of},
+        levels::{Availability, Hosts, Level, Levels, level_of, share_load_without},
     },
 };
 
@@ -52,6 +52,15 @@ struct LocalityState {
     degraded: Rotation,
 }
 
+/// A host that was asked for by its address.
+#[derive(Clone, Copy, Debug)]
+pub struct OverrideHost {
+    /// None: what was said is no address.
+    pub address: Option<SocketAddr>,
+    /// No other will do.
+    pub strict: bool,
+}
+
 /// The request that a host is for.
 #[derive(Clone, Copy, Default)]
 pub struct Wish<'a> {
@@ -66,6 +75,10 @@ pub struct Wish<'a> {
     pub original_destination: Option<SocketAddr>,
     /// The priority, where another cluster has chosen it.
     pub level: Option<(usize, Availability)>,
+    /// Priorities, by their number, that tries before this one have had no luck with.
+    pub passed_over: &'a [bool],
+    /// The host, whatever the policy would say. Looked at before the load balancer.
+    pub override_host: Option<OverrideHost>,
 }
 
 /// The one who wants a host, and who knows what is under way.
@@ -325,6 +338,11 @@ impl LevelState {
 fn choose_level(levels: &Levels, wish: &Wish<'_>, draw: impl FnOnce() -> u64) -> (usize, Availability) {
     if let Some((level, availability)) = wish.level.filter(|(level, _)| *level < levels.levels.len()) {
         return (level, availability);
+    }
+    if wish.passed_over.contains(&true)
+        && let Some(shares) = share_load_without(&levels.levels, wish.passed_over)
+    {
+        return level_of(shares.into_iter(), (draw() % 100) as u32);
     }
     if let [only] = &levels.levels[..]
         && only.share.degraded == 0

@@ -25,7 +25,7 @@ fn bench(fields: &str, endpoints: &str) -> Bench {
     let yaml = format!("name: c\n{fields}\nload_assignment: {{cluster_name: c, endpoints: [{endpoints}]}}");
     let config = ClusterConfig::from_proto(message(&yaml)).unwrap();
     let Discovery::Static(assignment) = &config.discovery else { panic!("{config:?}") };
-    let set = EndpointSet::new(assignment, &config.load_balancing, None, |endpoint| Host::new(endpoint, 1));
+    let set = EndpointSet::new(assignment, &config.load_balancing, None, |endpoint| Host::new(endpoint, 1), |_| false);
     Bench {
         set,
         balancing: config.load_balancing,

@@ -36,6 +36,8 @@ type Opened = Result<Box<Connection>, ConnectError>;
 
 struct Connection {
     client: ClientConnection,
+    /// The pool's when it was opened.
+    drains: u32,
     place: Place,
 }
 
@@ -89,7 +91,8 @@ async fn open(pool: Rc<HostPool>, permit: Permit) {
     match pool.connect().await {
         Ok(stream) => {
             let place = Place { pool: pool.clone(), guard: ConnectionGuard::new(&pool, permit) };
-            pool.http1.offer(Box::new(Connection { client: ClientConnection::new(stream), place }));
+            let client = ClientConnection::new(stream);
+            pool.http1.offer(Box::new(Connection { client, drains: pool.drains.get(), place }));
         }
         Err(error) => {
             pool.http1.connections.set(pool.http1.connections.get() - 1);
@@ -196,6 +199,9 @@ impl Http1Lease {
     pub fn give_back(mut self) {
         let Some(connection) = self.connection.take().filter(|_| self.may_reuse) else { return };
         let pool = connection.place.pool.clone();
+        if connection.drains != pool.drains.get() {
+            return; // the host was found to be bad meanwhile
+        }
         if pool.may_reuse(connection.place.guard.requests()) {
             pool.http1.offer(connection);
         } else if !pool.closed.get() {

@@ -28,8 +28,10 @@ use crate::{
         connect::{self, ConnectError},
         endpoint_set::EndpointSet,
         host::Host,
-        load_balancer::{Chooser, LoadBalancer, Wish},
+        levels::share_load_without,
+        load_balancer::{Chooser, LoadBalancer, OverrideHost, Wish},
         origin::Origin,
+        outlier_detection::Outcome,
     },
 };
 
@@ -61,6 +63,10 @@ pub struct HostPool {
     active: Rc<Cell<u32>>,
     /// The host or the cluster is gone: nothing is kept for reuse.
     closed: Cell<bool>,
+    /// The host was found to be bad, and what was open then has been dealt with.
+    drained: Cell<bool>,
+    /// How often that has happened: connections of an earlier time are not kept.
+    drains: Cell<u32>,
     /// Where the number of pools is limited.
     place: RefCell<Option<Permit>>,
     http1: http1::Http1Pool,
@@ -117,7 +123,12 @@ impl ClusterPools {
         }
         let View { set, hosts, balancer, .. } = &mut *view;
         let chooser = PoolChooser { pools: self, hosts, refused };
-        let member = balancer.choose(balancing, set, wish, random, &chooser)?;
+        let named = wish.override_host.and_then(|host| set.usable_at(host.address?));
+        let member = match (named, wish.override_host) {
+            (Some(member), _) => member,
+            (None, Some(OverrideHost { strict: true, .. })) => return None,
+            (None, _) => balancer.choose(balancing, set, wish, random, &chooser)?,
+        };
         let chosen = hosts[member as usize].clone();
         if self.cluster.circuit_breakers.limits_pools() && !chosen.take_place() {
             // Of pools that nobody uses one can go.
@@ -130,6 +141,17 @@ impl ClusterPools {
             }
         }
         Some(chosen)
+    }
+
+    /// The priority of a host; None: it is no member any more.
+    pub fn priority_of(&self, host: &Host) -> Option<usize> {
+        let view = self.view.borrow();
+        view.set.members.iter().find(|member| member.host.id == host.id).map(|member| member.priority)
+    }
+
+    /// Whether there is anybody besides these priorities.
+    pub fn has_others_than(&self, passed_over: &[bool]) -> bool {
+        share_load_without(&self.view.borrow().set.whole.levels, passed_over).is_some()
     }
 
     /// Follows a change of the endpoints, so that connections to hosts that are gone close.
@@ -166,6 +188,7 @@ impl ClusterPools {
         for gone in view.hosts.iter().filter(|old| !kept.contains(&old.host.id)) {
             gone.close();
         }
+        next.hosts.iter().for_each(|pool| pool.follow_health());
         let mut balancer = std::mem::take(&mut view.balancer);
         balancer.follow();
         *view = View { balancer, ..next };
@@ -230,6 +253,8 @@ impl HostPool {
             origin: Origin::default(),
             active: Rc::default(),
             closed: Cell::new(false),
+            drained: Cell::new(false),
+            drains: Cell::new(0),
             place: RefCell::default(),
             http1: Default::default(),
             http2: Default::default(),
@@ -245,6 +270,8 @@ impl HostPool {
             origin,
             active: self.active.clone(),
             closed: Cell::new(false),
+            drained: Cell::new(false),
+            drains: Cell::new(0),
             place: RefCell::default(),
             http1: Default::default(),
             http2: Default::default(),
@@ -322,6 +349,24 @@ impl HostPool {
         let timeout = self.cluster.config.idle_timeout;
         let closed = self.http1.close_idle(now, timeout) + self.http2.close_idle(now, timeout);
         self.cluster.stats.cells.add(self.worker, ClusterStat::CxIdleTimeout, closed);
+    }
+
+    /// Tells outlier detection, where the cluster has it, what became of a try.
+    pub fn report(&self, outcome: Outcome) {
+        if let Some(outliers) = &self.cluster.outliers {
+            outliers.report(&self.host, outcome);
+        }
+    }
+
+    /// Of a host that has become bad no connection is kept for later: those in use end with what they carry.
+    fn follow_health(&self) {
+        let failed = self.host.has_failed();
+        if failed && !self.drained.get() {
+            self.drains.set(self.drains.get() + 1);
+            self.http1.close();
+            self.http2.close();
+        }
+        self.drained.set(failed);
     }
 
     fn is_unused(&self) -> bool {
