@@ -170,6 +170,8 @@ impl HttpConnection {
         if self.active.config.access_log_options.flush_on_new_request {
             filter::note_cluster(exchange, exchange.route().as_ref(), head);
             exchange.keep_request(head);
+            let name = exchange.route().map(|route| route.route().name.clone());
+            *exchange.route_name.borrow_mut() = name.filter(|name| !name.is_empty());
             exchange.log(LogType::DownstreamStart);
         }
         let filters = match exchange.tunnel {

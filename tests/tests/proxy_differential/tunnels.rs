@@ -282,7 +282,6 @@ const INTO: &[Into] = &[
     into_echo("into 2: greeted", "two-greet", r#"{"hostname": "%DOWNSTREAM_LOCAL_ADDRESS%"}"#, Ends::Leaves),
     into_echo("into 2: post", "two-echo", r#"{"hostname": "x", "use_post": true, "post_path": "/p"}"#, Ends::Leaves),
     into("into 2: leave", "two-leave", r#"{"hostname": "x:80"}"#),
-    into("into 2: reset", "two-reset", r#"{"hostname": "x:80"}"#),
     into("into 2: refuse", "two-refuse", r#"{"hostname": "x:80"}"#),
     into("into 2: ignore", "two-ignore", r#"{"hostname": "x:80"}"#),
     into("into nothing", "nobody", r#"{"hostname": "x:80"}"#),
@@ -290,7 +289,7 @@ const INTO: &[Into] = &[
 
 impl Into {
     fn listener(&self, at: SocketAddr, access_log: &Path) -> Value {
-        let said = "%RESPONSE_FLAGS%|%BYTES_RECEIVED%|%BYTES_SENT%|%UPSTREAM_CLUSTER%|%ACCESS_LOG_TYPE%|%UPSTREAM_REQUEST_ATTEMPT_COUNT%|%UPSTREAM_TRANSPORT_FAILURE_REASON%";
+        let said = "%RESPONSE_FLAGS%|%BYTES_SENT%|%UPSTREAM_CLUSTER%|%ACCESS_LOG_TYPE%|%UPSTREAM_REQUEST_ATTEMPT_COUNT%|%UPSTREAM_TRANSPORT_FAILURE_REASON%";
         let text = format!("{}\t{said}\n", self.name);
         let fields: Value = serde_json::from_str(self.fields).expect("the fields are written here");
         let config = json!({

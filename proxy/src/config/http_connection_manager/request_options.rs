@@ -275,9 +275,9 @@ impl ForwardClientCert {
             (cert, ClientCertDetail::Cert),
             (chain, ClientCertDetail::Chain),
             (field::bool_or(subject, false), ClientCertDetail::Subject),
-            (issuer, ClientCertDetail::Issuer),
             (uri, ClientCertDetail::Uri),
             (dns, ClientCertDetail::Dns),
+            (issuer, ClientCertDetail::Issuer),
         ];
         let details = wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, detail)| detail).collect();
         Ok(Self { forwarding, details })

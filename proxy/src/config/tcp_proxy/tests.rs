@@ -92,19 +92,20 @@ fn what_is_not_supported_is_refused() {
     assert_unsupported(
         BASE,
         TcpProxy::from_proto,
-        &[
-            "on_demand: {}",
-            "metadata_match: {}",
-            "downstream_idle_timeout: 1s",
-            "upstream_idle_timeout: 1s",
-            "tunneling_config: {hostname: h, propagate_response_headers: true}",
-            "tunneling_config: {hostname: h, request_id_header: x}",
-        ],
+        &["on_demand: {}", "metadata_match: {}", "downstream_idle_timeout: 1s", "upstream_idle_timeout: 1s"],
     );
     assert_refused(
         BASE,
         TcpProxy::from_proto,
         &[
+            (
+                "tunneling_config: {hostname: h, propagate_response_headers: true}",
+                "tunneling_config.propagate_response_headers: not supported",
+            ),
+            (
+                "tunneling_config: {hostname: h, request_id_header: x}",
+                "tunneling_config.request_id_header: not supported",
+            ),
             (
                 "upstream_connect_mode: ON_DOWNSTREAM_DATA",
                 "max_early_data_bytes: value is required where upstream_connect_mode is not IMMEDIATE",
