@@ -99,23 +99,23 @@ pub enum HttpFilter {
     },
     /// Its policies are the routes'.
     Cors,
-    ExtAuthz(Box<ExtAuthz>),
     Csrf(CsrfPolicy),
+    ExtAuthz(Box<ExtAuthz>),
     Fault(Fault),
     GrpcWeb,
     HeaderMutation {
         mutations: HeaderMutations,
         most_specific_wins: bool,
     },
+    HeaderToMetadata(HeaderToMetadata),
+    HealthCheck(HealthCheckFilter),
     JwtAuthn(JwtAuthn),
     LocalRateLimit(LocalRateLimit),
-    Rbac(Rbac),
-    StatefulSession(Arc<StatefulSession>),
-    HealthCheck(HealthCheckFilter),
-    HeaderToMetadata(HeaderToMetadata),
     RateLimit(Box<RateLimit>),
+    Rbac(Rbac),
     SetFilterState(SetFilterState),
     SetMetadata(SetMetadata),
+    StatefulSession(Arc<StatefulSession>),
 }
 
 /// What a place in the route table says about filters, by their names.
@@ -136,14 +136,14 @@ pub enum RouteFilter {
     ExtAuthz(ExtAuthzOverride),
     Fault(Fault),
     HeaderMutation(HeaderMutations),
+    Csrf(CsrfPolicy),
+    HeaderToMetadata(HeaderToMetadata),
     JwtAuthn(JwtOverride),
     LocalRateLimit(LocalRateLimit),
+    RateLimit(RateLimitOverride),
     Rbac(RbacOverride),
     /// None: off.
     StatefulSession(Option<Arc<StatefulSession>>),
-    Csrf(CsrfPolicy),
-    HeaderToMetadata(HeaderToMetadata),
-    RateLimit(RateLimitOverride),
 }
 
 enum Parsed {
@@ -228,16 +228,6 @@ impl HttpFilter {
             }
         } else if extension.is::<ProtoLocalRateLimit>() {
             Self::LocalRateLimit(LocalRateLimit::from_proto(extension.unpack()?).within("typed_config")?)
-        } else if extension.is::<ProtoCsrfPolicy>() {
-            Self::Csrf(CsrfPolicy::from_proto(extension.unpack()?).within("typed_config")?)
-        } else if extension.is::<HeaderToMetadataConfig>() {
-            Self::HeaderToMetadata(HeaderToMetadata::from_proto(extension.unpack()?).within("typed_config")?)
-        } else if extension.is::<ProtoRateLimit>() {
-            Self::RateLimit(Box::new(RateLimit::from_proto(extension.unpack()?).within("typed_config")?))
-        } else if extension.is::<SetFilterStateConfig>() {
-            Self::SetFilterState(SetFilterState::from_proto(extension.unpack()?).within("typed_config")?)
-        } else if extension.is::<SetMetadataConfig>() {
-            Self::SetMetadata(SetMetadata::from_proto(extension.unpack()?).within("typed_config")?)
         } else if extension.is::<ProtoBasicAuth>() {
             Self::BasicAuth(BasicAuth::from_proto(extension.unpack()?).within("typed_config")?)
         } else if extension.is::<ProtoExtAuthz>() {
@@ -250,6 +240,16 @@ impl HttpFilter {
             Self::HealthCheck(HealthCheckFilter::from_proto(extension.unpack()?).within("typed_config")?)
         } else if extension.is::<ProtoStatefulSession>() {
             Self::StatefulSession(Arc::new(StatefulSession::from_proto(extension.unpack()?).within("typed_config")?))
+        } else if extension.is::<ProtoCsrfPolicy>() {
+            Self::Csrf(CsrfPolicy::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<HeaderToMetadataConfig>() {
+            Self::HeaderToMetadata(HeaderToMetadata::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoRateLimit>() {
+            Self::RateLimit(Box::new(RateLimit::from_proto(extension.unpack()?).within("typed_config")?))
+        } else if extension.is::<SetFilterStateConfig>() {
+            Self::SetFilterState(SetFilterState::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<SetMetadataConfig>() {
+            Self::SetMetadata(SetMetadata::from_proto(extension.unpack()?).within("typed_config")?)
         } else {
             return Ok(None);
         }))
@@ -314,12 +314,6 @@ impl RouteFilter {
             let message: ProtoLocalRateLimit = extension.unpack()?;
             field::required(message.token_bucket.as_ref(), "token_bucket")?;
             Self::LocalRateLimit(LocalRateLimit::from_proto(message)?)
-        } else if extension.is::<ProtoCsrfPolicy>() {
-            Self::Csrf(CsrfPolicy::from_proto(extension.unpack()?)?)
-        } else if extension.is::<HeaderToMetadataConfig>() {
-            Self::HeaderToMetadata(HeaderToMetadata::from_proto(extension.unpack()?)?)
-        } else if extension.is::<RateLimitPerRoute>() {
-            Self::RateLimit(RateLimitOverride::from_proto(extension.unpack()?)?)
         } else if extension.is::<BasicAuthPerRoute>() {
             Self::BasicAuth(BasicAuth::of_route(extension.unpack()?)?)
         } else if extension.is::<ExtAuthzPerRoute>() {
@@ -330,6 +324,12 @@ impl RouteFilter {
             Self::Rbac(Rbac::of_route(extension.unpack()?)?)
         } else if extension.is::<StatefulSessionPerRoute>() {
             Self::StatefulSession(StatefulSession::from_override(extension.unpack()?)?)
+        } else if extension.is::<ProtoCsrfPolicy>() {
+            Self::Csrf(CsrfPolicy::from_proto(extension.unpack()?)?)
+        } else if extension.is::<HeaderToMetadataConfig>() {
+            Self::HeaderToMetadata(HeaderToMetadata::from_proto(extension.unpack()?)?)
+        } else if extension.is::<RateLimitPerRoute>() {
+            Self::RateLimit(RateLimitOverride::from_proto(extension.unpack()?)?)
         } else {
             return Ok(None);
         }))

@@ -15,10 +15,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, request};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::{task::AbortHandle, time::Sleep};
 
 use crate::{
-    config::metadata::Metadata,
+    config::{access_log::LogType, metadata::Metadata},
     filter_state::FilterState,
     http::{
         body::{Body, BodyError},
@@ -48,6 +48,10 @@ pub struct Exchange {
     pub tunnel: Option<Tunnel>,
     /// The connection is not to carry another request.
     pub ends_connection: Cell<bool>,
+    /// On what occasion something is logged.
+    pub log_type: Cell<LogType>,
+    /// Logs every now and then.
+    periodic_log: Cell<Option<AbortHandle>>,
     pub flags: Cell<ResponseFlags>,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: RefCell<Cow<'static, str>>,
@@ -122,6 +126,8 @@ impl Exchange {
             is_grpc: is_grpc(&head.headers),
             tunnel: Tunnel::requested_by(head),
             ends_connection: Cell::default(),
+            log_type: Cell::default(),
+            periodic_log: Cell::default(),
             flags: Cell::default(),
             details: RefCell::new("-".into()),
             status: Cell::default(),
@@ -205,6 +211,26 @@ impl Exchange {
         if is_bad || status == StatusCode::PAYLOAD_TOO_LARGE {
             self.ends_connection.set(true);
         }
+    }
+
+    pub fn log(&self, occasion: LogType) {
+        let connection = &self.connection;
+        let logs = &connection.active.config.access_log;
+        self.log_type.set(occasion);
+        self.with_messages(|context| connection.downstream.worker.access_logs.log(logs, &context));
+    }
+
+    /// Until it is over.
+    pub fn log_every(self: &Rc<Self>, interval: Duration) {
+        let exchange = Rc::downgrade(self);
+        let logging = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(exchange) = exchange.upgrade() else { return };
+                exchange.log(LogType::DownstreamPeriodic);
+            }
+        });
+        self.periodic_log.set(Some(logging.abort_handle()));
     }
 
     /// What a response that breaks off is reset with (RFC 9113 section 8.5).
@@ -350,8 +376,10 @@ impl Drop for Exchange {
             stats.cells.dec(index, HttpStat::FaultActive);
         }
         if self.started_at.is_some() {
-            let logs = &connection.active.config.access_log;
-            self.with_messages(|context| connection.downstream.worker.access_logs.log(logs, &context));
+            self.log(LogType::DownstreamEnd);
+        }
+        if let Some(logging) = self.periodic_log.take() {
+            logging.abort();
         }
     }
 }

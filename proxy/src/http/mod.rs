@@ -2,6 +2,7 @@
 
 pub mod body;
 mod caller;
+mod client_cert;
 pub mod connection_manager;
 pub mod date;
 pub mod exchange;
@@ -10,7 +11,7 @@ pub mod grpc_status;
 pub mod h1;
 pub mod h2;
 mod head_deadline;
-mod header_mutation;
+pub mod header_mutation;
 pub mod host_selection;
 pub mod informational;
 pub mod internal_redirect;
@@ -30,4 +31,4 @@ mod router_headers;
 pub mod side_call;
 mod termination;
 pub mod tunnel;
-mod upstream_request;
+pub mod upstream_request;

@@ -56,7 +56,7 @@ impl Described<'_> {
         let remote = self.exchange.remote_address.get().ip();
         let (key, value) = match action {
             RateLimitAction::SourceCluster => {
-                let node = &self.exchange.connection.downstream.worker.shared.local_cluster;
+                let node = &self.exchange.connection.downstream.worker.shared.node_cluster;
                 ("source_cluster", Some(node.to_string()))
             }
             RateLimitAction::DestinationCluster => {

@@ -7,6 +7,7 @@
 mod access_logs;
 mod admin;
 mod authorization;
+mod client_certs;
 mod config;
 mod differences;
 mod external_authorization;
@@ -216,6 +217,11 @@ fn rates_are_limited_as_by_envoy() -> Result<()> {
 #[test]
 fn connections_are_upgraded_as_by_envoy() -> Result<()> {
     compare(&upgrades::cases())
+}
+
+#[test]
+fn client_certificates_are_told_as_by_envoy() -> Result<()> {
+    compare_on(&client_certs::cases(), &client_certs::bootstrap)
 }
 
 #[test]

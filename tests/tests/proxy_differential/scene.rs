@@ -11,7 +11,7 @@ use weft_tests::facts::Facts;
 use weft_tests::http1::Connection;
 use weft_tests::netns::Namespace;
 
-use crate::config::{INTERNAL, LOG_FORMAT, NOBODY, ORIGIN_HTTP, Ports, local};
+use crate::config::{INTERNAL, LOG_FORMAT, NOBODY, ORIGIN_HTTP, ORIGIN_RAW, Ports, local};
 use crate::pair::{Pair, TIMEOUT, Target};
 use crate::{Case, compare_with, rate_limit_service};
 
@@ -44,6 +44,8 @@ pub(crate) enum Look {
     Answer,
     /// Both, and how often the application was asked.
     Attempts,
+    /// The answer, and what different lines there are in the access log.
+    Lines,
     /// Only the status, out of so many requests.
     Statuses(usize),
 }
@@ -70,8 +72,10 @@ impl Exchange {
         let mut connection = Connection::open(address, TIMEOUT)?;
         connection.send(self.request(target).as_bytes())?;
         facts.add_outcome(&connection.receive(self.head.starts_with("HEAD ")));
-        if self.look != Look::Answer {
-            facts.append(target.logged(self.name)?);
+        match self.look {
+            Look::Answer => {}
+            Look::Lines => facts.add("log lines", target.different_lines(&target.key(self.name))?),
+            _ => facts.append(target.logged(self.name)?),
         }
         if self.look == Look::Attempts {
             facts.add("attempts", target.attempts(self.name)?);
@@ -138,6 +142,8 @@ fn bootstrap(scenes: &[Scene], ports: Ports, access_log: &Path) -> String {
             "clusters": [
                 static_cluster("origin", local(ORIGIN_HTTP)),
                 with_http2(static_cluster("origin-h2", local(ORIGIN_HTTP))),
+                static_cluster("raw", local(ORIGIN_RAW)),
+                case_keeping_cluster(),
                 static_cluster("other", local(ORIGIN_HTTP)),
                 static_cluster("nobody", local(NOBODY)),
                 with_http2(static_cluster("nobody-h2", local(NOBODY))),
@@ -151,6 +157,21 @@ fn bootstrap(scenes: &[Scene], ports: Ports, access_log: &Path) -> String {
         cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 1000}]});
     }
     format!("{document:#}\n")
+}
+
+/// What it answers goes on as it writes it.
+fn case_keeping_cluster() -> Value {
+    let mut cluster = static_cluster("raw-case", local(ORIGIN_RAW));
+    cluster["http_protocol_options"] =
+        json!({"header_key_format": {"stateful_formatter": preserve_case(true, "DEFAULT")}});
+    cluster
+}
+
+pub(crate) fn preserve_case(forward_reason_phrase: bool, otherwise: &str) -> Value {
+    json!({"name": "preserve_case", "typed_config": typed(
+        "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig",
+        json!({"forward_reason_phrase": forward_reason_phrase, "formatter_type_on_envoy_headers": otherwise}),
+    )})
 }
 
 fn listener(scene: &Scene, at: SocketAddr, access_log: &Path) -> Value {

@@ -64,13 +64,20 @@ enum Pass {
     Fault(fault::Pass),
     GrpcWeb(grpc_web::Pass),
     LocalRateLimit(local_rate_limit::Pass),
-    RateLimit(rate_limit::Pass),
     StatefulSession(stateful_session::Pass),
+    RateLimit(rate_limit::Pass),
+}
+
+/// Filters, and what is counted of each of them.
+#[derive(Clone, Copy)]
+pub struct CountedFilters<'a> {
+    pub filters: &'a HttpFilters,
+    pub stats: &'a [FilterStats],
 }
 
 /// From a request to its response, by all filters.
 pub async fn run(
-    filters: &HttpFilters,
+    CountedFilters { filters, stats: filter_stats }: CountedFilters<'_>,
     exchange: &Rc<Exchange>,
     head: &mut request::Parts,
     body: Body,
@@ -86,9 +93,8 @@ pub async fn run(
     while passes.len() < filters.filters.len() {
         // As long as the route is the same.
         let mut passing = Passing { exchange, route: route.as_ref(), head, body };
-        let at = passes.len();
-        let stats = &exchange.connection.active.filter_stats[at..];
-        for (filter, stats) in filters.filters[at..].iter().zip(stats) {
+        let asked = passes.len();
+        for (filter, stats) in filters.filters.iter().zip(filter_stats).skip(asked) {
             if is_off(filter, passing.route) {
                 passes.push(Pass::Off);
             } else if refused.is_some() {
@@ -253,13 +259,13 @@ async fn respond(
         (HttpFilter::Fault(_), Pass::Fault(pass)) => fault::response(pass, response),
         (HttpFilter::GrpcWeb, Pass::GrpcWeb(pass)) => grpc_web::response(pass, exchange, response).await,
         (HttpFilter::LocalRateLimit(_), Pass::LocalRateLimit(pass)) => local_rate_limit::response(&pass, response),
-        (HttpFilter::RateLimit(_), Pass::RateLimit(pass)) => rate_limit::response(pass, response),
-        (HttpFilter::HeaderToMetadata(config), _) => {
-            header_to_metadata::response(&filter.name, config, (exchange, route), response);
-        }
         (HttpFilter::HealthCheck(filter), _) => health_check::response(filter, exchange, response),
         (HttpFilter::StatefulSession(_), Pass::StatefulSession(pass)) => {
             stateful_session::response(&pass, exchange, response);
+        }
+        (HttpFilter::RateLimit(_), Pass::RateLimit(pass)) => rate_limit::response(pass, response),
+        (HttpFilter::HeaderToMetadata(config), _) => {
+            header_to_metadata::response(&filter.name, config, (exchange, route), response);
         }
         (HttpFilter::HeaderMutation { mutations, most_specific_wins }, _) => {
             header_mutation::response(&filter.name, mutations, *most_specific_wins, (exchange, route), response);

@@ -63,8 +63,8 @@ impl FilterStats {
             | HttpFilter::Fault(_)
             | HttpFilter::GrpcWeb
             | HttpFilter::HeaderMutation { .. }
-            | HttpFilter::HeaderToMetadata(_)
             | HttpFilter::HealthCheck(_)
+            | HttpFilter::HeaderToMetadata(_)
             | HttpFilter::RateLimit(_)
             | HttpFilter::SetFilterState(_)
             | HttpFilter::SetMetadata(_)
