@@ -29,11 +29,7 @@ pub fn holds(condition: &Condition, context: &Context<'_>) -> bool {
         Condition::GrpcStatus { statuses, exclude } => grpc_status::of(context.trailers, context.response)
             .is_some_and(|status| statuses.contains(&status) != *exclude),
         Condition::MetadataAbsent { matches } => *matches,
-        Condition::LogType { http, tcp } => match context.subject {
-            Subject::Http(_) => *http,
-            Subject::Tcp(_) => *tcp,
-            Subject::Connection(_) => false,
-        },
+        Condition::LogType { types, exclude } => types.contains(&context.subject.log_type()) != *exclude,
     }
 }
 

@@ -13,13 +13,17 @@ use weft_xds::pb::envoy::{
     },
 };
 
-pub use self::condition::{Comparison, ComparisonOperator, Condition};
+pub use self::{
+    condition::{Comparison, ComparisonOperator, Condition},
+    log_type::LogType,
+};
 use crate::config::{
     field::{Extension, Result, Within as _, without_typed_config},
     substitution::SubstitutionFormat,
 };
 
 mod condition;
+mod log_type;
 
 #[derive(Debug)]
 pub struct AccessLog {

@@ -9,7 +9,7 @@ use weft_xds::{
         extensions::filters::network::http_connection_manager::v3::{
             HttpConnectionManager as ProtoHttpConnectionManager, Rds,
             http_connection_manager::{
-                CodecType as ProtoCodecType, RouteSpecifier,
+                CodecType as ProtoCodecType, HcmAccessLogOptions, RouteSpecifier,
                 ServerHeaderTransformation as ProtoServerHeaderTransformation,
             },
         },
@@ -19,8 +19,9 @@ use weft_xds::{
 pub use self::{
     local_reply::{LocalReplyConfig, ResponseMapper},
     request_options::{
-        CallerOptions, EscapedSlashes, ForwardClientCert, HostOptions, InternalAddresses, IpDetection, PathOptions,
-        RequestIdOptions, SchemeOptions, StripPort, TrustedProxies, UnderscoresAction,
+        CallerOptions, ClientCertDetail, ClientCertForwarding, EscapedSlashes, ForwardClientCert, HostOptions,
+        InternalAddresses, IpDetection, PathOptions, RequestIdOptions, SchemeOptions, StripPort, TrustedProxies,
+        UnderscoresAction,
     },
 };
 pub use crate::config::http_protocol::{Http1Options, Http2Options};
@@ -85,6 +86,7 @@ pub struct HttpConnectionManager {
     /// `100-continue` is for the upstream to answer; its interim responses pass.
     pub proxy_100_continue: bool,
     pub access_log: Vec<AccessLog>,
+    pub access_log_options: ManagerLogOptions,
     /// Which messages are kept to the end of an exchange because something is written with them then.
     pub kept: KeptMessages,
 }
@@ -188,8 +190,7 @@ impl HttpConnectionManager {
             strip_port_mode,
         } = message;
         refuse!(tracing, http1_safe_max_connection_duration, http3_protocol_options);
-        refuse!(stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request);
-        refuse!(set_current_client_cert_details, access_log_options, forward_client_cert_matcher);
+        refuse!(stream_flush_timeout, drain_timeout_jitter, forward_client_cert_matcher);
         refuse!(path_normalization_options, proxy_status_config, typed_header_validation_config);
         refuse!(add_proxy_protocol_connection_state, forward_proto_config);
         field::only(add_user_agent, false, "add_user_agent")?;
@@ -221,6 +222,8 @@ impl HttpConnectionManager {
             .within("common_http_protocol_options")?;
         let http_filters = HttpFilters::from_proto(http_filters, "http_filters")?;
         let upgrades = Upgrades::of_manager(upgrade_configs)?;
+        let older = (access_log_flush_interval, flush_access_log_on_new_request);
+        let access_log_options = ManagerLogOptions::from_proto(access_log_options, older)?;
         let access_log = field::each(access_log, "access_log", AccessLog::from_proto)?;
         Ok(Self {
             kept: KeptMessages::of(&access_log, upgrades.filters().chain([&http_filters]), &local_reply),
@@ -256,12 +259,52 @@ impl HttpConnectionManager {
                 preserve_external: preserve_external_request_id,
                 always_set_in_response: always_set_request_id_in_response,
             },
-            client_cert: ForwardClientCert::from_proto(forward_client_cert_details)?,
+            client_cert: ForwardClientCert::from_proto(forward_client_cert_details, set_current_client_cert_details)?,
             early_mutations: early_mutations.into_iter().flatten().collect(),
             local_reply,
             max_stream_duration: connection.max_stream_duration,
             via: if via.is_empty() { None } else { Some(field::header_value(&via, "via")?) },
             access_log,
+            access_log_options,
+        })
+    }
+}
+
+/// Lines besides the one at a request's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ManagerLogOptions {
+    pub flush_interval: Option<Duration>,
+    pub flush_on_new_request: bool,
+    pub flush_on_tunnel: bool,
+}
+
+impl ManagerLogOptions {
+    /// `older`: the deprecated fields, which may not stand beside the message.
+    fn from_proto(
+        message: Option<HcmAccessLogOptions>,
+        older: (Option<weft_xds::pb::google::protobuf::Duration>, bool),
+    ) -> Result<Self> {
+        let Some(message) = message else {
+            let flush_interval = positive_duration(older.0, "access_log_flush_interval")?;
+            return Ok(Self { flush_interval, flush_on_new_request: older.1, flush_on_tunnel: false });
+        };
+        for (is_set, path) in
+            [(older.0.is_some(), "access_log_flush_interval"), (older.1, "flush_access_log_on_new_request")]
+        {
+            if is_set {
+                return Err(FieldError::new(path, "cannot be set together with access_log_options"));
+            }
+        }
+        let HcmAccessLogOptions {
+            access_log_flush_interval,
+            flush_access_log_on_new_request,
+            flush_log_on_tunnel_successfully_established,
+        } = message;
+        let interval = positive_duration(access_log_flush_interval, "access_log_flush_interval");
+        Ok(Self {
+            flush_interval: interval.within("access_log_options")?,
+            flush_on_new_request: flush_access_log_on_new_request,
+            flush_on_tunnel: flush_log_on_tunnel_successfully_established,
         })
     }
 }

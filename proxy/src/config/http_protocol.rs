@@ -5,18 +5,23 @@ use std::{sync::Arc, time::Duration};
 
 use weft_xds::{
     FieldError,
-    pb::envoy::config::core::v3::{
-        Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings,
-        http1_protocol_options::{
-            HeaderKeyFormat,
-            header_key_format::{HeaderFormat, ProperCaseWords},
+    pb::envoy::{
+        config::core::v3::{
+            Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings, TypedExtensionConfig,
+            http1_protocol_options::{
+                HeaderKeyFormat,
+                header_key_format::{HeaderFormat, ProperCaseWords},
+            },
+            http2_protocol_options::SettingsParameter,
         },
-        http2_protocol_options::SettingsParameter,
+        extensions::http::header_formatters::preserve_case::v3::{
+            PreserveCaseFormatterConfig, preserve_case_formatter_config::FormatterTypeOnEnvoyHeaders,
+        },
     },
 };
 
 use crate::config::field::{
-    self, Result, Within as _, positive_duration, refuse, required, timeout_or, unset, unsupported,
+    self, Extension, Result, Within as _, positive_duration, refuse, required, timeout_or, unset, without_typed_config,
 };
 
 /// A connection manager's HTTP/1 connections.
@@ -38,6 +43,17 @@ pub struct Http1CodecOptions {
     /// A message with both `content-length` and `transfer-encoding: chunked` is taken as chunked; otherwise it is refused.
     pub allow_chunked_length: bool,
     pub header_case: HeaderCase,
+    /// Names that came by HTTP/1 go on as they are written. It is what comes in that is remembered: of a downstream, requests.
+    pub preserve_case: Option<PreserveCase>,
+}
+
+/// `envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreserveCase {
+    /// Of responses.
+    pub forward_reason_phrase: bool,
+    /// Names of the proxy's own.
+    pub otherwise: HeaderCase,
 }
 
 /// How names of fields are written: HTTP does not care (RFC 9110 section 5.1), some old applications do.
@@ -147,18 +163,37 @@ impl Http1CodecOptions {
         } = message;
         refuse!(ignore_http_11_upgrade);
         field::only(allow_absolute_url, true, "allow_absolute_url")?;
-        let header_case = HeaderCase::from_proto(header_key_format).within("header_key_format")?;
-        Ok(Self { enable_trailers, allow_chunked_length, header_case })
+        let (header_case, preserve_case) = header_format(header_key_format).within("header_key_format")?;
+        Ok(Self { enable_trailers, allow_chunked_length, header_case, preserve_case })
     }
 }
 
-impl HeaderCase {
-    fn from_proto(format: Option<HeaderKeyFormat>) -> Result<Self> {
-        match format.and_then(|HeaderKeyFormat { header_format }| header_format) {
-            None => Ok(Self::Lower),
-            Some(HeaderFormat::ProperCaseWords(ProperCaseWords {})) => Ok(Self::ProperWords),
-            Some(HeaderFormat::StatefulFormatter(_)) => Err(unsupported("stateful_formatter")),
+fn header_format(format: Option<HeaderKeyFormat>) -> Result<(HeaderCase, Option<PreserveCase>)> {
+    match format.and_then(|HeaderKeyFormat { header_format }| header_format) {
+        None => Ok((HeaderCase::Lower, None)),
+        Some(HeaderFormat::ProperCaseWords(ProperCaseWords {})) => Ok((HeaderCase::ProperWords, None)),
+        Some(HeaderFormat::StatefulFormatter(message)) => {
+            let formatter = PreserveCase::from_proto(message).within("stateful_formatter")?;
+            Ok((HeaderCase::Lower, Some(formatter)))
         }
+    }
+}
+
+impl PreserveCase {
+    fn from_proto(message: TypedExtensionConfig) -> Result<Self> {
+        let TypedExtensionConfig { name: _, typed_config } = message;
+        let extension = Extension::new(typed_config.ok_or_else(without_typed_config)?)?;
+        if !extension.is::<PreserveCaseFormatterConfig>() {
+            return Err(extension.unsupported());
+        }
+        let PreserveCaseFormatterConfig { forward_reason_phrase, formatter_type_on_envoy_headers } =
+            extension.unpack()?;
+        let formatter_type = field::enumeration(formatter_type_on_envoy_headers, "formatter_type_on_envoy_headers");
+        let otherwise = match formatter_type.within("typed_config")? {
+            FormatterTypeOnEnvoyHeaders::Default => HeaderCase::Lower,
+            FormatterTypeOnEnvoyHeaders::ProperCase => HeaderCase::ProperWords,
+        };
+        Ok(Self { forward_reason_phrase, otherwise })
     }
 }
 

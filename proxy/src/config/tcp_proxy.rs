@@ -9,7 +9,7 @@ use weft_xds::{
         extensions::filters::network::tcp_proxy::v3::{
             ProxyProtocolTlvMergePolicy, TcpProxy as ProtoTcpProxy, UpstreamConnectMode,
             tcp_proxy::{
-                ClusterSpecifier, TcpAccessLogOptions, WeightedCluster as ProtoWeightedCluster,
+                ClusterSpecifier, TcpAccessLogOptions, TunnelingConfig, WeightedCluster as ProtoWeightedCluster,
                 weighted_cluster::ClusterWeight,
             },
         },
@@ -23,9 +23,11 @@ use weft_xds::{
 use crate::config::{
     access_log::AccessLog,
     field::{self, Result, Within as _, positive_duration, refuse, required, timeout_or, unsupported},
+    header_mutation::AppendHeader,
     proxy_protocol::Tlv,
     retry_policy::BackOff,
     route,
+    substitution::SubstitutionFormat,
 };
 
 #[derive(Debug)]
@@ -49,11 +51,22 @@ pub struct TcpProxy {
     pub early_data_bytes_max: Option<usize>,
     /// Draining closes a connection once it has nothing to write.
     pub closes_on_drain: bool,
+    /// Connections go on as requests. None: as they are.
+    pub tunneling: Option<Tunneling>,
     /// For an upstream that is spoken to in the PROXY protocol.
     pub proxy_protocol_tlvs: Vec<Tlv>,
     pub proxy_protocol_tlv_merge: TlvMerge,
     pub access_log: Vec<AccessLog>,
     pub access_log_options: AccessLogOptions,
+}
+
+#[derive(Debug)]
+pub struct Tunneling {
+    /// What is asked for: usually host and port.
+    pub hostname: SubstitutionFormat,
+    /// By a POST to it; None: by CONNECT.
+    pub post_path: Option<http::uri::PathAndQuery>,
+    pub headers: Vec<AppendHeader>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +136,6 @@ impl TcpProxy {
             cluster_specifier,
         } = message;
         refuse!(on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout);
-        refuse!(tunneling_config);
         let early_data_bytes_max = max_early_data_bytes.map(|wrapper| wrapper.value as usize);
         let connect_on = match field::enumeration(upstream_connect_mode, "upstream_connect_mode")? {
             UpstreamConnectMode::Immediate => ConnectOn::Connection,
@@ -155,6 +167,7 @@ impl TcpProxy {
             connect_on,
             early_data_bytes_max,
             closes_on_drain: field::bool_or(check_drain_close, false),
+            tunneling: tunneling_config.map(Tunneling::from_proto).transpose().within("tunneling_config")?,
             proxy_protocol_tlvs: field::each(proxy_protocol_tlvs, "proxy_protocol_tlvs", Tlv::from_proto)?,
             proxy_protocol_tlv_merge: match field::enumeration(
                 proxy_protocol_tlv_merge_policy,
@@ -166,6 +179,38 @@ impl TcpProxy {
             },
             access_log_options,
             access_log: field::each(access_log, "access_log", AccessLog::from_proto)?,
+        })
+    }
+}
+
+impl Tunneling {
+    fn from_proto(message: TunnelingConfig) -> Result<Self> {
+        let TunnelingConfig {
+            hostname,
+            use_post,
+            headers_to_add,
+            propagate_response_headers,
+            post_path,
+            propagate_response_trailers,
+            request_id_extension,
+            request_id_header,
+            request_id_metadata_key,
+            formatters,
+        } = message;
+        refuse!(propagate_response_headers, propagate_response_trailers, request_id_extension, request_id_header);
+        refuse!(request_id_metadata_key, formatters);
+        let post_path = match (use_post, &*post_path) {
+            (true, path) => {
+                let path = if path.is_empty() { "/" } else { path };
+                Some(path.parse().map_err(|_| FieldError::new("post_path", "not a path"))?)
+            }
+            (false, "") => None,
+            (false, _) => return Err(FieldError::new("post_path", "needs use_post")),
+        };
+        Ok(Self {
+            hostname: SubstitutionFormat::text(&hostname).within("hostname")?,
+            post_path,
+            headers: field::each(headers_to_add, "headers_to_add", AppendHeader::from_proto)?,
         })
     }
 }

@@ -8,13 +8,16 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use crate::http::{
-    exchange::{Deadline, RequestBody},
-    filter::FilteredBody,
-    h1::{IncomingBody, UpstreamBody, Violation},
-    h2::{RecvStream, StreamError},
-    replay::Replay,
-    termination::TerminatedBody,
+use crate::{
+    http::{
+        exchange::{Deadline, RequestBody},
+        filter::FilteredBody,
+        h1::{IncomingBody, UpstreamBody, Violation},
+        h2::{RecvStream, StreamError},
+        replay::Replay,
+        termination::TerminatedBody,
+    },
+    tcp_proxy::tunnel::TunneledBody,
 };
 
 #[derive(Default)]
@@ -29,6 +32,8 @@ pub enum Body {
     Http2(RecvStream),
     /// What a TCP upstream says to who has asked for a tunnel.
     Terminated(Box<TerminatedBody>),
+    /// What a TCP downstream says into a tunnel.
+    Tunneled(Box<TunneledBody>),
     /// The downstream's request, counted on its exchange.
     Request(Box<RequestBody>),
     /// The same, kept for another try.
@@ -78,6 +83,7 @@ impl http_body::Body for Body {
             Body::Http1(body) => body.poll_frame(cx),
             Body::Incoming(body) => body.poll_frame(cx),
             Body::Terminated(body) => body.poll_frame(cx),
+            Body::Tunneled(body) => body.poll_frame(cx),
             Body::Http2(stream) => stream.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Body::Request(body) => body.poll_frame(cx),
             Body::Replay(replay) => replay.poll_frame(cx),
@@ -92,6 +98,7 @@ impl http_body::Body for Body {
             Body::Http1(body) => body.is_end_stream(),
             Body::Incoming(body) => body.is_end_stream(),
             Body::Terminated(body) => body.is_end_stream(),
+            Body::Tunneled(body) => body.is_end_stream(),
             Body::Http2(stream) => stream.is_end_stream(),
             Body::Request(body) => body.is_end_stream(),
             Body::Replay(replay) => replay.is_end_stream(),
@@ -108,6 +115,7 @@ impl http_body::Body for Body {
             | Body::Incoming(_)
             | Body::Http2(_)
             | Body::Terminated(_)
+            | Body::Tunneled(_)
             | Body::Replay(_)
             | Body::Filtered(_) => SizeHint::default(),
             Body::Request(body) => body.size_hint(),

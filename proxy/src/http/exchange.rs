@@ -15,10 +15,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, request};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::{task::AbortHandle, time::Sleep};
 
 use crate::{
-    config::metadata::Metadata,
+    config::{access_log::LogType, metadata::Metadata},
     filter_state::FilterState,
     http::{
         body::{Body, BodyError},
@@ -48,6 +48,10 @@ pub struct Exchange {
     pub tunnel: Option<Tunnel>,
     /// The connection is not to carry another request.
     pub ends_connection: Cell<bool>,
+    /// On what occasion something is logged.
+    pub log_type: Cell<LogType>,
+    /// Logs every now and then.
+    periodic_log: Cell<Option<AbortHandle>>,
     pub flags: Cell<ResponseFlags>,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: RefCell<Cow<'static, str>>,
@@ -83,6 +87,7 @@ pub struct Exchange {
     pub override_host: RefCell<Option<SessionHost>>,
     /// Found once, before the first filter.
     route: RefCell<Option<ResolvedRoute>>,
+    is_route_cleared: Cell<bool>,
     kept: RefCell<Kept>,
     /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
     refused: RefCell<Option<LocalReply>>,
@@ -121,6 +126,8 @@ impl Exchange {
             is_grpc: is_grpc(&head.headers),
             tunnel: Tunnel::requested_by(head),
             ends_connection: Cell::default(),
+            log_type: Cell::default(),
+            periodic_log: Cell::default(),
             flags: Cell::default(),
             details: RefCell::new("-".into()),
             status: Cell::default(),
@@ -148,6 +155,7 @@ impl Exchange {
             response_sent: Cell::default(),
             override_host: RefCell::default(),
             route: RefCell::default(),
+            is_route_cleared: Cell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),
             redirects: RefCell::default(),
@@ -205,6 +213,26 @@ impl Exchange {
         }
     }
 
+    pub fn log(&self, occasion: LogType) {
+        let connection = &self.connection;
+        let logs = &connection.active.config.access_log;
+        self.log_type.set(occasion);
+        self.with_messages(|context| connection.downstream.worker.access_logs.log(logs, &context));
+    }
+
+    /// Until it is over.
+    pub fn log_every(self: &Rc<Self>, interval: Duration) {
+        let exchange = Rc::downgrade(self);
+        let logging = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(exchange) = exchange.upgrade() else { return };
+                exchange.log(LogType::DownstreamPeriodic);
+            }
+        });
+        self.periodic_log.set(Some(logging.abort_handle()));
+    }
+
     /// What a response that breaks off is reset with (RFC 9113 section 8.5).
     pub fn reset_reason(&self) -> Reason {
         let lost = ResponseFlags::UPSTREAM_CONNECTION_FAILURE.with(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
@@ -240,9 +268,22 @@ impl Exchange {
         ResolvedRoute::resolve(routes, head, self)
     }
 
-    /// Another route was looked up, whose cluster is not known.
-    pub fn forget_cluster(&self) {
-        *self.upstream_cluster.borrow_mut() = None;
+    /// Of the route that was looked up last, whether or not it is taken.
+    pub fn note_cluster(&self, name: Option<Arc<str>>) {
+        *self.upstream_cluster.borrow_mut() = name;
+    }
+
+    /// A filter has changed what it was found by: it is looked up again before the next filter's turn.
+    pub fn clear_route(&self) {
+        self.is_route_cleared.set(true);
+    }
+
+    pub fn is_route_cleared(&self) -> bool {
+        self.is_route_cleared.get()
+    }
+
+    pub fn take_route_cleared(&self) -> bool {
+        self.is_route_cleared.take()
     }
 
     pub fn restart(&self, restart: Restart) {
@@ -335,8 +376,10 @@ impl Drop for Exchange {
             stats.cells.dec(index, HttpStat::FaultActive);
         }
         if self.started_at.is_some() {
-            let logs = &connection.active.config.access_log;
-            self.with_messages(|context| connection.downstream.worker.access_logs.log(logs, &context));
+            self.log(LogType::DownstreamEnd);
+        }
+        if let Some(logging) = self.periodic_log.take() {
+            logging.abort();
         }
     }
 }

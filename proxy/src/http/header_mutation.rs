@@ -54,6 +54,11 @@ pub fn append_to_response<B>(add: &[AppendHeader], exchange: &Exchange, response
     append_all(add, values, response.headers_mut());
 }
 
+/// Of a request that is no caller's.
+pub fn append(add: &[AppendHeader], context: &Context<'_>, headers: &mut HeaderMap) {
+    append_all(add, values(add, context), headers);
+}
+
 /// Of a reply that is only being made.
 pub fn append_to_reply(add: &[AppendHeader], exchange: &Exchange, head: &request::Parts, headers: &mut HeaderMap) {
     let values = values(add, &Context { request: Some(head), ..Context::of_connection(Subject::Http(exchange)) });

@@ -5,11 +5,9 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request, uri};
 
 use crate::{
-    config::http_connection_manager::{
-        ForwardClientCert, HostOptions, HttpConnectionManager, PathOptions, UnderscoresAction,
-    },
+    config::http_connection_manager::{HostOptions, HttpConnectionManager, PathOptions, UnderscoresAction},
     http::{
-        caller,
+        caller, client_cert,
         exchange::Exchange,
         header_mutation,
         local_reply::LocalReply,
@@ -25,7 +23,6 @@ use crate::{
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -54,7 +51,7 @@ pub fn prepare(head: &mut request::Parts, exchange: &Rc<Exchange>) -> Result<(),
     if config.request_id.generate && (!keep_id || !head.headers.contains_key(X_REQUEST_ID)) {
         head.headers.insert(X_REQUEST_ID, downstream.worker.with_random(request_id::generate));
     }
-    forward_client_cert(&mut head.headers, config.client_cert, downstream);
+    client_cert::forward(&mut head.headers, &config.client_cert, downstream);
     Ok(())
 }
 
@@ -118,17 +115,6 @@ fn normalize_path(head: &mut request::Parts, options: PathOptions, exchange: &Ex
             }
             Err(reply)
         }
-    }
-}
-
-fn forward_client_cert(headers: &mut HeaderMap, mode: ForwardClientCert, downstream: &Downstream) {
-    let forwards = match mode {
-        ForwardClientCert::Sanitize => false,
-        ForwardClientCert::ForwardOnly => downstream.tls.as_ref().is_some_and(|tls| !tls.peer_chain().is_empty()),
-        ForwardClientCert::AlwaysForwardOnly => true,
-    };
-    if !forwards {
-        headers.remove(X_FORWARDED_CLIENT_CERT);
     }
 }
 

@@ -78,8 +78,7 @@ pub struct UpstreamStream {
 }
 
 impl UpstreamStream {
-    /// The response was received whole.
-    /// So is the request then, whatever is left of it.
+    /// The response was received whole, and so the request is over, whatever is left of it.
     pub fn complete(mut self, caller: CallerKind) {
         self.completed = true;
         if let Some(pump) = &self.pump {

@@ -76,6 +76,7 @@ fn candidate(listener: &ActiveListener, arrival: &Arrival) -> Option<(Arc<Active
     let chain = listener.find_chain(&arrival.facts())?;
     let ActiveFilter::Tcp(active) = &chain.filter else { return None };
     let is_plain = chain.connection_filters.is_empty() && chain.config.transport_socket.is_none();
-    let may_dial = is_plain && active.config.connect_on == ConnectOn::Connection;
+    let dials_at_once = active.config.connect_on == ConnectOn::Connection && active.config.tunneling.is_none();
+    let may_dial = is_plain && dials_at_once;
     may_dial.then(|| (chain.clone(), active.clone()))
 }

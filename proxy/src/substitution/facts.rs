@@ -37,7 +37,7 @@ pub(super) fn write(fact: Fact, context: &Context<'_>, out: &mut Vec<u8>) -> boo
             Fact::BytesReceived => text(out, Some(downstream.bytes_received.get())),
             Fact::BytesSent => text(out, Some(downstream.bytes_sent.get())),
             Fact::ResponseCode | Fact::UpstreamRequestAttemptCount => text(out, Some(0)),
-            Fact::AccessLogType => text(out, Some("NotSet")),
+            Fact::AccessLogType => text(out, Some(context.subject.log_type().name())),
             fact => write_connection(fact, downstream, downstream.remote_address, out),
         },
     }
@@ -80,7 +80,7 @@ fn write_http(fact: Fact, exchange: &Exchange, out: &mut Vec<u8>) -> bool {
         Fact::UpstreamRequestAttemptCount => text(out, Some(exchange.attempts.get())),
         Fact::RouteName => name(out, exchange.route_name.borrow().as_ref()),
         Fact::VirtualClusterName => name(out, exchange.virtual_cluster_name.borrow().as_ref()),
-        Fact::AccessLogType => text(out, Some("DownstreamEnd")),
+        Fact::AccessLogType => text(out, Some(exchange.log_type.get().name())),
         _ => false,
     }
 }
@@ -148,9 +148,11 @@ fn write_tcp(fact: Fact, session: &TcpSession, out: &mut Vec<u8>) -> bool {
         Fact::UpstreamRemoteAddressWithoutPort => text(out, session.upstream_host.get().map(|host| host.ip())),
         Fact::UpstreamRemotePort => text(out, session.upstream_host.get().map(|host| host.port())),
         Fact::UpstreamCluster | Fact::UpstreamClusterRaw => name(out, session.upstream_cluster.borrow().as_ref()),
-        Fact::UpstreamTransportFailureReason => text(out, session.upstream_failure.borrow().as_ref()),
+        Fact::UpstreamTransportFailureReason => {
+            text(out, session.upstream_failure.borrow().as_ref().map(|reason| reason.replace(' ', "_")))
+        }
         Fact::UpstreamRequestAttemptCount => text(out, Some(session.attempts.get())),
-        Fact::AccessLogType => text(out, Some("TcpConnectionEnd")),
+        Fact::AccessLogType => text(out, Some(session.log_type.get().name())),
         _ => false,
     }
 }

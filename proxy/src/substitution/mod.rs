@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 pub use self::time::Clock;
 use crate::{
     config::{
+        access_log::LogType,
         metadata::{Metadata, Value, fields_to_json},
         substitution::{Command, HeaderKey, JsonTemplate, Operator, PathSource, SubstitutionFormat, Template},
     },
@@ -50,6 +51,14 @@ impl<'a> Subject<'a> {
             Subject::Http(exchange) => &exchange.connection.downstream,
             Subject::Tcp(session) => &session.downstream,
             Subject::Connection(downstream) => downstream,
+        }
+    }
+
+    pub fn log_type(self) -> LogType {
+        match self {
+            Subject::Http(exchange) => exchange.log_type.get(),
+            Subject::Tcp(session) => session.log_type.get(),
+            Subject::Connection(_) => LogType::NotSet,
         }
     }
 

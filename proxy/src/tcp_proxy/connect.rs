@@ -18,7 +18,7 @@ use crate::{
         load_balancer::Wish,
         origin::Origin,
         outlier_detection::Outcome,
-        pool::{ActiveGuard, ClusterPools, ConnectionGuard, PoolError},
+        pool::{ActiveGuard, ClusterPools, ConnectionGuard, HostPool, PoolError},
         weighted_cluster,
     },
     worker::Worker,
@@ -41,10 +41,10 @@ pub struct Greeted {
 }
 
 /// Why one attempt led nowhere.
-enum Failure {
+pub(super) enum Failure {
     NoHost,
     Overflow,
-    Connect(SocketAddr, ConnectError),
+    Connect(SocketAddr, String),
 }
 
 /// Dials as the filter would do at its first attempt; None: it led nowhere, and the filter may try again.
@@ -54,7 +54,8 @@ pub async fn dial(worker: &Worker, config: &TcpProxy, destination: SocketAddr, s
     if pools.cluster().config.proxy_protocol.is_some() {
         return None; // what it would be told is not known yet
     }
-    let upstream = attempt(worker, &pools, wish(config, destination, source), &Origin::default()).await.ok()?;
+    let pool = choose_host(worker, &pools, wish(config, destination, source)).ok()?;
+    let upstream = open(&pool, &Origin::default()).await.ok()?;
     Some(Greeted { upstream, cluster, greeting: Vec::new() })
 }
 
@@ -85,6 +86,14 @@ impl TcpSession {
 
     /// None: there is no upstream to be had; flags and details say why.
     pub(super) async fn connect(&self) -> Option<Upstream> {
+        self.connect_by(async |pool, origin| open(&pool, origin).await).await
+    }
+
+    /// `open` is given a host to try.
+    pub(super) async fn connect_by<T>(
+        &self,
+        open: impl AsyncFn(Rc<HostPool>, &Origin) -> Result<T, Failure>,
+    ) -> Option<T> {
         let worker = &self.downstream.worker;
         let name = cluster_name(&self.active.config, worker, self.downstream.sni_cluster());
         let Some(pools) = worker.cluster(&name) else {
@@ -98,10 +107,16 @@ impl TcpSession {
         let added = AddedTlvs { tlvs: &config.proxy_protocol_tlvs, merge: config.proxy_protocol_tlv_merge };
         let origin = self.downstream.origin(&pools.cluster().config, Some(added));
         loop {
-            match attempt(worker, &pools, wish, &origin).await {
+            let opened = match choose_host(worker, &pools, wish) {
+                Ok(pool) => {
+                    self.upstream_host.set(Some(pool.host.address));
+                    open(pool, &origin).await
+                }
+                Err(failure) => Err(failure),
+            };
+            match opened {
                 Ok(upstream) => {
                     self.attempts.set(self.attempts.get() + 1);
-                    self.upstream_host.set(Some(upstream.host));
                     return Some(upstream);
                 }
                 Err(Failure::NoHost) => {
@@ -116,7 +131,7 @@ impl TcpSession {
                     self.attempts.set(self.attempts.get() + 1);
                     self.upstream_host.set(Some(host));
                     self.flag(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-                    *self.upstream_failure.borrow_mut() = Some(error.to_string());
+                    *self.upstream_failure.borrow_mut() = Some(error);
                 }
             }
             if self.attempts.get() >= self.active.config.max_connect_attempts {
@@ -142,17 +157,14 @@ fn wish(config: &TcpProxy, destination: SocketAddr, source: SocketAddr) -> Wish<
     Wish { original_destination: Some(destination), hash, ..Wish::default() }
 }
 
-async fn attempt(
-    worker: &Worker,
-    pools: &Rc<ClusterPools>,
-    wish: Wish<'_>,
-    origin: &Origin,
-) -> Result<Upstream, Failure> {
-    let chosen = aggregate::choose_host(worker, pools, wish, |_| false);
-    let Some(pool) = chosen else {
+fn choose_host(worker: &Worker, pools: &Rc<ClusterPools>, wish: Wish<'_>) -> Result<Rc<HostPool>, Failure> {
+    aggregate::choose_host(worker, pools, wish, |_| false).ok_or_else(|| {
         count(worker, pools, ClusterStat::CxNoneHealthy);
-        return Err(Failure::NoHost);
-    };
+        Failure::NoHost
+    })
+}
+
+async fn open(pool: &Rc<HostPool>, origin: &Origin) -> Result<Upstream, Failure> {
     let host = pool.host.address;
     let connected = pool.connect_tcp(origin).await;
     match &connected {
@@ -164,7 +176,7 @@ async fn attempt(
     match connected {
         Ok((stream, connection, active)) => Ok(Upstream { stream, host, _connection: connection, _active: active }),
         Err(PoolError::Overflow) => Err(Failure::Overflow),
-        Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error)),
+        Err(PoolError::Connect(error)) => Err(Failure::Connect(host, error.to_string())),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod connect;
 mod early;
 mod relay;
+pub mod tunnel;
 
 use std::{
     borrow::Cow,
@@ -14,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    config::tcp_proxy::TcpProxy,
+    config::{access_log::LogType, tcp_proxy::TcpProxy},
     http::response_flags::ResponseFlags,
     listener::{active::ActiveTcp, connection::Downstream, registry::ConnectionLimits},
     net::stream::Stream,
@@ -36,14 +37,16 @@ pub struct TcpSession {
     pub upstream_cluster: RefCell<Option<Arc<str>>>,
     pub upstream_failure: RefCell<Option<String>>,
     pub attempts: Cell<u32>,
+    /// On what occasion something is logged.
+    pub log_type: Cell<LogType>,
 }
 
 /// `greeted`: the upstream, where it was dialled already.
 pub async fn serve(active: Arc<ActiveTcp>, downstream: Rc<Downstream>, stream: Stream, greeted: Option<Greeted>) {
     let config = active.config.clone();
-    let session = TcpSession::begin(active, downstream);
+    let session = Rc::new(TcpSession::begin(active, downstream));
     if config.access_log_options.flush_on_start {
-        session.log();
+        session.log(LogType::TcpConnectionStart);
     }
     match config.access_log_options.flush_interval {
         None => session.run(stream, greeted).await,
@@ -76,12 +79,17 @@ impl TcpSession {
             upstream_cluster: RefCell::default(),
             upstream_failure: RefCell::default(),
             attempts: Cell::new(0),
+            log_type: Cell::default(),
         };
         session.count(TcpStat::CxTotal);
         session
     }
 
-    async fn run(&self, mut downstream: Stream, greeted: Option<Greeted>) {
+    async fn run(self: &Rc<Self>, mut downstream: Stream, greeted: Option<Greeted>) {
+        if let Some(tunneling) = &self.active.config.tunneling {
+            // Boxed: most connections do without.
+            return Box::pin(self.run_tunnel(tunneling, downstream)).await;
+        }
         let (upstream, early, greeting) = match greeted {
             Some(greeted) => {
                 let (upstream, greeting) = self.take_up(greeted);
@@ -94,7 +102,7 @@ impl TcpSession {
         };
         self.sent(greeting.bytes.len());
         if self.active.config.access_log_options.flush_on_connected {
-            self.log();
+            self.log(LogType::TcpUpstreamConnected);
         }
         relay::run(self, downstream, upstream.stream, [early, greeting]).await;
     }
@@ -103,7 +111,7 @@ impl TcpSession {
     async fn log_every(&self, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
-            self.log();
+            self.log(LogType::TcpPeriodic);
         }
     }
 
@@ -129,7 +137,8 @@ impl TcpSession {
         self.add(TcpStat::CxTxBytesTotal, bytes as u64);
     }
 
-    fn log(&self) {
+    fn log(&self, occasion: LogType) {
+        self.log_type.set(occasion);
         self.downstream.worker.access_logs.log_tcp(&self.active.config.access_log, self);
     }
 }
@@ -146,7 +155,7 @@ fn max_duration(config: &TcpProxy, downstream: &Downstream) -> Option<Duration> 
 
 impl Drop for TcpSession {
     fn drop(&mut self) {
-        self.log();
+        self.log(LogType::TcpConnectionEnd);
         self.downstream.worker.access_logs.log_tcp(&self.downstream.listener.config.access_log, self);
         self.downstream.is_logged.set(true);
     }

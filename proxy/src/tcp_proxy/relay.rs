@@ -101,7 +101,7 @@ pub async fn run(session: &TcpSession, mut downstream: Stream, mut upstream: Str
 
 impl TcpSession {
     /// Whether the connection is over by this order.
-    fn ends_by(&self, order: Order, has_pending: bool) -> bool {
+    pub(super) fn ends_by(&self, order: Order, has_pending: bool) -> bool {
         match order {
             Order::IdleTimeout => self.count(TcpStat::IdleTimeout),
             Order::MaxDuration(_) => {

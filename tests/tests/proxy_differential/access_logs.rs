@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{Exchange, Scene, acting, exchange, file_log, one_host, to};
+use crate::scene::{Exchange, Look, Scene, acting, exchange, file_log, one_host, to};
 
 pub(crate) fn scenes() -> Vec<Scene> {
     let scene = |name, format: Value| Scene {
@@ -45,7 +45,30 @@ pub(crate) fn scenes() -> Vec<Scene> {
             format
         }),
         conditional(),
+        occasions("log start", json!({"access_log_options": {"flush_access_log_on_new_request": true}})),
+        occasions("log start, as it was", json!({"flush_access_log_on_new_request": true})),
+        occasions("log periodic", json!({"access_log_options": {"access_log_flush_interval": "0.1s"}})),
+        occasions("log periodic, as it was", json!({"access_log_flush_interval": "0.1s"})),
     ]
+}
+
+/// Lines besides the one at the end; and of which of them some logs are.
+fn occasions(name: &'static str, mut manager: Value) -> Scene {
+    let said = "%ACCESS_LOG_TYPE% %RESPONSE_CODE% %RESPONSE_FLAGS% %ROUTE_NAME% %UPSTREAM_CLUSTER% %REQ(:PATH)% %RESP(x-origin-pod)%";
+    let log = |which: &str, filter: Option<Value>| {
+        let text = format!("%REQ(X-TEST-ID)%\t{which} {said}\n");
+        let mut log = file_log("LOG".as_ref(), &json!({"text_format_source": {"inline_string": text}}));
+        if let Some(filter) = filter {
+            log["filter"] = json!({"log_type_filter": filter});
+        }
+        log
+    };
+    manager["access_log"] = json!([
+        log("all", None),
+        log("ends", Some(json!({"types": ["DownstreamEnd", "TcpConnectionEnd"]}))),
+        log("others", Some(json!({"types": ["DownstreamEnd"], "exclude": true}))),
+    ]);
+    Scene { name, manager, routes: routes(), internal: false }
 }
 
 /// Lines that are written only of some requests; those of the others are missing.
@@ -162,4 +185,24 @@ pub(crate) const EXCHANGES: &[Exchange] = &[
     exchange("log some", "log: no metadata", "GET / HTTP/1.1\r\nhost: any.test\r\nx-case: metadata\r\n"),
     exchange("log some", "log: of its type", "GET / HTTP/1.1\r\nhost: any.test\r\nx-case: type\r\n"),
     exchange("log some", "log: of another type", "GET / HTTP/1.1\r\nhost: any.test\r\nx-case: other type\r\n"),
+    exchange("log start", "log: at the start", "GET /origin HTTP/1.1\r\nhost: any.test\r\n").look(Look::Lines),
+    exchange("log start", "log: at the start of nothing", "GET /nowhere-at-all HTTP/1.1\r\nhost: any.test\r\n")
+        .look(Look::Lines),
+    exchange("log start", "log: at the start of no request", "GET http:/// HTTP/1.1\r\nhost: any.test\r\n")
+        .look(Look::Answer),
+    exchange("log start, as it was", "log: at the start, as it was", "GET /origin HTTP/1.1\r\nhost: any.test\r\n")
+        .look(Look::Lines),
+    exchange(
+        "log periodic",
+        "log: every now and then",
+        "GET /origin HTTP/1.1\r\nhost: any.test\r\nx-origin-do: delay/350ms\r\n",
+    )
+    .look(Look::Lines),
+    exchange("log periodic", "log: too short for that", "GET /origin HTTP/1.1\r\nhost: any.test\r\n").look(Look::Lines),
+    exchange(
+        "log periodic, as it was",
+        "log: every now and then, as it was",
+        "GET /origin HTTP/1.1\r\nhost: any.test\r\nx-origin-do: delay/350ms\r\n",
+    )
+    .look(Look::Lines),
 ];

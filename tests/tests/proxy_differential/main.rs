@@ -7,9 +7,11 @@
 mod access_logs;
 mod admin;
 mod authorization;
+mod client_certs;
 mod config;
 mod differences;
 mod external_authorization;
+mod filter_metadata;
 mod filters;
 mod frames;
 mod health;
@@ -25,6 +27,7 @@ mod orders;
 mod outliers;
 mod pair;
 mod proxy_protocol;
+mod rate_limit_service;
 mod raw_origin;
 mod resilience;
 mod retries;
@@ -201,8 +204,24 @@ fn filters_do_as_envoys() -> Result<()> {
 }
 
 #[test]
+fn filters_leave_what_envoys_do() -> Result<()> {
+    scene::compare_scenes(&filter_metadata::scenes(), filter_metadata::EXCHANGES)
+}
+
+#[test]
+fn rates_are_limited_as_by_envoy() -> Result<()> {
+    let (scenes, exchanges) = (rate_limit_service::scenes(), rate_limit_service::EXCHANGES);
+    scene::compare_scenes_with(&scenes, exchanges, rate_limit_service::start)
+}
+
+#[test]
 fn connections_are_upgraded_as_by_envoy() -> Result<()> {
     compare(&upgrades::cases())
+}
+
+#[test]
+fn client_certificates_are_told_as_by_envoy() -> Result<()> {
+    compare_on(&client_certs::cases(), &client_certs::bootstrap)
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{Exchange, Look, Scene, acting, exchange, one_host, to, typed};
+use crate::scene::{Exchange, Look, Scene, acting, exchange, one_host, preserve_case, to, typed};
 
 pub(crate) fn scenes() -> Vec<Scene> {
     let headers = || one_host(&[to("/", "origin", json!({}))]);
@@ -61,6 +61,18 @@ pub(crate) fn scenes() -> Vec<Scene> {
         ),
         scene("no ids", json!({"generate_request_id": false})),
         scene("via", json!({"via": "weft", "server_name": "s", "server_header_transformation": "APPEND_IF_ABSENT"})),
+        Scene { routes: raw_routes(), ..scene("case lost", json!({})) },
+        Scene { routes: raw_routes(), ..scene("case kept", case("DEFAULT")) },
+        Scene { routes: raw_routes(), ..scene("case kept, others proper", case("PROPER_CASE")) },
+        Scene { routes: raw_routes(), ..scene("stream errors", json!({"stream_error_on_invalid_http_message": true})) },
+        Scene {
+            routes: raw_routes(),
+            ..scene(
+                "stream errors of one",
+                json!({"stream_error_on_invalid_http_message": true,
+                       "http_protocol_options": {"override_stream_error_on_invalid_http_message": false}}),
+            )
+        },
         scene("cert sanitize", json!({"forward_client_cert_details": "SANITIZE"})),
         scene("cert forward", json!({"forward_client_cert_details": "FORWARD_ONLY"})),
         scene("cert always", json!({"forward_client_cert_details": "ALWAYS_FORWARD_ONLY"})),
@@ -87,6 +99,15 @@ pub(crate) fn scenes() -> Vec<Scene> {
             ..scene("durations", json!({"common_http_protocol_options": {"max_stream_duration": "0.3s"}}))
         },
     ]
+}
+
+fn case(otherwise: &str) -> Value {
+    json!({"http_protocol_options": {"header_key_format": {"stateful_formatter": preserve_case(false, otherwise)}}})
+}
+
+fn raw_routes() -> Value {
+    let kept = acting("/kept/", "raw-case", json!({"prefix_rewrite": "/"}));
+    one_host(&[kept, to("/", "raw", json!({}))])
 }
 
 fn local_reply() -> Value {
@@ -325,4 +346,100 @@ pub(crate) const EXCHANGES: &[Exchange] = &[
         "POST / HTTP/1.1\r\nhost: any.test\r\ncontent-length: 5\r\nx-origin-do: early/delay/2s\r\n",
     )
     .body("abc"),
+    exchange(
+        "case lost",
+        "case lost: raw",
+        "GET /raw/names HTTP/1.1\r\nHOST: a.test\r\nX-fOO: 1\r\nx-BAR: 2\r\nX-Foo: 3\r\n",
+    )
+    .look(Look::Answer),
+    exchange(
+        "case lost",
+        "case lost: raw, in chunks",
+        "POST /raw/names HTTP/1.1\r\nHosT: a.test\r\nTransfer-ENCODING: chunked\r\n",
+    )
+    .body("0\r\n\r\n")
+    .look(Look::Answer),
+    exchange(
+        "case lost",
+        "case lost: kept",
+        "GET /kept/raw/names HTTP/1.1\r\nHOST: a.test\r\nX-fOO: 1\r\nx-BAR: 2\r\nX-Foo: 3\r\n",
+    )
+    .look(Look::Answer),
+    exchange(
+        "case lost",
+        "case lost: kept, in chunks",
+        "POST /kept/raw/names HTTP/1.1\r\nHosT: a.test\r\nTransfer-ENCODING: chunked\r\n",
+    )
+    .body("0\r\n\r\n")
+    .look(Look::Answer),
+    exchange(
+        "case kept",
+        "case kept: raw",
+        "GET /raw/names HTTP/1.1\r\nHOST: a.test\r\nX-fOO: 1\r\nx-BAR: 2\r\nX-Foo: 3\r\n",
+    )
+    .look(Look::Answer),
+    exchange(
+        "case kept",
+        "case kept: raw, in chunks",
+        "POST /raw/names HTTP/1.1\r\nHosT: a.test\r\nTransfer-ENCODING: chunked\r\n",
+    )
+    .body("0\r\n\r\n")
+    .look(Look::Answer),
+    exchange(
+        "case kept",
+        "case kept: kept",
+        "GET /kept/raw/names HTTP/1.1\r\nHOST: a.test\r\nX-fOO: 1\r\nx-BAR: 2\r\nX-Foo: 3\r\n",
+    )
+    .look(Look::Answer),
+    exchange(
+        "case kept",
+        "case kept: kept, in chunks",
+        "POST /kept/raw/names HTTP/1.1\r\nHosT: a.test\r\nTransfer-ENCODING: chunked\r\n",
+    )
+    .body("0\r\n\r\n")
+    .look(Look::Answer),
+    exchange(
+        "case kept, others proper",
+        "case kept, others proper: raw",
+        "GET /raw/names HTTP/1.1\r\nHOST: a.test\r\nX-fOO: 1\r\nx-BAR: 2\r\nX-Foo: 3\r\n",
+    )
+    .look(Look::Answer),
+    exchange(
+        "case kept, others proper",
+        "case kept, others proper: raw, in chunks",
+        "POST /raw/names HTTP/1.1\r\nHosT: a.test\r\nTransfer-ENCODING: chunked\r\n",
+    )
+    .body("0\r\n\r\n")
+    .look(Look::Answer),
+    exchange(
+        "case kept, others proper",
+        "case kept, others proper: kept",
+        "GET /kept/raw/names HTTP/1.1\r\nHOST: a.test\r\nX-fOO: 1\r\nx-BAR: 2\r\nX-Foo: 3\r\n",
+    )
+    .look(Look::Answer),
+    exchange(
+        "case kept, others proper",
+        "case kept, others proper: kept, in chunks",
+        "POST /kept/raw/names HTTP/1.1\r\nHosT: a.test\r\nTransfer-ENCODING: chunked\r\n",
+    )
+    .body("0\r\n\r\n")
+    .look(Look::Answer),
+    exchange("stream errors", "stream errors: no host", "GET / HTTP/1.1\r\n").look(Look::Answer),
+    exchange("stream errors", "stream errors: no header", "GET / HTTP/1.1\r\nhost: a\r\nnonsense\r\n")
+        .look(Look::Answer),
+    exchange(
+        "stream errors",
+        "stream errors: upgrade",
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n",
+    )
+    .look(Look::Answer),
+    exchange("stream errors of one", "stream errors of one: no host", "GET / HTTP/1.1\r\n").look(Look::Answer),
+    exchange("stream errors of one", "stream errors of one: no header", "GET / HTTP/1.1\r\nhost: a\r\nnonsense\r\n")
+        .look(Look::Answer),
+    exchange(
+        "stream errors of one",
+        "stream errors of one: upgrade",
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n",
+    )
+    .look(Look::Answer),
 ];

@@ -152,6 +152,11 @@ impl Target {
 }
 
 impl Target {
+    /// Where its files are, which are the other's, too.
+    pub(crate) fn folder(&self) -> &Path {
+        self.access_log.parent().expect("a file is in a folder")
+    }
+
     /// What stands in the access log behind this key and a tab, in the last of its lines that says nothing new any more.
     pub(crate) fn last_line(&self, key: &str) -> Result<String> {
         let lines = self.lines(key)?;
@@ -163,6 +168,16 @@ impl Target {
     /// A file of this name's extension.
     pub(crate) fn beside_access_log(&self, extension: &str) -> PathBuf {
         self.access_log.with_extension(extension)
+    }
+
+    /// The different texts behind this key and a tab, in order, once no more lines come.
+    pub(crate) fn different_lines(&self, key: &str) -> Result<String> {
+        self.lines(key)?;
+        let log = self.log()?;
+        let mut lines: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('\t')).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        Ok(lines.join(" / "))
     }
 
     pub(crate) fn log(&self) -> Result<String> {

@@ -52,6 +52,10 @@ fn serve(mut stream: TcpStream) -> Result<()> {
         }
         let text = String::from_utf8_lossy(&request);
         let name = text.split(' ').nth(1).and_then(|path| path.strip_prefix("/raw/")).unwrap_or_default();
+        if name == "names" {
+            stream.write_all(&names_of(&text))?;
+            continue;
+        }
         let answer = ANSWERS.iter().find(|answer| answer.name == name);
         let answer = answer.with_context(|| format!("no answer called {name:?}"))?;
         stream.write_all(answer.bytes)?;
@@ -61,6 +65,15 @@ fn serve(mut stream: TcpStream) -> Result<()> {
             Then::Resets => return Ok(set_socket_linger(&stream, Some(Duration::ZERO))?),
         }
     }
+}
+
+/// Says how the names of the request's fields were written, in a way of its own.
+fn names_of(request: &str) -> Vec<u8> {
+    let fields = request.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let mut names: Vec<&str> = fields.map(|(name, _)| name).collect();
+    names.sort_unstable();
+    let body = names.join(",");
+    format!("HTTP/1.1 200 Fine By Me\r\nX-OtheR: 1\r\nContent-LENGTH: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);

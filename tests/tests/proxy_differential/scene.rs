@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use weft_tests::bootstrap::{http_filter, socket, static_cluster, with_http2};
 use weft_tests::facts::Facts;
 use weft_tests::http1::Connection;
+use weft_tests::netns::Namespace;
 
-use crate::config::{INTERNAL, LOG_FORMAT, NOBODY, ORIGIN_HTTP, Ports, local};
-use crate::pair::{TIMEOUT, Target};
-use crate::{Case, compare_on};
+use crate::config::{INTERNAL, LOG_FORMAT, NOBODY, ORIGIN_HTTP, ORIGIN_RAW, Ports, local};
+use crate::pair::{Pair, TIMEOUT, Target};
+use crate::{Case, compare_with, rate_limit_service};
 
 /// A listener.
 pub(crate) struct Scene {
@@ -43,6 +44,8 @@ pub(crate) enum Look {
     Answer,
     /// Both, and how often the application was asked.
     Attempts,
+    /// The answer, and what different lines there are in the access log.
+    Lines,
     /// Only the status, out of so many requests.
     Statuses(usize),
 }
@@ -69,8 +72,10 @@ impl Exchange {
         let mut connection = Connection::open(address, TIMEOUT)?;
         connection.send(self.request(target).as_bytes())?;
         facts.add_outcome(&connection.receive(self.head.starts_with("HEAD ")));
-        if self.look != Look::Answer {
-            facts.append(target.logged(self.name)?);
+        match self.look {
+            Look::Answer => {}
+            Look::Lines => facts.add("log lines", target.different_lines(&target.key(self.name))?),
+            _ => facts.append(target.logged(self.name)?),
         }
         if self.look == Look::Attempts {
             facts.add("attempts", target.attempts(self.name)?);
@@ -93,6 +98,15 @@ impl Exchange {
 
 /// Both proxies with all scenes, and each exchange with both.
 pub(crate) fn compare_scenes(scenes: &[Scene], exchanges: &[Exchange]) -> Result<()> {
+    compare_scenes_with(scenes, exchanges, |_| Ok(()))
+}
+
+/// `prepare` is given the namespace before either starts.
+pub(crate) fn compare_scenes_with(
+    scenes: &[Scene],
+    exchanges: &[Exchange],
+    prepare: impl FnOnce(&Namespace) -> Result<()>,
+) -> Result<()> {
     let cases: Vec<Case> = exchanges
         .iter()
         .map(|exchange| {
@@ -103,7 +117,8 @@ pub(crate) fn compare_scenes(scenes: &[Scene], exchanges: &[Exchange]) -> Result
             Ok(Case { name: exchange.name, observe: Box::new(observe) })
         })
         .collect::<Result<_>>()?;
-    compare_on(&cases, &|ports, access_log| bootstrap(scenes, ports, access_log))
+    let bootstrap = |ports: Ports, access_log: &Path| bootstrap(scenes, ports, access_log);
+    compare_with(&cases, &Pair::start_with(&bootstrap, prepare)?)
 }
 
 fn address(ports: Ports, scene: usize, internal: bool) -> SocketAddr {
@@ -127,8 +142,12 @@ fn bootstrap(scenes: &[Scene], ports: Ports, access_log: &Path) -> String {
             "clusters": [
                 static_cluster("origin", local(ORIGIN_HTTP)),
                 with_http2(static_cluster("origin-h2", local(ORIGIN_HTTP))),
+                static_cluster("raw", local(ORIGIN_RAW)),
+                case_keeping_cluster(),
                 static_cluster("other", local(ORIGIN_HTTP)),
                 static_cluster("nobody", local(NOBODY)),
+                with_http2(static_cluster("nobody-h2", local(NOBODY))),
+                with_http2(static_cluster("rate-limits", local(rate_limit_service::PORT))),
                 {"name": "empty", "type": "STATIC", "connect_timeout": "1s"},
             ],
             "listeners": listeners,
@@ -138,6 +157,21 @@ fn bootstrap(scenes: &[Scene], ports: Ports, access_log: &Path) -> String {
         cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 1000}]});
     }
     format!("{document:#}\n")
+}
+
+/// What it answers goes on as it writes it.
+fn case_keeping_cluster() -> Value {
+    let mut cluster = static_cluster("raw-case", local(ORIGIN_RAW));
+    cluster["http_protocol_options"] =
+        json!({"header_key_format": {"stateful_formatter": preserve_case(true, "DEFAULT")}});
+    cluster
+}
+
+pub(crate) fn preserve_case(forward_reason_phrase: bool, otherwise: &str) -> Value {
+    json!({"name": "preserve_case", "typed_config": typed(
+        "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig",
+        json!({"forward_reason_phrase": forward_reason_phrase, "formatter_type_on_envoy_headers": otherwise}),
+    )})
 }
 
 fn listener(scene: &Scene, at: SocketAddr, access_log: &Path) -> Value {

@@ -232,19 +232,105 @@ pub(crate) fn bootstrap(ports: Ports, access_log: &Path) -> String {
     manager["http2_protocol_options"] = json!({"allow_connect": true});
     manager["upgrade_configs"] = json!([{"upgrade_type": "websocket"}, {"upgrade_type": "connect", "enabled": false}]);
     manager["delayed_close_timeout"] = json!("0.1s");
+    manager["access_log_options"] = json!({"flush_log_on_tunnel_successfully_established": true});
     manager["access_log"] =
         json!([file_log(access_log, &json!({"text_format_source": {"inline_string": LOG_FORMAT}}))]);
     let at = ports.http();
-    let listener = json!({
+    let mut listeners = vec![json!({
         "name": "tunnels",
         "address": socket(&at.ip().to_string(), at.port()),
         "filter_chains": [{"filters": [filter]}],
-    });
+    })];
+    listeners.extend(INTO.iter().enumerate().map(|(at, into)| into.listener(ports.scene(at), access_log)));
     let document = json!({
         "admin": {"address": socket("127.0.0.1", ports.admin().port())},
-        "static_resources": {"clusters": clusters, "listeners": [listener]},
+        "static_resources": {"clusters": clusters, "listeners": listeners},
     });
     format!("{document:#}\n")
+}
+
+/// A listener that puts TCP connections into tunnels.
+struct Into {
+    name: &'static str,
+    cluster: &'static str,
+    /// Of the filter.
+    fields: &'static str,
+    /// What the application makes of it ends it, or the caller does.
+    ends: Option<Ends>,
+}
+
+const fn into(name: &'static str, cluster: &'static str, fields: &'static str) -> Into {
+    Into { name, cluster, fields, ends: None }
+}
+
+const fn into_echo(name: &'static str, cluster: &'static str, fields: &'static str, ends: Ends) -> Into {
+    Into { name, cluster, fields, ends: Some(ends) }
+}
+
+const INTO: &[Into] = &[
+    into_echo("into 1: caller leaves", "one", r#"{"hostname": "echo.one:80"}"#, Ends::Leaves),
+    into_echo("into 1: caller finishes", "one", r#"{"hostname": "echo.one:80"}"#, Ends::Finishes),
+    into_echo("into 1: caller resets", "one", r#"{"hostname": "echo.one:80"}"#, Ends::Resets),
+    into_echo("into 1: greeted", "one", r#"{"hostname": "greet.one:80"}"#, Ends::Leaves),
+    into("into 1: leave", "one", r#"{"hostname": "leave.one:80"}"#),
+    into("into 1: reset", "one", r#"{"hostname": "reset.one:80"}"#),
+    into("into 1: refuse", "one", r#"{"hostname": "refuse.one:80"}"#),
+    into("into 1: ignore", "one", r#"{"hostname": "ignore.one:80"}"#),
+    into_echo("into 2: caller leaves", "two-echo", r#"{"hostname": "x:80"}"#, Ends::Leaves),
+    into_echo("into 2: caller finishes", "two-echo", r#"{"hostname": "x:80"}"#, Ends::Finishes),
+    into_echo("into 2: caller resets", "two-echo", r#"{"hostname": "x:80"}"#, Ends::Resets),
+    into_echo("into 2: greeted", "two-greet", r#"{"hostname": "%DOWNSTREAM_LOCAL_ADDRESS%"}"#, Ends::Leaves),
+    into_echo("into 2: post", "two-echo", r#"{"hostname": "x", "use_post": true, "post_path": "/p"}"#, Ends::Leaves),
+    into("into 2: leave", "two-leave", r#"{"hostname": "x:80"}"#),
+    into("into 2: reset", "two-reset", r#"{"hostname": "x:80"}"#),
+    into("into 2: refuse", "two-refuse", r#"{"hostname": "x:80"}"#),
+    into("into 2: ignore", "two-ignore", r#"{"hostname": "x:80"}"#),
+    into("into nothing", "nobody", r#"{"hostname": "x:80"}"#),
+];
+
+impl Into {
+    fn listener(&self, at: SocketAddr, access_log: &Path) -> Value {
+        let said = "%RESPONSE_FLAGS%|%BYTES_RECEIVED%|%BYTES_SENT%|%UPSTREAM_CLUSTER%|%ACCESS_LOG_TYPE%|%UPSTREAM_REQUEST_ATTEMPT_COUNT%|%UPSTREAM_TRANSPORT_FAILURE_REASON%";
+        let text = format!("{}\t{said}\n", self.name);
+        let fields: Value = serde_json::from_str(self.fields).expect("the fields are written here");
+        let config = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": self.name,
+            "cluster": self.cluster,
+            "max_connect_attempts": 2,
+            "tunneling_config": fields,
+            "access_log_options": {"flush_access_log_on_start": true, "flush_access_log_on_connected": true},
+            "access_log": [file_log(access_log, &json!({"text_format_source": {"inline_string": text}}))],
+        });
+        json!({"name": self.name, "address": socket(&at.ip().to_string(), at.port()), "filter_chains": [{"filters": [
+            {"name": "envoy.filters.network.tcp_proxy", "typed_config": config},
+        ]}]})
+    }
+
+    fn observe(&self, address: SocketAddr, target: &Target) -> Result<Facts> {
+        let mut stream = open(address)?;
+        stream.write_all(b"abc")?;
+        let mut seen = Vec::new();
+        match self.ends {
+            Some(ends) => {
+                while !seen.ends_with(b"<abc>") && read_some(&mut stream, &mut seen)? > 0 {}
+                match ends {
+                    Ends::Leaves => drop(stream),
+                    Ends::Finishes => {
+                        stream.shutdown(Shutdown::Write)?;
+                        while matches!(read_some(&mut stream, &mut seen), Ok(1..)) {}
+                    }
+                    Ends::Resets => reset(&stream).map(|()| drop(stream))?,
+                }
+            }
+            // Err: by a reset, which is an end, too.
+            None => while matches!(read_some(&mut stream, &mut seen), Ok(1..)) {},
+        }
+        let mut facts = Facts::default();
+        facts.add("inside", String::from_utf8_lossy(&seen));
+        facts.add("log lines", target.different_lines(self.name)?);
+        Ok(facts)
+    }
 }
 
 /// What is inside of a tunnel may take longer than the answer to the request for it.
@@ -281,6 +367,10 @@ pub(crate) fn cases() -> Vec<Case> {
             }),
         })
         .collect();
+    cases.extend(INTO.iter().enumerate().map(|(at, into)| Case {
+        name: into.name,
+        observe: Box::new(move |target| into.observe(target.ports.scene(at), target)),
+    }));
     cases.extend(POSTS.map(|(name, head, body)| Case {
         name,
         observe: Box::new(move |target| {
@@ -503,6 +593,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 fn logged(target: &Target, name: &str) -> Result<Facts> {
     let line = target.last_line(&target.key(name))?;
     let mut facts = Facts::default();
+    facts.add("log lines", target.lines(&target.key(name))?);
     for (name, value) in LOG_NAMES.iter().zip(line.split('\t')) {
         facts.add(format!("log {name}"), value);
     }

@@ -3,21 +3,19 @@
 
 use weft_xds::{
     FieldError,
-    pb::envoy::{
-        config::{
-            accesslog::v3::{
-                AccessLogFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter, HeaderFilter, LogTypeFilter,
-                MetadataFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter,
-                access_log_filter::FilterSpecifier, comparison_filter::Op,
-            },
-            core::v3::RuntimeUInt32,
+    pb::envoy::config::{
+        accesslog::v3::{
+            AccessLogFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter, HeaderFilter, LogTypeFilter,
+            MetadataFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter, access_log_filter::FilterSpecifier,
+            comparison_filter::Op,
         },
-        data::accesslog::v3::AccessLogType,
+        core::v3::RuntimeUInt32,
     },
 };
 
 use crate::{
     config::{
+        access_log::LogType,
         field::{self, Result, Within as _, required, unsupported},
         fraction::Fraction,
         matcher::HeaderMatcher,
@@ -47,10 +45,9 @@ pub enum Condition {
     MetadataAbsent {
         matches: bool,
     },
-    /// Whether the end of a request, and the end of a TCP connection, are among the types.
     LogType {
-        http: bool,
-        tcp: bool,
+        types: Vec<LogType>,
+        exclude: bool,
     },
 }
 
@@ -124,10 +121,9 @@ impl Condition {
             FilterSpecifier::MetadataFilter(MetadataFilter { matcher: _, match_if_key_not_found }) => {
                 Self::MetadataAbsent { matches: field::bool_or(match_if_key_not_found, true) }
             }
-            FilterSpecifier::LogTypeFilter(LogTypeFilter { types, exclude }) => Self::LogType {
-                http: types.contains(&(AccessLogType::DownstreamEnd as i32)) != exclude,
-                tcp: types.contains(&(AccessLogType::TcpConnectionEnd as i32)) != exclude,
-            },
+            FilterSpecifier::LogTypeFilter(LogTypeFilter { types, exclude }) => {
+                Self::LogType { types: types.into_iter().filter_map(LogType::from_proto).collect(), exclude }
+            }
             FilterSpecifier::ExtensionFilter(_) => return Err(unsupported("extension_filter")),
         })
     }

@@ -55,7 +55,8 @@ fn conditions_nest() {
     assert!(any.reads_request() && !any.reads_response());
     assert!(condition("grpc_status_filter: {statuses: [OK]}").unwrap().reads_response());
     let types = condition("log_type_filter: {types: [DownstreamEnd], exclude: true}").unwrap();
-    assert!(matches!(types, Condition::LogType { http: false, tcp: true }));
+    let Condition::LogType { types, exclude: true } = types else { panic!("{types:?}") };
+    assert_eq!(types, [LogType::DownstreamEnd]);
 }
 
 #[test]

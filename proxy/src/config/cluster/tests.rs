@@ -332,7 +332,7 @@ fn what_http_does_not_do_is_refused() {
         ("http2_protocol_options: {allow_metadata: true}", "http2_protocol_options.allow_metadata: not supported"),
         (
             "http_protocol_options: {header_key_format: {stateful_formatter: {name: x}}}",
-            "http_protocol_options.header_key_format.stateful_formatter: not supported",
+            "http_protocol_options.header_key_format.stateful_formatter.typed_config: value is required",
         ),
         (
             "common_http_protocol_options: {max_stream_duration: 1s}",

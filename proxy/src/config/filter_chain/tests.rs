@@ -188,8 +188,12 @@ fn what_is_not_supported_is_refused() {
 
 #[test]
 fn errors_inside_of_a_filter_have_the_whole_path() {
-    let filter = TCP.replace("cluster: c", "cluster: c, tunneling_config: {hostname: h}");
-    assert_eq!(refused(&format!("filters: [{filter}]")), "filters[0].typed_config.tunneling_config: not supported");
+    let filter =
+        TCP.replace("cluster: c", "cluster: c, tunneling_config: {hostname: h, propagate_response_headers: true}");
+    assert_eq!(
+        refused(&format!("filters: [{filter}]")),
+        "filters[0].typed_config.tunneling_config.propagate_response_headers: not supported"
+    );
     let invalid = TCP.replace("stat_prefix: t, ", "");
     let error = refused(&format!("filters: [{invalid}]"));
     assert!(error.starts_with("filters[0].typed_config.stat_prefix: "), "{error}");

@@ -15,7 +15,7 @@ use weft_xds::{
             extensions::{
                 filters::network::http_connection_manager::v3::http_connection_manager::{
                     ForwardClientCertDetails as ProtoForwardClientCertDetails, InternalAddressConfig,
-                    PathWithEscapedSlashesAction, StripPortMode,
+                    PathWithEscapedSlashesAction, SetCurrentClientCertDetails, StripPortMode,
                 },
                 http::{
                     early_header_mutation::header_mutation::v3::HeaderMutation as ProtoEarlyMutation,
@@ -30,7 +30,7 @@ use weft_xds::{
 
 use crate::config::{
     address,
-    field::{self, Extension, Result, Within as _, unsupported, without_typed_config},
+    field::{self, Extension, Result, Within as _, without_typed_config},
     header_mutation::HeaderMutation,
 };
 
@@ -119,14 +119,36 @@ pub struct RequestIdOptions {
     pub always_set_in_response: bool,
 }
 
-/// What becomes of a given `x-forwarded-client-cert`.
+/// `x-forwarded-client-cert`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForwardClientCert {
+    pub forwarding: ClientCertForwarding,
+    /// What is said of the caller's certificate besides its hash, in order.
+    pub details: Vec<ClientCertDetail>,
+}
+
+/// What becomes of what a request brings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ForwardClientCert {
+pub enum ClientCertForwarding {
     #[default]
     Sanitize,
-    /// Of callers that have shown a certificate of their own.
+    /// Of callers that have shown a certificate of their own; of others it is removed. So it is in the two cases that follow.
     ForwardOnly,
+    /// And what is known of the caller goes behind it.
+    AppendForward,
+    /// What is known of the caller goes in its place.
+    SanitizeSet,
     AlwaysForwardOnly,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertDetail {
+    Cert,
+    Chain,
+    Subject,
+    Issuer,
+    Uri,
+    Dns,
 }
 
 impl PathOptions {
@@ -238,15 +260,27 @@ impl IpDetection {
 }
 
 impl ForwardClientCert {
-    pub(super) fn from_proto(mode: i32) -> Result<Self> {
-        match field::enumeration(mode, "forward_client_cert_details")? {
-            ProtoForwardClientCertDetails::Sanitize => Ok(Self::Sanitize),
-            ProtoForwardClientCertDetails::ForwardOnly => Ok(Self::ForwardOnly),
-            ProtoForwardClientCertDetails::AlwaysForwardOnly => Ok(Self::AlwaysForwardOnly),
-            ProtoForwardClientCertDetails::AppendForward | ProtoForwardClientCertDetails::SanitizeSet => {
-                Err(unsupported("forward_client_cert_details"))
-            }
-        }
+    pub(super) fn from_proto(forwarding: i32, details: Option<SetCurrentClientCertDetails>) -> Result<Self> {
+        let forwarding = match field::enumeration(forwarding, "forward_client_cert_details")? {
+            ProtoForwardClientCertDetails::Sanitize => ClientCertForwarding::Sanitize,
+            ProtoForwardClientCertDetails::ForwardOnly => ClientCertForwarding::ForwardOnly,
+            ProtoForwardClientCertDetails::AppendForward => ClientCertForwarding::AppendForward,
+            ProtoForwardClientCertDetails::SanitizeSet => ClientCertForwarding::SanitizeSet,
+            ProtoForwardClientCertDetails::AlwaysForwardOnly => ClientCertForwarding::AlwaysForwardOnly,
+        };
+        let SetCurrentClientCertDetails { subject, cert, chain, dns, uri, issuer, format } =
+            details.unwrap_or_default();
+        field::unset(&format, "format").within("set_current_client_cert_details")?;
+        let wanted = [
+            (cert, ClientCertDetail::Cert),
+            (chain, ClientCertDetail::Chain),
+            (field::bool_or(subject, false), ClientCertDetail::Subject),
+            (issuer, ClientCertDetail::Issuer),
+            (uri, ClientCertDetail::Uri),
+            (dns, ClientCertDetail::Dns),
+        ];
+        let details = wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, detail)| detail).collect();
+        Ok(Self { forwarding, details })
     }
 }
 

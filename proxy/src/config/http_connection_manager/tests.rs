@@ -44,7 +44,7 @@ fn defaults_are_envoys() {
     assert!(!manager.caller.use_remote_address && !manager.caller.skip_xff_append);
     assert_eq!((manager.path, manager.host), (PathOptions::default(), HostOptions::default()));
     assert_eq!((manager.underscores, manager.max_stream_duration), (UnderscoresAction::Allow, None));
-    assert_eq!(manager.client_cert, ForwardClientCert::Sanitize);
+    assert_eq!(manager.client_cert, ForwardClientCert::default());
     assert!(manager.local_reply.is_plain() && manager.kept == KeptMessages::default());
     assert!(manager.via.is_none());
     assert!(!manager.http1.accept_http_10 && manager.http1.default_host_for_http_10.is_none());
@@ -151,7 +151,9 @@ scheme_header_transformation: {scheme_to_overwrite: https, match_upstream: true}
 internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}
 xff_num_trusted_hops: 2
 append_x_forwarded_port: true
-forward_client_cert_details: FORWARD_ONLY
+forward_client_cert_details: APPEND_FORWARD
+set_current_client_cert_details: {uri: true, subject: true, cert: true}
+access_log_options: {flush_access_log_on_new_request: true, access_log_flush_interval: 2s}
 request_id_extension: {typed_config: {'@type': type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig}}
 local_reply_config: {mappers: [{filter: {not_health_check_filter: {}}, status_code: 510, body: {inline_string: b}}]}",
     );
@@ -165,8 +167,12 @@ local_reply_config: {mappers: [{filter: {not_health_check_filter: {}}, status_co
     assert_eq!((manager.drain_timeout, manager.delayed_close_timeout), (Duration::ZERO, Duration::ZERO));
     assert_eq!(manager.max_request_headers_bytes, 8192);
     assert_eq!(manager.http1.default_host_for_http_10.as_deref(), Some("h"));
-    let codec =
-        Http1CodecOptions { enable_trailers: true, allow_chunked_length: true, header_case: HeaderCase::ProperWords };
+    let codec = Http1CodecOptions {
+        enable_trailers: true,
+        allow_chunked_length: true,
+        header_case: HeaderCase::ProperWords,
+        preserve_case: None,
+    };
     assert_eq!((manager.http1.codec, manager.http1.allow_custom_methods), (codec, true));
     assert!(manager.proxy_100_continue);
     assert_eq!((manager.http2.max_concurrent_streams, manager.http2.hpack_table_size), (10, 0));
@@ -188,7 +194,15 @@ local_reply_config: {mappers: [{filter: {not_health_check_filter: {}}, status_co
         (manager.underscores, manager.max_stream_duration),
         (UnderscoresAction::Drop, Some(Duration::from_secs(8)))
     );
-    assert_eq!(manager.client_cert, ForwardClientCert::ForwardOnly);
+    let ForwardClientCert { forwarding, details } = manager.client_cert;
+    assert_eq!(forwarding, ClientCertForwarding::AppendForward);
+    assert_eq!(details, [ClientCertDetail::Cert, ClientCertDetail::Subject, ClientCertDetail::Uri]);
+    let logs = ManagerLogOptions {
+        flush_interval: Some(Duration::from_secs(2)),
+        flush_on_new_request: true,
+        flush_on_tunnel: false,
+    };
+    assert_eq!(manager.access_log_options, logs);
     let [mapper] = &manager.local_reply.mappers[..] else { panic!("{:?}", manager.local_reply) };
     assert_eq!((mapper.status.unwrap().as_u16(), mapper.body.as_deref()), (510, Some(&b"b"[..])));
     assert!(manager.kept.request && !manager.kept.response);
@@ -271,12 +285,6 @@ fn what_is_not_supported_is_refused() {
             "http3_protocol_options: {}",
             "stream_flush_timeout: 1s",
             "drain_timeout_jitter: {value: 1}",
-            "access_log_flush_interval: 1s",
-            "flush_access_log_on_new_request: true",
-            "access_log_options: {}",
-            "forward_client_cert_details: APPEND_FORWARD",
-            "forward_client_cert_details: SANITIZE_SET",
-            "set_current_client_cert_details: {}",
             "forward_client_cert_matcher: {}",
             "path_normalization_options: {}",
             "proxy_status_config: {}",
@@ -290,6 +298,10 @@ fn what_is_not_supported_is_refused() {
         HttpConnectionManager::from_proto,
         &[
             ("codec_type: HTTP3", "codec_type: HTTP3 is not supported"),
+            (
+                "access_log_options: {}\nflush_access_log_on_new_request: true",
+                "flush_access_log_on_new_request: cannot be set together with access_log_options",
+            ),
             (
                 "original_ip_detection_extensions: [{name: x}]",
                 "original_ip_detection_extensions[0].typed_config: value is required",

@@ -66,6 +66,18 @@ access_log_options: {access_log_flush_interval: 2s, flush_access_log_on_start: t
 }
 
 #[test]
+fn connections_may_go_on_as_requests() {
+    let tunneling = |fields: &str| {
+        let yaml = format!("{BASE}\ntunneling_config: {{hostname: '%DOWNSTREAM_LOCAL_ADDRESS%', {fields}}}");
+        TcpProxy::from_proto(message(&yaml)).unwrap().tunneling.unwrap()
+    };
+    assert!(tunneling("").post_path.is_none());
+    let post = tunneling("use_post: true, headers_to_add: [{header: {key: a, value: b}}]");
+    assert_eq!((post.post_path.unwrap().as_str(), post.headers.len()), ("/", 1));
+    assert_eq!(tunneling("use_post: true, post_path: /p").post_path.unwrap(), "/p");
+}
+
+#[test]
 fn connections_are_hashed_by_where_they_come_from_where_that_is_asked() {
     let hashes =
         |extra: &str| TcpProxy::from_proto(message(&format!("{BASE}\n{extra}"))).map(|proxy| proxy.hashes_source_ip);
@@ -85,7 +97,8 @@ fn what_is_not_supported_is_refused() {
             "metadata_match: {}",
             "downstream_idle_timeout: 1s",
             "upstream_idle_timeout: 1s",
-            "tunneling_config: {}",
+            "tunneling_config: {hostname: h, propagate_response_headers: true}",
+            "tunneling_config: {hostname: h, request_id_header: x}",
         ],
     );
     assert_refused(
@@ -109,6 +122,8 @@ fn what_is_not_supported_is_refused() {
                 "max_downstream_connection_duration: 0s",
                 "max_downstream_connection_duration: value must be greater than 0s",
             ),
+            ("tunneling_config: {hostname: '%FOO%'}", "tunneling_config.hostname: '%FOO%' is not supported"),
+            ("tunneling_config: {hostname: h, post_path: /p}", "tunneling_config.post_path: needs use_post"),
             ("access_log: [{name: x}]", "access_log[0].typed_config: value is required"),
         ],
     );

@@ -135,6 +135,7 @@ impl Codec<'_> {
                 accept_http_10: config.http1.accept_http_10,
                 allow_chunked_length: config.http1.codec.allow_chunked_length,
                 allow_custom_methods: config.http1.allow_custom_methods,
+                preserve_case: config.http1.codec.preserve_case,
             },
             case: config.http1.codec.header_case,
         }

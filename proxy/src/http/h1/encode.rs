@@ -5,7 +5,7 @@ use std::io::Write as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header, request, response};
 
-use super::transport::Transport;
+use super::{header_case::Names, transport::Transport};
 use crate::{config::http_protocol::HeaderCase, http::tunnel::Tunnel};
 
 /// How a body is put on the wire.
@@ -54,7 +54,7 @@ impl BodyEncoder {
             BodyEncoder::Chunked => {
                 transport.tail().put_slice(b"0\r\n");
                 if let Some(trailers) = trailers {
-                    put_fields(transport.tail(), trailers, HeaderCase::Lower);
+                    put_fields(transport.tail(), trailers, HeaderCase::Lower.into());
                 }
                 transport.tail().put_slice(b"\r\n");
                 Ok(())
@@ -67,9 +67,9 @@ fn put_chunk_size(out: &mut BytesMut, size: usize) {
     write!(out.writer(), "{size:x}\r\n").expect("memory takes it");
 }
 
-fn put_fields(out: &mut BytesMut, headers: &HeaderMap, case: HeaderCase) {
+fn put_fields(out: &mut BytesMut, headers: &HeaderMap, names: Names<'_>) {
     for (name, value) in headers {
-        case.put(name, out);
+        names.put(name, out);
         out.put_slice(b": ");
         out.put_slice(value.as_bytes());
         out.put_slice(b"\r\n");
@@ -85,24 +85,25 @@ pub(super) fn request_head(
     out: &mut BytesMut,
 ) -> BodyEncoder {
     let RequestFormat { case, absolute_form } = format;
+    let names = Names::of(case, &head.extensions);
     out.reserve(HEAD_BYTES_TYPICAL);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
     put_target(head, absolute_form, out);
     out.put_slice(b" HTTP/1.1\r\n");
-    put_fields(out, &head.headers, case);
+    put_fields(out, &head.headers, names);
     let encoder = match tunnel {
         Some(_) => BodyEncoder::UntilClose,
         None => match content_length(&head.headers) {
             Some(length) => BodyEncoder::Known(length),
             None if !is_bodiless => {
-                put_chunked(out, case);
+                put_chunked(out, names);
                 BodyEncoder::Chunked
             }
             None => {
                 // RFC 9110 section 8.6: methods that usually have a body say that there is none.
                 if ![Method::GET, Method::HEAD, Method::DELETE, Method::TRACE].contains(&head.method) {
-                    put_no_length(out, case);
+                    put_no_length(out, names);
                 }
                 BodyEncoder::Empty
             }
@@ -153,10 +154,11 @@ pub(super) fn response_head(
     case: HeaderCase,
     out: &mut BytesMut,
 ) -> BodyEncoder {
+    let names = Names::of(case, &head.extensions);
     out.reserve(HEAD_BYTES_TYPICAL);
-    put_status_line(out, head.status, to.version);
-    put_fields(out, &head.headers, case);
-    let encoder = response_encoder(head, to, is_bodiless, case, out);
+    put_status_line(out, head.status, to.version, names.reason());
+    put_fields(out, &head.headers, names);
+    let encoder = response_encoder(head, to, is_bodiless, names, out);
     out.put_slice(b"\r\n");
     encoder
 }
@@ -165,7 +167,7 @@ fn response_encoder(
     head: &response::Parts,
     to: ResponseTo,
     is_bodiless: bool,
-    case: HeaderCase,
+    names: Names<'_>,
     out: &mut BytesMut,
 ) -> BodyEncoder {
     if to.tunnel.is_some_and(|tunnel| tunnel.is_accepted_by(head.status)) {
@@ -180,17 +182,17 @@ fn response_encoder(
         _ if to.is_head => {
             // RFC 9112 section 6.1 allows to say what a GET would be answered with.
             if length.is_none() && to.version == Version::HTTP_11 {
-                put_chunked(out, case);
+                put_chunked(out, names);
             }
             BodyEncoder::Empty
         }
         Some(length) => BodyEncoder::Known(length),
         None if is_bodiless => {
-            put_no_length(out, case);
+            put_no_length(out, names);
             BodyEncoder::Empty
         }
         None if to.version == Version::HTTP_11 => {
-            put_chunked(out, case);
+            put_chunked(out, names);
             BodyEncoder::Chunked
         }
         // RFC 9112 section 6.1: HTTP/1.0 knows no transfer codings.
@@ -200,16 +202,19 @@ fn response_encoder(
 
 /// Writes an interim response: a head without a body (RFC 9110 section 15.2).
 pub(super) fn interim_head(status: StatusCode, headers: &HeaderMap, case: HeaderCase, out: &mut BytesMut) {
-    put_status_line(out, status, Version::HTTP_11);
-    put_fields(out, headers, case);
+    put_status_line(out, status, Version::HTTP_11, None);
+    put_fields(out, headers, case.into());
     out.put_slice(b"\r\n");
 }
 
-fn put_status_line(out: &mut BytesMut, status: StatusCode, version: Version) {
+fn put_status_line(out: &mut BytesMut, status: StatusCode, version: Version, phrase: Option<&Bytes>) {
     out.put_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.put_slice(status.as_str().as_bytes());
     out.put_u8(b' ');
-    out.put_slice(reason(status).as_bytes());
+    match phrase {
+        Some(phrase) => out.put_slice(phrase),
+        None => out.put_slice(reason(status).as_bytes()),
+    }
     out.put_slice(b"\r\n");
 }
 
@@ -226,16 +231,16 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn put_chunked(out: &mut BytesMut, case: HeaderCase) {
-    put_field(out, &header::TRANSFER_ENCODING, b"chunked", case);
+fn put_chunked(out: &mut BytesMut, names: Names<'_>) {
+    put_field(out, &header::TRANSFER_ENCODING, b"chunked", names);
 }
 
-fn put_no_length(out: &mut BytesMut, case: HeaderCase) {
-    put_field(out, &header::CONTENT_LENGTH, b"0", case);
+fn put_no_length(out: &mut BytesMut, names: Names<'_>) {
+    put_field(out, &header::CONTENT_LENGTH, b"0", names);
 }
 
-fn put_field(out: &mut BytesMut, name: &HeaderName, value: &[u8], case: HeaderCase) {
-    case.put(name, out);
+fn put_field(out: &mut BytesMut, name: &HeaderName, value: &[u8], names: Names<'_>) {
+    names.put(name, out);
     out.put_slice(b": ");
     out.put_slice(value);
     out.put_slice(b"\r\n");

@@ -25,6 +25,7 @@ impl ClientOptions {
                 head_bytes_max: cluster.max_response_headers_bytes.unwrap_or(HEAD_BYTES_MAX) as usize,
                 fields_max: cluster.max_headers_count as usize,
                 allow_chunked_length: codec.allow_chunked_length,
+                preserve_case: codec.preserve_case,
             },
             buffer_bytes_max: cluster.per_connection_buffer_limit_bytes as usize,
             format: RequestFormat {

@@ -8,9 +8,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header, reques
 use super::{
     body_length::BodyLength,
     fields::{self, Fields, TransferEncoding},
+    header_case,
     violation::Violation,
 };
-use crate::http::tunnel::{self, Tunnel};
+use crate::{
+    config::http_protocol::PreserveCase,
+    http::tunnel::{self, Tunnel},
+};
 
 /// What a listener takes.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +26,8 @@ pub struct RequestRules {
     pub allow_chunked_length: bool,
     /// Methods beyond those that IANA lists.
     pub allow_custom_methods: bool,
+    /// Some: how names are written is remembered.
+    pub preserve_case: Option<PreserveCase>,
 }
 
 #[derive(Debug)]
@@ -100,7 +106,11 @@ fn parse(bytes: &Bytes, rules: &RequestRules) -> Result<RequestHead, Fault> {
             target: bytes.slice_ref(target.as_bytes()),
             version: if minor == 1 { Version::HTTP_11 } else { Version::HTTP_10 },
         };
-        Ok(build(line, Fields::collect(bytes, parsed.headers)?, rules)?)
+        let mut head = build(line, Fields::collect(bytes, parsed.headers)?, rules)?;
+        if let Some(options) = rules.preserve_case {
+            header_case::keep(&mut head.parts.extensions, options, bytes, parsed.headers, None);
+        }
+        Ok(head)
     })
 }
 

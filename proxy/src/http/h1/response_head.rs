@@ -6,9 +6,10 @@ use http::{Method, Response, StatusCode, Version, header, response};
 use super::{
     body_length::BodyLength,
     fields::{self, Fields, TransferEncoding},
+    header_case,
     violation::Violation,
 };
-use crate::http::tunnel::Tunnel;
+use crate::{config::http_protocol::PreserveCase, http::tunnel::Tunnel};
 
 /// What is taken from an upstream.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub struct ResponseRules {
     pub head_bytes_max: usize,
     pub fields_max: usize,
     pub allow_chunked_length: bool,
+    /// Some: how names are written is remembered.
+    pub preserve_case: Option<PreserveCase>,
 }
 
 /// What of the request decides how its response is framed.
@@ -72,7 +75,11 @@ fn parse(bytes: &Bytes, rules: &ResponseRules, asked: Asked) -> Result<Option<Re
         }
         let (Some(code), Some(minor)) = (parsed.code, parsed.version) else { return Ok(None) };
         let version = if minor == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-        build(code, version, Fields::collect(bytes, parsed.headers)?, rules, asked).map(Some)
+        let mut head = build(code, version, Fields::collect(bytes, parsed.headers)?, rules, asked)?;
+        if let Some(options) = rules.preserve_case {
+            header_case::keep(&mut head.parts.extensions, options, bytes, parsed.headers, parsed.reason);
+        }
+        Ok(Some(head))
     })
 }
 

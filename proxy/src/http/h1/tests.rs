@@ -55,11 +55,13 @@ fn read_all(message: &[u8], random: &mut fastrand::Rng) {
         accept_http_10: lenient,
         allow_chunked_length: lenient,
         allow_custom_methods: lenient,
+        preserve_case: None,
     };
     let mut input = BytesMut::from(message);
     let _ = parse_request(&mut input, &request);
     assert!(input.len() <= message.len());
-    let response = ResponseRules { head_bytes_max: 200, fields_max: 10, allow_chunked_length: lenient };
+    let response =
+        ResponseRules { head_bytes_max: 200, fields_max: 10, allow_chunked_length: lenient, preserve_case: None };
     let mut input = BytesMut::from(message);
     let _ = parse_response(&mut input, &response, Asked { is_head: lenient, tunnel: None });
     assert!(input.len() <= message.len());

@@ -7,6 +7,7 @@ const RULES: RequestRules = RequestRules {
     accept_http_10: false,
     allow_chunked_length: false,
     allow_custom_methods: false,
+    preserve_case: None,
 };
 
 fn parse_with(text: impl AsRef<[u8]>, rules: &RequestRules) -> Result<Option<RequestHead>, Violation> {

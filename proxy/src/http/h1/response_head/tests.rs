@@ -1,7 +1,8 @@
 use super::*;
 use proptest::prelude::*;
 
-const RULES: ResponseRules = ResponseRules { head_bytes_max: 8192, fields_max: 20, allow_chunked_length: false };
+const RULES: ResponseRules =
+    ResponseRules { head_bytes_max: 8192, fields_max: 20, allow_chunked_length: false, preserve_case: None };
 const GET: Asked = Asked { is_head: false, tunnel: None };
 const HEAD: Asked = Asked { is_head: true, tunnel: None };
 const UPGRADE: Asked = Asked { is_head: false, tunnel: Some(Tunnel::Upgrade) };
