@@ -70,7 +70,7 @@ pub(crate) fn bootstrap(ports: Ports, _access_log: &Path) -> String {
         }]},
         "static_resources": {"listeners": listeners, "clusters": [
             static_cluster("tcp", local(ORIGIN_TCP)),
-            static_cluster("other.test", local(ORIGIN_TCP)),
+            static_cluster("other", local(ORIGIN_TCP)),
         ]},
     });
     format!("{document:#}\n")
@@ -145,7 +145,7 @@ fn in_all(target: &Target) -> Result<Facts> {
 /// What the upstream says to a ClientHello is nonsense; that it says it is what counts.
 fn by_name(target: &Target) -> Result<Facts> {
     let mut facts = Facts::default();
-    for name in [Some("tcp"), Some("other.test"), Some("nowhere.test"), None] {
+    for name in [Some("tcp"), Some("other"), Some("nowhere.test"), None] {
         let mut stream = TcpStream::connect_timeout(&local(port(target.ports, "by name")), TIMEOUT)?;
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;
         stream.write_all(&client_hello(name, &[], 0))?;
@@ -153,7 +153,7 @@ fn by_name(target: &Target) -> Result<Facts> {
         let _answer_or_end = stream.read(&mut [0; 64]);
     }
     let counters = target.counters(&["envoy_cluster_upstream_cx_total", "envoy_tcp_downstream_cx_no_route"])?;
-    let of_case = |name: &str| name.contains("\"other.test\"") || name.contains("\"by name\"");
+    let of_case = |name: &str| name.contains("\"other\"") || name.contains("\"by name\"");
     facts.append(counters.only(of_case));
     Ok(facts)
 }
