@@ -14,7 +14,7 @@ use crate::{
         metadata::Metadata,
     },
     filter_state::FilterState,
-    http::{request_headers::authority, route::matcher::header_value_of},
+    http::route::matcher::{header_text, header_value_of},
     listener::filter_chain::ConnectionFacts,
     tls::TlsSession,
 };
@@ -126,7 +126,7 @@ impl Facts<'_> {
     fn text<'b>(&'b self, input: &'b Input) -> Option<Cow<'b, str>> {
         let connection = &self.connection;
         Some(match input {
-            Input::RequestHeader(name) => return self.request_header(name),
+            Input::RequestHeader(name) => return header_text(name, self.request?),
             Input::ResponseHeader(name) => return self.response_header(name),
             Input::QueryParameter(name) => {
                 let pairs = self.request?.uri.query()?.split('&');
@@ -162,19 +162,6 @@ impl Facts<'_> {
             Input::Environment(value) => value.as_deref()?.into(),
             Input::DynamicMetadata { .. } => return None, // a value, no text
         })
-    }
-
-    fn request_header(&self, name: &HeaderMatcherName) -> Option<Cow<'_, str>> {
-        let head = self.request?;
-        let bytes: Cow<'_, [u8]> = match name {
-            HeaderMatcherName::Header(name) => header_value_of(&head.headers, name)?,
-            HeaderMatcherName::Method => head.method.as_str().as_bytes().into(),
-            HeaderMatcherName::Authority => authority(head).into(),
-            HeaderMatcherName::Path => head.uri.path_and_query()?.as_str().as_bytes().into(),
-            HeaderMatcherName::Scheme => crate::http::request_headers::scheme(head).as_bytes().into(),
-            HeaderMatcherName::Status => return None,
-        };
-        text_of(bytes)
     }
 
     fn response_header(&self, name: &HeaderMatcherName) -> Option<Cow<'_, str>> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::ca::token::TokenRules;
 use crate::source::debounce::Debounce;
 use crate::translate::{AccessLog, AccessLogFormat, LoadBalancing, MeshSettings, OutboundPolicy};
 use crate::transport::Lifetimes;
-use crate::transport::tls::TlsFiles;
+use crate::transport::tls::ServerSource;
 
 /// The control plane of the Weft mesh: derives xDS configuration from Kubernetes objects and pushes it to proxies.
 #[derive(Debug, Parser)]
@@ -27,6 +28,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("server_certificate").args(["tls_certificate_file", "ca_dir"]).multiple(true))]
 pub struct Serve {
     /// Folder of Kubernetes manifests to watch
     #[arg(long, value_name = "DIR")]
@@ -36,18 +38,45 @@ pub struct Serve {
     #[arg(long, value_name = "[HOST]:PORT", value_parser = address_or_port, required_unless_present = "tls_xds_address")]
     pub plaintext_xds_address: Option<SocketAddr>,
     /// Serve xDS over TLS here
-    #[arg(long, value_name = "HOST:PORT", requires = "tls_certificate_file", requires = "tls_key_file")]
+    #[arg(long, value_name = "HOST:PORT", requires = "server_certificate")]
     pub tls_xds_address: Option<SocketAddr>,
     /// Chain of certificates for --tls-xds-address, PEM, leaf first; read again when it changes, as are the other files
-    #[arg(long, value_name = "FILE", requires = "tls_xds_address")]
+    #[arg(long, value_name = "FILE", requires = "tls_xds_address", requires = "tls_key_file")]
     pub tls_certificate_file: Option<PathBuf>,
     /// Private key for --tls-xds-address, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_xds_address")]
+    #[arg(long, value_name = "FILE", requires = "tls_certificate_file")]
     pub tls_key_file: Option<PathBuf>,
     /// Ask clients of --tls-xds-address for a certificate that leads to one of these roots, PEM, and hold them to the
     /// identity in it
     #[arg(long, value_name = "FILE", requires = "tls_xds_address")]
     pub tls_client_ca_file: Option<PathBuf>,
+    /// Be the mesh's certificate authority on --tls-xds-address, with the key and certificates in this folder (ca-cert.pem,
+    /// ca-key.pem, cert-chain.pem, root-cert.pem), which are made where there are none. Clients are asked for certificates
+    /// of it, and get configuration for the identity in them only; the server's own certificate is of it too unless
+    /// --tls-certificate-file says otherwise
+    #[arg(long, value_name = "DIR", requires = "tls_xds_address")]
+    pub ca_dir: Option<PathBuf>,
+    /// Sign for pods that send a service account token which one of these keys signed (a JWKS)
+    #[arg(long, value_name = "FILE", requires = "ca_dir")]
+    pub ca_jwks_file: Option<PathBuf>,
+    /// One of these has to be an audience of the token
+    #[arg(
+        long,
+        value_name = "LIST",
+        requires = "ca_jwks_file",
+        value_delimiter = ',',
+        default_value = "istio-ca,weft-ca"
+    )]
+    pub ca_token_audiences: Vec<String>,
+    /// Who has to have issued the token
+    #[arg(long, value_name = "ISSUER", requires = "ca_jwks_file")]
+    pub ca_token_issuer: Option<String>,
+    /// Workloads' certificates are valid this long, or less if less is asked for
+    #[arg(long, value_name = "DURATION", requires = "ca_dir", default_value = "24h", value_parser = duration)]
+    pub ca_certificate_lifetime: Duration,
+    /// The names that the server's own certificate is for
+    #[arg(long, value_name = "LIST", requires = "ca_dir", value_delimiter = ',', default_value = SERVER_NAMES)]
+    pub tls_server_names: Vec<String>,
     /// End connections of proxies when they are this old, more or less, so that they spread over replicas anew
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     pub connection_age_max: Duration,
@@ -99,6 +128,9 @@ pub struct Serve {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
+
+/// By which sidecars call the control plane in a cluster, ours and Istio's, and on this machine.
+const SERVER_NAMES: &str = "weft-control.weft-system.svc,istiod.istio-system.svc,localhost,127.0.0.1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutboundTrafficPolicy {
@@ -167,13 +199,23 @@ impl Serve {
         Ok(Some(AccessLog { file: self.access_log_file.clone(), format }))
     }
 
-    /// Where the certificates of the TLS port are, if there is one.
-    pub fn tls_files(&self) -> Option<TlsFiles> {
-        let Self { tls_certificate_file, tls_key_file, tls_client_ca_file, .. } = self;
-        Some(TlsFiles {
-            certificate: tls_certificate_file.clone()?,
-            key: tls_key_file.clone()?,
-            client_ca: tls_client_ca_file.clone(),
+    /// Where the server's certificate on the TLS port comes from.
+    pub fn server_source(&self) -> ServerSource {
+        match (&self.tls_certificate_file, &self.tls_key_file) {
+            (Some(certificate), Some(key)) => {
+                ServerSource::Files { certificate: certificate.clone(), key: key.clone() }
+            }
+            _ => ServerSource::Authority { names: self.tls_server_names.clone() },
+        }
+    }
+
+    /// How pods prove who they are to the authority, besides by certificates.
+    pub fn token_rules(&self) -> Option<TokenRules> {
+        Some(TokenRules {
+            jwks_file: self.ca_jwks_file.clone()?,
+            audiences: self.ca_token_audiences.clone(),
+            issuer: self.ca_token_issuer.clone(),
+            trust_domain: self.trust_domain.clone(),
         })
     }
 
@@ -326,8 +368,13 @@ mod tests {
         assert_eq!(parse(&[&tls[..], &files[..]].concat()), Ok(()));
         assert_eq!(parse(&["--plaintext-xds-address", ":15010"]), Ok(()));
         assert!(parse(&[]).unwrap_err().contains("--plaintext-xds-address"));
-        assert!(parse(&tls).unwrap_err().contains("--tls-certificate-file"));
-        assert!(parse(&[&["--plaintext-xds-address", ":1"], &files[..2]].concat()).unwrap_err().contains("--tls-xds"));
+        let without_certificate = parse(&tls).unwrap_err();
+        assert!(without_certificate.contains("--tls-certificate-file") && without_certificate.contains("--ca-dir"));
+        assert_eq!(parse(&[&tls[..], &["--ca-dir", "c", "--ca-jwks-file", "d"]].concat()), Ok(()));
+        assert_eq!(parse(&[&tls[..], &files[..], &["--ca-dir", "c"]].concat()), Ok(()));
+        assert!(parse(&[&tls[..], &files[..2]].concat()).unwrap_err().contains("--tls-key-file"));
+        assert!(parse(&["--plaintext-xds-address", ":1", "--ca-dir", "c"]).unwrap_err().contains("--tls-xds-address"));
+        assert!(parse(&[&["--plaintext-xds-address", ":1"], &files[..]].concat()).unwrap_err().contains("--tls-xds"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod ads;
 pub mod args;
+pub mod ca;
 pub mod model;
 pub mod monitoring;
 pub mod serve;

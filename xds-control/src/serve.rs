@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -14,13 +15,16 @@ use crate::ads::registry::Connections;
 use crate::ads::server::Discovery;
 use crate::ads::stream::Context;
 use crate::args::{Serve, SettingsError};
+use crate::ca::files::{self, FilesError, Follow};
+use crate::ca::service::Certificates;
+use crate::ca::token::TokenError;
 use crate::model::mesh::Mesh;
 use crate::monitoring::Monitoring;
 use crate::monitoring::access::{Access, AccessError};
 use crate::snapshot::shared::{Conflict, Shared, Translator, Update};
 use crate::source::manifests::{FolderError, ManifestSource};
-use crate::transport::tls::{Reload, ServerTls, TlsError};
-use crate::transport::{Lifetimes, Port};
+use crate::transport::tls::{Reload, ServerTls, TlsError, TlsSources};
+use crate::transport::{CertificateServer, Lifetimes, Port};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -30,6 +34,10 @@ pub enum StartError {
     Manifests(#[from] FolderError),
     #[error("cannot guard the debugging pages (--debug-token-file)")]
     Access(#[from] AccessError),
+    #[error("cannot be the certificate authority (--ca-dir)")]
+    Authority(#[from] FilesError),
+    #[error("cannot check service account tokens (--ca-jwks-file)")]
+    Tokens(#[from] TokenError),
     #[error("cannot serve xDS over TLS")]
     Tls(#[from] TlsError),
     #[error("cannot listen on {address} ({flag})")]
@@ -48,7 +56,7 @@ pub struct Server {
     shared: watch::Sender<Arc<Shared>>,
     connections: Arc<Connections>,
     plaintext: Option<Port>,
-    tls: Option<(Port, Reload)>,
+    tls: Option<TlsPort>,
     monitoring: TcpListener,
     monitoring_state: Monitoring,
     lifetimes: Lifetimes,
@@ -73,20 +81,18 @@ impl Server {
                 if !address.ip().is_loopback() {
                     tracing::warn!(%address, "xDS without TLS can be read by whoever reaches it (--plaintext-xds-address)");
                 }
-                Some(Port { listener: listen("--plaintext-xds-address", address).await?, tls: None })
+                let listener = listen("--plaintext-xds-address", address).await?;
+                Some(Port { listener, tls: None, certificates: None })
             }
             None => None,
         };
-        let tls = match (serve.tls_xds_address, serve.tls_files()) {
-            (Some(address), Some(files)) => {
-                let (tls, reload) = ServerTls::load(files, &serve.trust_domain)?;
-                Some((Port { listener: listen("--tls-xds-address", address).await?, tls: Some(tls) }, reload))
-            }
-            _ => None,
+        let shared = watch::Sender::new(Arc::new(shared));
+        let tls = match serve.tls_xds_address {
+            Some(address) => Some(TlsPort::open(serve, address, shared.subscribe()).await?),
+            None => None,
         };
         let monitoring = listen("--monitoring-address", serve.monitoring_address).await?;
         let connections = Arc::new(Connections::default());
-        let shared = watch::Sender::new(Arc::new(shared));
         let monitoring_state = Monitoring {
             metrics,
             connections: connections.clone(),
@@ -105,7 +111,7 @@ impl Server {
     }
 
     pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.tls.as_ref().and_then(|(port, _)| port.listener.local_addr().ok())
+        self.tls.as_ref().and_then(|tls| tls.port.listener.local_addr().ok())
     }
 
     pub fn monitoring_address(&self) -> std::io::Result<SocketAddr> {
@@ -125,16 +131,51 @@ impl Server {
         tasks.spawn(publish(meshes, translator, shared));
         tasks.spawn(monitoring_state.serve(monitoring));
         let mut ports = JoinSet::new();
-        for port in plaintext.into_iter().chain(tls.map(|(port, reload)| {
+        let tls = tls.map(|TlsPort { port, reload, follow }| {
             tasks.spawn(reload.run());
+            follow.map(|follow| tasks.spawn(follow.run()));
             port
-        })) {
+        });
+        for port in plaintext.into_iter().chain(tls) {
             ports.spawn(port.serve(discovery.clone(), lifetimes, is_stopping.clone()));
         }
         stop.await;
         tracing::info!(proxies = connections.list().len(), "stopping");
         stopping.send_replace(true);
         while ports.join_next().await.is_some() {}
+    }
+}
+
+/// The port with TLS, and what keeps its certificates up to date.
+struct TlsPort {
+    port: Port,
+    reload: Reload,
+    follow: Option<Follow>,
+}
+
+impl TlsPort {
+    async fn open(
+        serve: &Serve,
+        address: SocketAddr,
+        shared: watch::Receiver<Arc<Shared>>,
+    ) -> Result<Self, StartError> {
+        let opened = serve.ca_dir.as_ref().map(|folder| files::open(folder, &serve.trust_domain, SystemTime::now()));
+        let (authority, follow) = opened.transpose()?.unzip();
+        let tokens = serve.token_rules();
+        if let Some(tokens) = &tokens {
+            tokens.check_keys()?;
+        }
+        let sources = TlsSources {
+            server: serve.server_source(),
+            client_ca: serve.tls_client_ca_file.clone(),
+            authority: authority.clone(),
+        };
+        let (tls, reload) = ServerTls::load(sources, &serve.trust_domain)?;
+        let lifetime_max = serve.ca_certificate_lifetime;
+        let certificates =
+            authority.map(|authority| CertificateServer::new(Certificates { authority, tokens, shared, lifetime_max }));
+        let listener = listen("--tls-xds-address", address).await?;
+        Ok(Self { port: Port { listener, tls: Some(tls), certificates }, reload, follow })
     }
 }
 

@@ -13,7 +13,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -23,10 +24,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tonic::Status;
+use weft_xds::ca::IstioCertificateServiceServer;
 use weft_xds::pb::envoy::config::core::v3 as xds;
 
+use crate::ads::message::MessageBody;
 use crate::ads::node::{Claims, Node};
 use crate::ads::server::Discovery;
+use crate::ca::service::Certificates;
 use crate::model::mesh::Mesh;
 use identity::Identity;
 use tls::ServerTls;
@@ -37,10 +41,22 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Proven by a client certificate.
     pub identity: Option<Arc<Identity>>,
+    /// Without an identity it is sent nothing.
+    pub has_to_prove: bool,
     pub is_ending: watch::Receiver<bool>,
 }
 
 impl Peer {
+    /// Whether it may ask for configuration at all.
+    pub fn may_ask(&self) -> Result<(), Status> {
+        if self.has_to_prove && self.identity.is_none() {
+            return Err(Status::unauthenticated(
+                "configuration is for those who prove an identity by their certificate",
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether this peer may speak for a node. Without an identity anyone may: the plaintext port, and a TLS port that
     /// asks for no certificates.
     pub fn may_be(&self, message: Option<&xds::Node>, node: &Node, mesh: &Mesh) -> Result<(), Status> {
@@ -66,8 +82,14 @@ pub struct Lifetimes {
 pub struct Port {
     pub listener: TcpListener,
     pub tls: Option<ServerTls>,
+    /// Signs certificates here too; who asks for configuration has to have one then.
+    pub certificates: Option<CertificateServer>,
 }
 
+pub type CertificateServer = IstioCertificateServiceServer<Certificates>;
+
+/// How the paths of calls for certificates begin.
+const CERTIFICATES: &str = "/istio.v1.auth.IstioCertificateService/";
 /// More are closed at once.
 const CONNECTIONS_MAX: usize = 20_000;
 /// Envoy opens another connection when it needs more, as it does without aggregation: a stream for each cluster.
@@ -87,7 +109,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 impl Port {
     /// Accepts connections until `is_stopping`, then waits for the last of them to end.
     pub async fn serve(self, discovery: Discovery, lifetimes: Lifetimes, mut is_stopping: watch::Receiver<bool>) {
-        let Self { listener, tls } = self;
+        let Self { listener, tls, certificates } = self;
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         loop {
@@ -101,6 +123,7 @@ impl Port {
                         let connection = Connection {
                             address,
                             discovery: discovery.clone(),
+                            certificates: certificates.clone(),
                             lifetimes,
                             is_stopping: is_stopping.clone(),
                         };
@@ -128,6 +151,7 @@ impl Port {
 struct Connection {
     address: SocketAddr,
     discovery: Discovery,
+    certificates: Option<CertificateServer>,
     lifetimes: Lifetimes,
     is_stopping: watch::Receiver<bool>,
 }
@@ -152,13 +176,13 @@ impl Connection {
 
     async fn serve_http2(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, identity: Option<Arc<Identity>>) {
         let (ending, is_ending) = watch::channel(false);
-        let peer = Peer { address: self.address, identity, is_ending };
-        let discovery = self.discovery.clone();
+        let has_to_prove = self.certificates.is_some();
+        let peer = Peer { address: self.address, identity, has_to_prove, is_ending };
+        let (discovery, certificates) = (self.discovery.clone(), self.certificates.clone());
         let (asked, mut is_asked) = watch::channel(false);
         let service = service_fn(move |request: Request<Incoming>| {
             asked.send_if_modified(|asked| !std::mem::replace(asked, true));
-            let response = discovery.answer(request, &peer);
-            async move { Ok::<_, Infallible>(response) }
+            answer(request, &discovery, certificates.clone(), &peer)
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -197,6 +221,31 @@ impl Connection {
         }
     }
 }
+
+/// To the services by their names: certificates, or configuration.
+fn answer(
+    mut request: Request<Incoming>,
+    discovery: &Discovery,
+    certificates: Option<CertificateServer>,
+    peer: &Peer,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    let is_for_certificates = request.uri().path().starts_with(CERTIFICATES);
+    let answer = match certificates.filter(|_| is_for_certificates) {
+        Some(mut certificates) => {
+            request.extensions_mut().insert(peer.clone());
+            Either::Left(tonic::codegen::Service::call(&mut certificates, request))
+        }
+        None => Either::Right(discovery.answer(request, peer)),
+    };
+    async move {
+        Ok(match answer {
+            Either::Left(signing) => signing.await?.map(Either::Left),
+            Either::Right(response) => response.map(Either::Right),
+        })
+    }
+}
+
+type Body = Either<tonic::body::Body, MessageBody>;
 
 /// Resolves if nothing is asked for too long after the start.
 async fn is_silent(is_asked: &mut watch::Receiver<bool>) {

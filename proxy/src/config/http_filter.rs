@@ -13,15 +13,20 @@ use weft_xds::{
                     basic_auth::v3::{BasicAuth as ProtoBasicAuth, BasicAuthPerRoute},
                     buffer::v3::{Buffer, BufferPerRoute},
                     cors::v3::{Cors, CorsPolicy as ProtoCorsPolicy},
+                    csrf::v3::CsrfPolicy as ProtoCsrfPolicy,
                     ext_authz::v3::{ExtAuthz as ProtoExtAuthz, ExtAuthzPerRoute},
                     fault::v3::HttpFault,
                     grpc_web::v3::GrpcWeb,
                     header_mutation::v3::{HeaderMutation as ProtoHeaderMutation, HeaderMutationPerRoute},
+                    header_to_metadata::v3::Config as HeaderToMetadataConfig,
                     health_check::v3::HealthCheck as ProtoHealthCheck,
                     jwt_authn::v3::{JwtAuthentication, PerRouteConfig as JwtPerRoute},
                     local_ratelimit::v3::LocalRateLimit as ProtoLocalRateLimit,
+                    ratelimit::v3::{RateLimit as ProtoRateLimit, RateLimitPerRoute},
                     rbac::v3::{Rbac as ProtoRbac, RbacPerRoute},
                     router::v3::Router,
+                    set_filter_state::v3::Config as SetFilterStateConfig,
+                    set_metadata::v3::Config as SetMetadataConfig,
                     stateful_session::v3::{StatefulSession as ProtoStatefulSession, StatefulSessionPerRoute},
                 },
                 network::http_connection_manager::v3::{HttpFilter as ProtoHttpFilter, http_filter::ConfigType},
@@ -35,14 +40,18 @@ pub use self::{
     basic_auth::{BasicAuth, Users},
     buffer::BufferOverride,
     cors::CorsPolicy,
+    csrf::CsrfPolicy,
     ext_authz::{BodyLimit, ExtAuthz, ExtAuthzOverride, GrpcTarget, HttpService, Service},
     fault::{Abort, AbortStatus, Delay, Fault},
     header_mutation::{HeaderMutations, ParameterMutation},
+    header_to_metadata::{HeaderRule, HeaderSource, HeaderToMetadata, MetadataEntry},
     health_check::{CachedAnswer, HealthCheckFilter, HealthCheckMode},
     jwt_authn::{FetchedKeys, JwtAuthn, JwtOverride, Keys, Places, Provider, RemoteKeys, Requirement},
     local_rate_limit::LocalRateLimit,
+    rate_limit::{Callers, RateLimit, RateLimitOverride, VirtualHostLimits},
     rbac::{Rbac, RbacOverride},
     router::RouterFilter,
+    set_metadata::{FilterStateValue, MetadataValue, SetFilterState, SetMetadata},
     stateful_session::{SessionState, StatefulSession},
 };
 use crate::config::field::{self, Extension, Result, Within as _, unsupported, without_typed_config};
@@ -50,14 +59,18 @@ use crate::config::field::{self, Extension, Result, Within as _, unsupported, wi
 mod basic_auth;
 mod buffer;
 mod cors;
+mod csrf;
 mod ext_authz;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
 mod health_check;
 mod jwt_authn;
 mod local_rate_limit;
+mod rate_limit;
 mod rbac;
 mod router;
+mod set_metadata;
 mod stateful_session;
 
 /// All of a connection manager's.
@@ -86,6 +99,7 @@ pub enum HttpFilter {
     },
     /// Its policies are the routes'.
     Cors,
+    Csrf(CsrfPolicy),
     ExtAuthz(Box<ExtAuthz>),
     Fault(Fault),
     GrpcWeb,
@@ -93,11 +107,15 @@ pub enum HttpFilter {
         mutations: HeaderMutations,
         most_specific_wins: bool,
     },
+    HeaderToMetadata(HeaderToMetadata),
+    HealthCheck(HealthCheckFilter),
     JwtAuthn(JwtAuthn),
     LocalRateLimit(LocalRateLimit),
+    RateLimit(Box<RateLimit>),
     Rbac(Rbac),
+    SetFilterState(SetFilterState),
+    SetMetadata(SetMetadata),
     StatefulSession(Arc<StatefulSession>),
-    HealthCheck(HealthCheckFilter),
 }
 
 /// What a place in the route table says about filters, by their names.
@@ -118,8 +136,11 @@ pub enum RouteFilter {
     ExtAuthz(ExtAuthzOverride),
     Fault(Fault),
     HeaderMutation(HeaderMutations),
+    Csrf(CsrfPolicy),
+    HeaderToMetadata(HeaderToMetadata),
     JwtAuthn(JwtOverride),
     LocalRateLimit(LocalRateLimit),
+    RateLimit(RateLimitOverride),
     Rbac(RbacOverride),
     /// None: off.
     StatefulSession(Option<Arc<StatefulSession>>),
@@ -155,9 +176,12 @@ impl HttpFilters {
 
     /// Whether a response is written with what the request said.
     pub fn reads_request(&self) -> bool {
-        self.filters
-            .iter()
-            .any(|named| matches!(named.filter, HttpFilter::HeaderMutation { .. } | HttpFilter::LocalRateLimit(_)))
+        self.filters.iter().any(|named| {
+            matches!(
+                named.filter,
+                HttpFilter::HeaderMutation { .. } | HttpFilter::LocalRateLimit(_) | HttpFilter::RateLimit(_)
+            )
+        })
     }
 }
 
@@ -216,6 +240,16 @@ impl HttpFilter {
             Self::HealthCheck(HealthCheckFilter::from_proto(extension.unpack()?).within("typed_config")?)
         } else if extension.is::<ProtoStatefulSession>() {
             Self::StatefulSession(Arc::new(StatefulSession::from_proto(extension.unpack()?).within("typed_config")?))
+        } else if extension.is::<ProtoCsrfPolicy>() {
+            Self::Csrf(CsrfPolicy::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<HeaderToMetadataConfig>() {
+            Self::HeaderToMetadata(HeaderToMetadata::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<ProtoRateLimit>() {
+            Self::RateLimit(Box::new(RateLimit::from_proto(extension.unpack()?).within("typed_config")?))
+        } else if extension.is::<SetFilterStateConfig>() {
+            Self::SetFilterState(SetFilterState::from_proto(extension.unpack()?).within("typed_config")?)
+        } else if extension.is::<SetMetadataConfig>() {
+            Self::SetMetadata(SetMetadata::from_proto(extension.unpack()?).within("typed_config")?)
         } else {
             return Ok(None);
         }))
@@ -290,6 +324,12 @@ impl RouteFilter {
             Self::Rbac(Rbac::of_route(extension.unpack()?)?)
         } else if extension.is::<StatefulSessionPerRoute>() {
             Self::StatefulSession(StatefulSession::from_override(extension.unpack()?)?)
+        } else if extension.is::<ProtoCsrfPolicy>() {
+            Self::Csrf(CsrfPolicy::from_proto(extension.unpack()?)?)
+        } else if extension.is::<HeaderToMetadataConfig>() {
+            Self::HeaderToMetadata(HeaderToMetadata::from_proto(extension.unpack()?)?)
+        } else if extension.is::<RateLimitPerRoute>() {
+            Self::RateLimit(RateLimitOverride::from_proto(extension.unpack()?)?)
         } else {
             return Ok(None);
         }))

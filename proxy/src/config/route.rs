@@ -27,6 +27,7 @@ use crate::config::{
     matcher::RegexRewrite,
     metadata::{Fields, Metadata},
     mirror::MirrorPolicy,
+    rate_limit::RateLimitEntry,
     substitution::{Operator, SubstitutionFormat},
     upgrade::Upgrades,
 };
@@ -109,6 +110,9 @@ pub struct ForwardAction {
     pub cors: Option<CorsPolicy>,
     /// Where copies go. Empty: the virtual host says.
     pub mirrors: Arc<[MirrorPolicy]>,
+    pub rate_limits: Vec<RateLimitEntry>,
+    /// The virtual host's count too.
+    pub includes_host_rate_limits: bool,
     pub internal_redirects: Option<InternalRedirects>,
     /// How long the caller may take nothing of the response. None: as `idle_timeout`. Some(None): any time.
     pub flush_timeout: Option<Option<Duration>>,

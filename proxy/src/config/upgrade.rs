@@ -77,6 +77,12 @@ impl Upgrades {
         self.0.iter().find(|upgrade| upgrade.protocol.as_bytes().eq_ignore_ascii_case(protocol))
     }
 
+    /// Where those filters stand among `filters` that requests for this protocol pass.
+    pub fn filters_place(&self, protocol: &[u8]) -> Option<usize> {
+        let at = self.0.iter().position(|upgrade| upgrade.protocol.as_bytes().eq_ignore_ascii_case(protocol))?;
+        self.0[at].filters.as_ref().map(|_| self.0[..at].iter().filter(|upgrade| upgrade.filters.is_some()).count())
+    }
+
     pub fn filters(&self) -> impl Iterator<Item = &HttpFilters> {
         self.0.iter().filter_map(|upgrade| upgrade.filters.as_ref())
     }

@@ -9,14 +9,13 @@ use crate::{
     config::{
         access_log::LogType,
         http_connection_manager::{CodecType, ServerHeaderTransformation},
-        http_filter::HttpFilters,
         route::RouteAction,
         upgrade,
     },
     http::{
         body::Body,
         exchange::{Exchange, RequestBody, ResponseBody, Restart},
-        filter::{self, ConnectionBuckets},
+        filter::{self, ConnectionBuckets, CountedFilters},
         h1, h2,
         local_reply::LocalReply,
         request_headers::{self, X_REQUEST_ID},
@@ -176,7 +175,7 @@ impl HttpConnection {
             exchange.log(LogType::DownstreamStart);
         }
         let filters = match exchange.tunnel {
-            None => Some(&self.active.config.http_filters),
+            None => Some(self.own_filters()),
             Some(tunnel) => self.filters_of_tunnel(tunnel, exchange, head),
         };
         let Some(filters) = filters else {
@@ -204,15 +203,15 @@ impl HttpConnection {
         tunnel: Tunnel,
         exchange: &Exchange,
         head: &http::request::Parts,
-    ) -> Option<&HttpFilters> {
+    ) -> Option<CountedFilters<'_>> {
         let config = &self.active.config;
         let route = exchange.route();
         let protocol = match (tunnel, head.headers.get(header::UPGRADE)) {
             // Only a route for CONNECT matches one; that there is none is for the router to say.
-            (Tunnel::Connect, _) if route.is_none() => return Some(&config.http_filters),
+            (Tunnel::Connect, _) if route.is_none() => return Some(self.own_filters()),
             (Tunnel::Connect, _) => upgrade::CONNECT.as_bytes(),
             (Tunnel::Upgrade, Some(protocol)) => protocol.as_bytes(),
-            (Tunnel::Upgrade, None) => return Some(&config.http_filters),
+            (Tunnel::Upgrade, None) => return Some(self.own_filters()),
         };
         let of_route = route.as_ref().and_then(|route| match &route.route().action {
             RouteAction::Forward(action) => action.upgrades.of(protocol).map(|upgrade| upgrade.enabled),
@@ -220,8 +219,16 @@ impl HttpConnection {
         });
         let of_manager = config.upgrades.of(protocol);
         let is_allowed = of_route.or(of_manager.map(|upgrade| upgrade.enabled)).unwrap_or(false);
-        let own = of_manager.and_then(|upgrade| upgrade.filters.as_ref());
-        is_allowed.then(|| own.unwrap_or(&config.http_filters))
+        let filters =
+            match (of_manager.and_then(|upgrade| upgrade.filters.as_ref()), config.upgrades.filters_place(protocol)) {
+                (Some(filters), Some(at)) => CountedFilters { filters, stats: &self.active.upgrade_filter_stats[at] },
+                _ => self.own_filters(),
+            };
+        is_allowed.then_some(filters)
+    }
+
+    fn own_filters(&self) -> CountedFilters<'_> {
+        CountedFilters { filters: &self.active.config.http_filters, stats: &self.active.filter_stats }
     }
 
     /// Of a request whose head is none, or not here: nothing is known of it but that it came.

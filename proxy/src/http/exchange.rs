@@ -87,6 +87,7 @@ pub struct Exchange {
     pub override_host: RefCell<Option<SessionHost>>,
     /// Found once, before the first filter.
     route: RefCell<Option<ResolvedRoute>>,
+    is_route_cleared: Cell<bool>,
     kept: RefCell<Kept>,
     /// Why the body of the request is no good, which the caller is to be told instead of what the upstream makes of it.
     refused: RefCell<Option<LocalReply>>,
@@ -154,6 +155,7 @@ impl Exchange {
             response_sent: Cell::default(),
             override_host: RefCell::default(),
             route: RefCell::default(),
+            is_route_cleared: Cell::default(),
             kept: RefCell::default(),
             refused: RefCell::default(),
             redirects: RefCell::default(),
@@ -266,9 +268,22 @@ impl Exchange {
         ResolvedRoute::resolve(routes, head, self)
     }
 
-    /// Another route was looked up, whose cluster is not known.
-    pub fn forget_cluster(&self) {
-        *self.upstream_cluster.borrow_mut() = None;
+    /// Of the route that was looked up last, whether or not it is taken.
+    pub fn note_cluster(&self, name: Option<Arc<str>>) {
+        *self.upstream_cluster.borrow_mut() = name;
+    }
+
+    /// A filter has changed what it was found by: it is looked up again before the next filter's turn.
+    pub fn clear_route(&self) {
+        self.is_route_cleared.set(true);
+    }
+
+    pub fn is_route_cleared(&self) -> bool {
+        self.is_route_cleared.get()
+    }
+
+    pub fn take_route_cleared(&self) -> bool {
+        self.is_route_cleared.take()
     }
 
     pub fn restart(&self, restart: Restart) {

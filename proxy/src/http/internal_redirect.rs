@@ -67,7 +67,7 @@ pub fn follow(
     };
     let Some(route) = exchange.resolve_route(&head) else {
         exchange.count(HttpStat::RedirectNoRoute);
-        exchange.forget_cluster();
+        exchange.note_cluster(None);
         return None;
     };
     let hop = (from.route().name.to_string(), route.route().name.to_string());
@@ -78,7 +78,7 @@ pub fn follow(
     });
     if !accepted {
         exchange.count(HttpStat::RedirectPredicate);
-        exchange.forget_cluster();
+        exchange.note_cluster(route.cluster_name(&head));
         return None;
     }
     history.followed += 1;

@@ -18,6 +18,7 @@ pub mod internal_redirect;
 pub mod local_reply;
 pub mod mirror;
 mod normalize;
+pub mod rate_limit_descriptor;
 mod replay;
 pub mod request_headers;
 pub mod request_id;

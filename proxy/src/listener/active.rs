@@ -66,6 +66,8 @@ pub struct ActiveHttp {
     pub http2_stats: Arc<Sharded<Http2Stat>>,
     /// Of each of the filters.
     pub filter_stats: Vec<FilterStats>,
+    /// The same for the filters that upgrades have of their own, in the order of the upgrades.
+    pub upgrade_filter_stats: Vec<Vec<FilterStats>>,
     pub listener_stats: Arc<GroupStats<ListenerHttpStat>>,
 }
 
@@ -175,6 +177,11 @@ impl ActiveChain {
                 stats: registry.http(&manager.stat_prefix),
                 http2_stats: registry.http2.clone(),
                 filter_stats: FilterStats::of_all(&manager.http_filters, &manager.stat_prefix, registry),
+                upgrade_filter_stats: manager
+                    .upgrades
+                    .filters()
+                    .map(|filters| FilterStats::of_all(filters, &manager.stat_prefix, registry))
+                    .collect(),
                 listener_stats: registry.listener_http(listener, &manager.stat_prefix),
                 config: manager.clone(),
             })),

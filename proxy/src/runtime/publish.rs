@@ -34,8 +34,8 @@ pub struct Shared {
     pub drain_time: std::time::Duration,
     /// Whether hops tell each other that they have given up (`weft.retry_hints` of the runtime).
     pub retry_hints: bool,
-    /// What this proxy is called: the node's cluster.
-    pub local_cluster: String,
+    /// What `--service-cluster` and the bootstrap's node say this proxy belongs to.
+    pub node_cluster: Arc<str>,
     /// Open downstream connections of all workers.
     pub connections: std::sync::atomic::AtomicUsize,
     /// None: there may be any number of them.

@@ -17,6 +17,7 @@ pub mod failures;
 pub mod files;
 pub mod kind;
 pub mod rate_limit;
+pub mod rate_limit_service;
 pub mod resource;
 pub mod sotw;
 pub mod subscription;

@@ -11,6 +11,7 @@ mod client_certs;
 mod config;
 mod differences;
 mod external_authorization;
+mod filter_metadata;
 mod filters;
 mod frames;
 mod health;
@@ -26,6 +27,7 @@ mod orders;
 mod outliers;
 mod pair;
 mod proxy_protocol;
+mod rate_limit_service;
 mod raw_origin;
 mod resilience;
 mod retries;
@@ -199,6 +201,17 @@ fn access_logs_say_what_envoys_do() -> Result<()> {
 #[test]
 fn filters_do_as_envoys() -> Result<()> {
     scene::compare_scenes(&filters::scenes(), filters::EXCHANGES)
+}
+
+#[test]
+fn filters_leave_what_envoys_do() -> Result<()> {
+    scene::compare_scenes(&filter_metadata::scenes(), filter_metadata::EXCHANGES)
+}
+
+#[test]
+fn rates_are_limited_as_by_envoy() -> Result<()> {
+    let (scenes, exchanges) = (rate_limit_service::scenes(), rate_limit_service::EXCHANGES);
+    scene::compare_scenes_with(&scenes, exchanges, rate_limit_service::start)
 }
 
 #[test]

@@ -165,6 +165,11 @@ impl Target {
         Ok(of_key.next_back().with_context(|| format!("none of {lines} lines"))?.to_owned())
     }
 
+    /// A file of this name's extension.
+    pub(crate) fn beside_access_log(&self, extension: &str) -> PathBuf {
+        self.access_log.with_extension(extension)
+    }
+
     /// The different texts behind this key and a tab, in order, once no more lines come.
     pub(crate) fn different_lines(&self, key: &str) -> Result<String> {
         self.lines(key)?;
@@ -173,11 +178,6 @@ impl Target {
         lines.sort_unstable();
         lines.dedup();
         Ok(lines.join(" / "))
-    }
-
-    /// A file of this name's extension.
-    pub(crate) fn beside_access_log(&self, extension: &str) -> PathBuf {
-        self.access_log.with_extension(extension)
     }
 
     pub(crate) fn log(&self) -> Result<String> {

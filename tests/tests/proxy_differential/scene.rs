@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use weft_tests::bootstrap::{http_filter, socket, static_cluster, with_http2};
 use weft_tests::facts::Facts;
 use weft_tests::http1::Connection;
+use weft_tests::netns::Namespace;
 
 use crate::config::{INTERNAL, LOG_FORMAT, NOBODY, ORIGIN_HTTP, ORIGIN_RAW, Ports, local};
-use crate::pair::{TIMEOUT, Target};
-use crate::{Case, compare_on};
+use crate::pair::{Pair, TIMEOUT, Target};
+use crate::{Case, compare_with, rate_limit_service};
 
 /// A listener.
 pub(crate) struct Scene {
@@ -97,6 +98,15 @@ impl Exchange {
 
 /// Both proxies with all scenes, and each exchange with both.
 pub(crate) fn compare_scenes(scenes: &[Scene], exchanges: &[Exchange]) -> Result<()> {
+    compare_scenes_with(scenes, exchanges, |_| Ok(()))
+}
+
+/// `prepare` is given the namespace before either starts.
+pub(crate) fn compare_scenes_with(
+    scenes: &[Scene],
+    exchanges: &[Exchange],
+    prepare: impl FnOnce(&Namespace) -> Result<()>,
+) -> Result<()> {
     let cases: Vec<Case> = exchanges
         .iter()
         .map(|exchange| {
@@ -107,7 +117,8 @@ pub(crate) fn compare_scenes(scenes: &[Scene], exchanges: &[Exchange]) -> Result
             Ok(Case { name: exchange.name, observe: Box::new(observe) })
         })
         .collect::<Result<_>>()?;
-    compare_on(&cases, &|ports, access_log| bootstrap(scenes, ports, access_log))
+    let bootstrap = |ports: Ports, access_log: &Path| bootstrap(scenes, ports, access_log);
+    compare_with(&cases, &Pair::start_with(&bootstrap, prepare)?)
 }
 
 fn address(ports: Ports, scene: usize, internal: bool) -> SocketAddr {
@@ -135,6 +146,8 @@ fn bootstrap(scenes: &[Scene], ports: Ports, access_log: &Path) -> String {
                 case_keeping_cluster(),
                 static_cluster("other", local(ORIGIN_HTTP)),
                 static_cluster("nobody", local(NOBODY)),
+                with_http2(static_cluster("nobody-h2", local(NOBODY))),
+                with_http2(static_cluster("rate-limits", local(rate_limit_service::PORT))),
                 {"name": "empty", "type": "STATIC", "connect_timeout": "1s"},
             ],
             "listeners": listeners,

@@ -89,6 +89,10 @@ impl Discovery {
         // One: more would only be older by the time that it is read.
         let (messages, body) = mpsc::channel(1);
         let (context, peer) = (self.context.clone(), peer.clone());
+        if let Err(status) = peer.may_ask() {
+            tracing::warn!(peer = %peer.address, reason = status.message(), "refused a client");
+            return refused(messages, body, status);
+        }
         let call = Call::of(request.uri().path());
         let Some(place) = self.context.connections.admit() else {
             return refused(messages, body, Status::resource_exhausted("too many streams are open"));

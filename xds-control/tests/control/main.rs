@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
 
+mod certificates;
 mod cli;
 mod client_status;
 mod convergence;

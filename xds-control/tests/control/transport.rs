@@ -3,18 +3,13 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use weft_control::translate::resource::Kind;
 use weft_xds::pb::envoy::config::core::v3::Node;
@@ -22,7 +17,7 @@ use weft_xds::pb::envoy::service::discovery::v3::aggregated_discovery_service_cl
 use weft_xds::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use weft_xds::pb::google::protobuf::{Struct, Value, value};
 
-use crate::harness::{Control, DEADLINE, NODE, eventually, service};
+use crate::harness::{Control, DEADLINE, NODE, connect_tls, eventually, service};
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/default";
 
@@ -103,29 +98,11 @@ async fn connect(
     server: &'static str,
     certificate: Certificate,
 ) -> Result<Channel, tonic::transport::Error> {
-    let mut roots = RootCertStore::empty();
-    certificates(&authority.file("root.pem")).into_iter().for_each(|root| roots.add(root).unwrap());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.with_root_certificates(roots);
-    let mut config = match certificate {
-        Certificate::None => builder.with_no_client_auth(),
-        Certificate::Client => {
-            let key = PrivateKeyDer::from_pem_file(authority.file("client-key.pem")).unwrap();
-            builder.with_client_auth_cert(certificates(&authority.file("client.pem")), key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
-    let connect = move |_| {
-        let connector = connector.clone();
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            let stream = connector.connect(ServerName::try_from(server).unwrap(), stream).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
-        }
-    };
-    Endpoint::from_static("http://control").connect_with_connector(tower::service_fn(connect)).await
+    let client = (certificate == Certificate::Client).then(|| {
+        let key = PrivateKeyDer::from_pem_file(authority.file("client-key.pem")).unwrap();
+        (certificates(&authority.file("client.pem")), key)
+    });
+    connect_tls(address, server, certificates(&authority.file("root.pem")), client).await
 }
 
 fn request(node: Node) -> DiscoveryRequest {
@@ -290,6 +267,6 @@ async fn connections_end_one_after_the_other_when_it_stops() {
     // By chance all of 24 would fall into the same half of the time once in eight million runs.
     let halves = moments.iter().map(|moment| *moment > Duration::from_secs(1)).collect::<HashSet<_>>();
     assert_eq!(halves.len(), 2, "{moments:?}");
-    assert!(TcpStream::connect(control.xds).await.is_err(), "nobody is let in any more");
+    assert!(tokio::net::TcpStream::connect(control.xds).await.is_err(), "nobody is let in any more");
     control.stop().await;
 }

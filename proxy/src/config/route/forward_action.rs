@@ -45,6 +45,7 @@ use crate::config::{
     matcher::RegexRewrite,
     metadata::{Fields, Metadata},
     mirror::MirrorPolicy,
+    rate_limit::RateLimitEntry,
     substitution,
     upgrade::Upgrades,
 };
@@ -91,7 +92,7 @@ impl ForwardAction {
             cluster_specifier,
             host_rewrite_specifier,
         } = message;
-        refuse!(retry_policy_typed_config, rate_limits, include_vh_rate_limits, hedge_policy);
+        refuse!(retry_policy_typed_config, hedge_policy);
         early_data(early_data_policy).within("early_data_policy")?;
         let rewrites = [
             !prefix_rewrite.is_empty(),
@@ -130,6 +131,8 @@ impl ForwardAction {
             metadata_match: criteria.map(Arc::new),
             cors: cors.map(CorsPolicy::from_route).transpose().within("cors")?,
             mirrors: MirrorPolicy::all_from_proto(request_mirror_policies)?,
+            rate_limits: field::each(rate_limits, "rate_limits", RateLimitEntry::from_proto)?,
+            includes_host_rate_limits: field::bool_or(include_vh_rate_limits, false),
             internal_redirects: internal_redirects(
                 internal_redirect_policy,
                 internal_redirect_action,

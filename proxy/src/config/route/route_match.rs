@@ -157,7 +157,7 @@ impl TlsContextMatch {
 }
 
 impl QueryParameterMatcher {
-    fn from_proto(message: ProtoQueryParameterMatcher) -> Result<Self> {
+    pub(crate) fn from_proto(message: ProtoQueryParameterMatcher) -> Result<Self> {
         let ProtoQueryParameterMatcher { name, query_parameter_match_specifier } = message;
         let value = match query_parameter_match_specifier {
             None => QueryParameterValue::Present(true),

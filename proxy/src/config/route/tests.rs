@@ -240,7 +240,6 @@ fn a_tables_unsupported_fields_are_refused() {
 fn a_virtual_hosts_unsupported_fields_are_refused() {
     for line in [
         "virtual_clusters: [{}]",
-        "rate_limits: [{}]",
         "retry_policy_typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}",
         "hedge_policy: {}",
         "include_is_timeout_retry_header: true",
@@ -284,8 +283,6 @@ fn a_routes_unsupported_fields_are_refused() {
 fn an_actions_unsupported_fields_are_refused() {
     for line in [
         "retry_policy_typed_config: {'@type': type.googleapis.com/google.protobuf.Empty, value: {}}",
-        "rate_limits: [{}]",
-        "include_vh_rate_limits: true",
         "hedge_policy: {}",
     ] {
         let (field, _) = line.split_once(':').unwrap();

@@ -20,6 +20,7 @@ use crate::config::{
     http_filter::{CorsPolicy, RouteFilters},
     match_tree::MatchTree,
     mirror::MirrorPolicy,
+    rate_limit::RateLimitEntry,
 };
 
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub struct VirtualHost {
     pub buffer_limit: Option<BufferLimit>,
     /// For routes that say nothing. Empty: the table says.
     pub mirrors: Arc<[MirrorPolicy]>,
+    pub rate_limits: Vec<RateLimitEntry>,
     pub include_request_attempt_count: bool,
     pub include_attempt_count_in_response: bool,
     pub request_headers: HeaderRules,
@@ -112,7 +114,7 @@ impl VirtualHost {
             metadata: _, // for extensions' eyes, and none reads it
             route_specifiers,
         } = message;
-        refuse!(virtual_clusters, rate_limits);
+        refuse!(virtual_clusters);
         refuse!(retry_policy_typed_config, hedge_policy, include_is_timeout_retry_header, route_specifiers);
         let retry_policy = retry_policy.map(RetryPolicy::from_proto).transpose().within("retry_policy")?;
         let to_route = |message| Route::from_proto(message, retry_policy.as_ref(), limits).map(Arc::new);
@@ -136,6 +138,7 @@ impl VirtualHost {
             tls_redirect,
             buffer_limit: BufferLimit::from_proto(per_request_buffer_limit_bytes, request_body_buffer_limit)?,
             mirrors: MirrorPolicy::all_from_proto(request_mirror_policies)?,
+            rate_limits: field::each(rate_limits, "rate_limits", RateLimitEntry::from_proto)?,
             include_request_attempt_count,
             include_attempt_count_in_response,
             request_headers: HeaderRules::from_proto(request_headers_to_add, request_headers_to_remove, "request")?,

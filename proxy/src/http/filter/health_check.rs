@@ -82,7 +82,7 @@ pub(super) fn response(filter: &HealthCheckFilter, exchange: &Exchange, response
     if let HealthCheckMode::Cache(cache) = &filter.mode {
         keep(cache, response);
     }
-    let local_cluster = &exchange.connection.downstream.worker.shared.local_cluster;
+    let local_cluster = &exchange.connection.downstream.worker.shared.node_cluster;
     if let Ok(name) = HeaderValue::from_str(local_cluster) {
         response.headers_mut().insert(HEALTH_CHECKED_CLUSTER, name);
     }

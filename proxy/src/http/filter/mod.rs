@@ -8,14 +8,18 @@ mod basic_auth;
 mod body;
 mod buffer;
 mod cors;
+mod csrf;
 mod ext_authz;
 mod fault;
 mod grpc_web;
 mod header_mutation;
+mod header_to_metadata;
 mod health_check;
 mod jwt_authn;
 mod local_rate_limit;
+mod rate_limit;
 mod rbac;
+mod set_metadata;
 mod stateful_session;
 mod stats;
 
@@ -61,11 +65,19 @@ enum Pass {
     GrpcWeb(grpc_web::Pass),
     LocalRateLimit(local_rate_limit::Pass),
     StatefulSession(stateful_session::Pass),
+    RateLimit(rate_limit::Pass),
+}
+
+/// Filters, and what is counted of each of them.
+#[derive(Clone, Copy)]
+pub struct CountedFilters<'a> {
+    pub filters: &'a HttpFilters,
+    pub stats: &'a [FilterStats],
 }
 
 /// From a request to its response, by all filters.
 pub async fn run(
-    filters: &HttpFilters,
+    CountedFilters { filters, stats: filter_stats }: CountedFilters<'_>,
     exchange: &Rc<Exchange>,
     head: &mut request::Parts,
     body: Body,
@@ -73,23 +85,36 @@ pub async fn run(
     if filters.filters.is_empty() {
         return router::route(&filters.router, exchange, head, body).await;
     }
-    let route = exchange.route();
+    let mut route = exchange.route();
     note_cluster(exchange, route.as_ref(), head);
-    let mut passing = Passing { exchange, route: route.as_ref(), head, body };
     let mut passes = Vec::with_capacity(filters.filters.len());
     let mut refused = None;
-    for (filter, stats) in filters.filters.iter().zip(&exchange.connection.active.filter_stats) {
-        if is_off(filter, passing.route) {
-            passes.push(Pass::Off);
-        } else if refused.is_some() {
-            passes.push(Pass::Nothing);
-        } else {
-            let (pass, refusal) = within_deadlines(filter, stats, &mut passing).await;
-            passes.push(pass);
-            refused = refusal;
+    let mut body = body;
+    while passes.len() < filters.filters.len() {
+        // As long as the route is the same.
+        let mut passing = Passing { exchange, route: route.as_ref(), head, body };
+        let asked = passes.len();
+        for (filter, stats) in filters.filters.iter().zip(filter_stats).skip(asked) {
+            if is_off(filter, passing.route) {
+                passes.push(Pass::Off);
+            } else if refused.is_some() {
+                passes.push(Pass::Nothing);
+            } else {
+                let (pass, refusal) = within_deadlines(filter, stats, &mut passing).await;
+                passes.push(pass);
+                refused = refusal;
+            }
+            if exchange.is_route_cleared() {
+                break;
+            }
+        }
+        body = passing.body;
+        if exchange.take_route_cleared() {
+            route = exchange.resolve_route(head);
+            exchange.set_route(route.clone());
+            note_cluster(exchange, route.as_ref(), head);
         }
     }
-    let Passing { head, body, .. } = passing;
     let mut response = match refused {
         Some(Refusal::Reply(reply)) => {
             exchange.keep_request(head);
@@ -169,6 +194,24 @@ async fn ask(filter: &NamedFilter, stats: &FilterStats, passing: &mut Passing<'_
             let (pass, abort) = fault::request(name, fault, passing).await;
             (Pass::Fault(pass), abort.map(Refusal::from))
         }
+        HttpFilter::Csrf(policy) => (Pass::Nothing, csrf::request(name, policy, passing).err().map(Refusal::from)),
+        HttpFilter::HeaderToMetadata(config) => {
+            header_to_metadata::request(name, config, passing);
+            (Pass::Nothing, None)
+        }
+        HttpFilter::RateLimit(limit) => {
+            // Few requests are asked about; the future of those that are is large.
+            let (pass, limited) = Box::pin(rate_limit::request(name, limit, passing)).await;
+            (Pass::RateLimit(pass), limited.map(Refusal::from))
+        }
+        HttpFilter::SetFilterState(config) => {
+            set_metadata::filter_state(config, passing);
+            (Pass::Nothing, None)
+        }
+        HttpFilter::SetMetadata(config) => {
+            set_metadata::metadata(config, passing.exchange);
+            (Pass::Nothing, None)
+        }
         HttpFilter::GrpcWeb => (grpc_web::request(passing).map_or(Pass::Nothing, Pass::GrpcWeb), None),
         HttpFilter::HeaderMutation { mutations, most_specific_wins } => {
             let refused = header_mutation::request(name, mutations, *most_specific_wins, passing);
@@ -219,6 +262,10 @@ async fn respond(
         (HttpFilter::HealthCheck(filter), _) => health_check::response(filter, exchange, response),
         (HttpFilter::StatefulSession(_), Pass::StatefulSession(pass)) => {
             stateful_session::response(&pass, exchange, response);
+        }
+        (HttpFilter::RateLimit(_), Pass::RateLimit(pass)) => rate_limit::response(pass, response),
+        (HttpFilter::HeaderToMetadata(config), _) => {
+            header_to_metadata::response(&filter.name, config, (exchange, route), response);
         }
         (HttpFilter::HeaderMutation { mutations, most_specific_wins }, _) => {
             header_mutation::response(&filter.name, mutations, *most_specific_wins, (exchange, route), response);

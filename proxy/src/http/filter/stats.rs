@@ -59,10 +59,15 @@ impl FilterStats {
             }
             HttpFilter::Buffer { .. }
             | HttpFilter::Cors
+            | HttpFilter::Csrf(_)
             | HttpFilter::Fault(_)
             | HttpFilter::GrpcWeb
             | HttpFilter::HeaderMutation { .. }
             | HttpFilter::HealthCheck(_)
+            | HttpFilter::HeaderToMetadata(_)
+            | HttpFilter::RateLimit(_)
+            | HttpFilter::SetFilterState(_)
+            | HttpFilter::SetMetadata(_)
             | HttpFilter::StatefulSession(_)
             | HttpFilter::LocalRateLimit(_) => FilterStats::None,
         }

@@ -1,5 +1,7 @@
 //! Whether a route matches a request: pure predicates over its head.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, Method, StatusCode, request};
 
 use crate::{
@@ -75,23 +77,27 @@ fn tls_matches(wanted: TlsContextMatch, tls: Option<&TlsSession>) -> bool {
 }
 
 pub fn header_matches(matcher: &HeaderMatcher, head: &request::Parts, authority: &[u8]) -> bool {
-    let path;
-    let joined;
-    let value: Option<&[u8]> = match &matcher.name {
-        HeaderMatcherName::Header(name) => {
-            joined = header_value_of(&head.headers, name);
-            joined.as_deref()
-        }
-        HeaderMatcherName::Method => Some(head.method.as_str().as_bytes()),
-        HeaderMatcherName::Authority => Some(authority),
-        HeaderMatcherName::Path => {
-            path = head.uri.path_and_query().map_or("", |path| path.as_str());
-            Some(path.as_bytes())
-        }
-        HeaderMatcherName::Scheme => Some(scheme(head).as_bytes()),
-        HeaderMatcherName::Status => None,
-    };
-    value_matches(matcher, value)
+    value_matches(matcher, header_bytes(&matcher.name, head, authority).as_deref())
+}
+
+/// None: it is not there.
+fn header_bytes<'a>(name: &HeaderMatcherName, head: &'a request::Parts, authority: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    Some(match name {
+        HeaderMatcherName::Header(name) => return header_value_of(&head.headers, name),
+        HeaderMatcherName::Method => head.method.as_str().as_bytes().into(),
+        HeaderMatcherName::Authority => authority.into(),
+        HeaderMatcherName::Path => head.uri.path_and_query().map_or("", |path| path.as_str()).as_bytes().into(),
+        HeaderMatcherName::Scheme => scheme(head).as_bytes().into(),
+        HeaderMatcherName::Status => return None,
+    })
+}
+
+/// None: it is not there, or no text.
+pub fn header_text<'a>(name: &HeaderMatcherName, head: &'a request::Parts) -> Option<Cow<'a, str>> {
+    match header_bytes(name, head, authority(head))? {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
 }
 
 /// The same of a response.
@@ -143,7 +149,7 @@ fn value_matches(matcher: &HeaderMatcher, value: Option<&[u8]>) -> bool {
 }
 
 /// Several fields of a name count as one, joined by commas.
-pub fn header_value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, [u8]>> {
+pub fn header_value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
     let mut values = headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
     let first = values.next()?;
     let rest: Vec<&[u8]> = values.collect();
@@ -161,7 +167,7 @@ fn cookie_matches(matcher: &CookieMatcher, headers: &HeaderMap) -> bool {
     value.is_some_and(|value| matcher.value.matches(value)) != matcher.invert_match
 }
 
-fn query_matches(matcher: &QueryParameterMatcher, query: &str) -> bool {
+pub fn query_matches(matcher: &QueryParameterMatcher, query: &str) -> bool {
     let found = query.split('&').find_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (name == matcher.name).then_some(value)

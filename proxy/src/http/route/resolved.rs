@@ -10,6 +10,7 @@ use crate::{
         http_filter::{CorsPolicy, RouteFilterConfig},
         metadata::Fields,
         mirror::MirrorPolicy,
+        rate_limit::RateLimitEntry,
         route::{
             ClusterSpecifier, ForwardAction, Route, RouteAction, RouteTable, VirtualHost, WeightedCluster,
             WeightedClusters, WeightedDraw, WeightedTarget,
@@ -117,6 +118,14 @@ impl ResolvedRoute {
     pub fn mirrors<'a>(&'a self, action: &'a ForwardAction) -> &'a [MirrorPolicy] {
         let places = [&action.mirrors, &self.virtual_host().mirrors, &self.table().mirrors];
         places.into_iter().find(|policies| !policies.is_empty()).map_or(&[], |policies| policies)
+    }
+
+    /// The route's own, and whether the virtual host's count too.
+    pub fn rate_limits(&self) -> (&[RateLimitEntry], bool) {
+        match &self.route().action {
+            RouteAction::Forward(action) => (&action.rate_limits, action.includes_host_rate_limits),
+            RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => (&[], false),
+        }
     }
 
     /// How much of the request's body is kept for other tries.
