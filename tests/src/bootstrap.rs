@@ -101,13 +101,20 @@ pub fn static_cluster(name: &str, address: SocketAddr) -> Value {
 }
 
 /// The same cluster, spoken to in HTTP/2.
-pub fn with_http2(mut cluster: Value) -> Value {
-    cluster["typed_extension_protocol_options"] = json!({
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http2_protocol_options": {}},
-        },
-    });
+pub fn with_http2(cluster: Value) -> Value {
+    with_protocol(cluster, &json!({"explicit_http_config": {"http2_protocol_options": {}}}))
+}
+
+/// The same cluster, spoken to as the caller speaks.
+pub fn with_downstream_protocol(cluster: Value) -> Value {
+    with_protocol(cluster, &json!({"use_downstream_protocol_config": {"http2_protocol_options": {}}}))
+}
+
+fn with_protocol(mut cluster: Value, options: &Value) -> Value {
+    let mut options = options.clone();
+    options["@type"] = json!("type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions");
+    cluster["typed_extension_protocol_options"] =
+        json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options});
     cluster
 }
 

@@ -397,7 +397,7 @@ fn check_stream_cluster(name: &str, clusters: &[Arc<ClusterConfig>]) -> Result<(
     match (&cluster.discovery, &cluster.protocol) {
         (Discovery::Eds(_), _) => refusal(format!("cluster '{name}' gets its endpoints by the stream it is for")),
         (Discovery::OriginalDst | Discovery::Aggregate(_), _) => refusal(format!("cluster '{name}' has no endpoints")),
-        (Discovery::Static(_) | Discovery::Dns(_), UpstreamProtocol::Http1) => {
+        (Discovery::Static(_) | Discovery::Dns(_), UpstreamProtocol::Http1 | UpstreamProtocol::AsDownstream(_)) => {
             refusal(format!("cluster '{name}' does not speak HTTP/2"))
         }
         (Discovery::Static(_) | Discovery::Dns(_), UpstreamProtocol::Http2(_)) => Ok(()),

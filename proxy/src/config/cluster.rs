@@ -103,6 +103,8 @@ pub struct ClusterConfig {
 pub enum UpstreamProtocol {
     Http1,
     Http2(Http2Options),
+    /// Whichever of the two the request came by; the options are of connections by HTTP/2.
+    AsDownstream(Http2Options),
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -287,7 +289,8 @@ impl ClusterConfig {
 fn health_check(messages: Vec<core::v3::HealthCheck>, protocol: &UpstreamProtocol) -> Result<Option<Arc<HealthCheck>>> {
     let mut messages = messages.into_iter();
     let first = messages.next().map(HealthCheck::from_proto).transpose().at("health_checks", 0)?;
-    if let (Some(HealthCheck { kind: CheckKind::Grpc(_), .. }), UpstreamProtocol::Http1) = (&first, protocol) {
+    let is_http2 = matches!(protocol, UpstreamProtocol::Http2(_));
+    if matches!(&first, Some(HealthCheck { kind: CheckKind::Grpc(_), .. })) && !is_http2 {
         let reason = "cluster must support HTTP/2 for gRPC healthchecking";
         return Err(FieldError::new("health_checks[0].grpc_health_check", reason));
     }

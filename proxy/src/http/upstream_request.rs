@@ -257,7 +257,7 @@ async fn send_on_pool(
 ) -> Result<(response::Parts, Body), TryError> {
     let pool = stream.pool.clone();
     for _ in 0..STALE_CONNECTIONS_MAX {
-        let lease = pool.lease(terms.priority).await?;
+        let lease = pool.lease(terms.priority, head.version).await?;
         pool.report(Outcome::Connected);
         let sent = match lease {
             Lease::Http1(lease) => {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::http2_upstream;
 use serde_json::{Value, json};
-use weft_tests::bootstrap::{http_filter, socket, static_cluster, with_http2};
+use weft_tests::bootstrap::{http_filter, socket, static_cluster, with_downstream_protocol, with_http2};
 
 /// Where the application listens, and where it does not.
 pub(crate) const ORIGIN_HTTP: u16 = 9080;
@@ -79,6 +79,7 @@ pub(crate) fn bootstrap(ports: Ports, access_log: &Path) -> String {
                 lenient_cluster("lenient", ORIGIN_HTTP),
                 lenient_cluster("lenient-raw", ORIGIN_RAW),
                 with_http2(static_cluster("origin-h2", local(ORIGIN_HTTP))),
+                with_downstream_protocol(static_cluster("origin-as-asked", local(ORIGIN_HTTP))),
                 static_cluster("nobody", local(NOBODY)),
                 with_http2(static_cluster("nobody-h2", local(NOBODY))),
                 half_dead_cluster(),
@@ -240,6 +241,7 @@ fn routes() -> Value {
                 with(route("/per-try", "origin"), json!({"timeout": "2s", "retry_policy": {
                     "retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.2s"}})),
                 route("/h2", "origin-h2"),
+                route("/as-asked", "origin-as-asked"),
                 route("/", "origin"),
             ]},
         ],

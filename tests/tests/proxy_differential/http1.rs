@@ -112,6 +112,7 @@ fn afterwards(connection: &mut Connection, answered: bool) -> &'static str {
 const EXCHANGES: &[Exchange] = &[
     // What is added to a request and to its answer.
     get("plain get", "GET /headers HTTP/1.1\r\nhost: any.test\r\n"),
+    get("as asked", "GET /as-asked/ HTTP/1.1\r\nhost: any.test\r\nx-origin-do: headers\r\n"),
     get("query and fragment", "GET /headers?a=1&b=%20 HTTP/1.1\r\nhost: any.test\r\n"),
     get("path that is not normal", "GET /headers/../headers//x/./%2e HTTP/1.1\r\nhost: any.test\r\n"),
     get("header case and order", "GET /headers HTTP/1.1\r\nHost: any.test\r\nX-B: 1\r\nX-A: 2\r\nx-b: 3\r\n"),

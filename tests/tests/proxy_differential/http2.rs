@@ -77,6 +77,8 @@ const EXCHANGES: &[Exchange] = &[
     get("h2 application closes", "/close"),
     get("h2 retried until good", "/retry-5xx").headers(&[("x-origin-do", "flaky/2")]),
     grpc("h2 grpc", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc/0")]),
+    get("h2 get as asked", "/as-asked/").headers(&[("x-origin-do", "headers")]),
+    grpc("h2 grpc as asked", "/as-asked/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc/0")]),
     grpc("h2 grpc error", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc/13")]),
     grpc("h2 grpc error in headers", "/h2/", &[GRPC, ("te", "trailers"), ("x-origin-do", "grpc-only/14")]),
     grpc("h2 grpc without a cluster", "/to-unknown", &[GRPC]),

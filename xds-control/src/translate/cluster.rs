@@ -17,7 +17,7 @@ use weft_xds::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
 use weft_xds::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use weft_xds::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use weft_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
 };
 use weft_xds::pb::google::protobuf::Any;
 
@@ -191,20 +191,24 @@ fn inbound_source(inputs: &SidecarInputs) -> Option<BindConfig> {
     })
 }
 
-/// HTTP/2 where it was declared; HTTP/1.1 for other HTTP, and for whatever is detected (only HTTP/1 is, see `listener`).
+/// HTTP/2 where it was declared; HTTP/1.1 for other HTTP; what the client speaks where that is detected.
 fn protocol_options(protocol: Protocol) -> HashMap<String, Any> {
-    let config = if protocol.is_http2() {
-        ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())
-    } else if protocol.is_http() || protocol == Protocol::Detect {
-        ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    };
+    let upstream_protocol_options = Some(if protocol.is_http2() {
+        explicit(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()))
+    } else if protocol.is_http() {
+        explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
+    } else if protocol == Protocol::Detect {
+        UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+            http_protocol_options: Some(Http1ProtocolOptions::default()),
+            http2_protocol_options: Some(Http2ProtocolOptions::default()),
+            ..UseDownstreamHttpConfig::default()
+        })
     } else {
         return HashMap::new();
-    };
-    let options = HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(config),
-        })),
-        ..HttpProtocolOptions::default()
-    };
+    });
+    let options = HttpProtocolOptions { upstream_protocol_options, ..HttpProtocolOptions::default() };
     HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack(&options))])
 }

@@ -36,18 +36,10 @@ pub(super) fn port_match(port: u16) -> FilterChainMatch {
     FilterChainMatch { destination_port: uint32(u32::from(port)), ..FilterChainMatch::default() }
 }
 
-/// Requests of either version, for chains whose clusters speak whatever was declared.
+/// Requests of either version, HTTP/2 with prior knowledge.
 pub(super) fn http_match() -> FilterChainMatch {
-    let mut matching = http1_match();
-    matching.application_protocols.push("h2c".to_owned());
-    matching
-}
-
-/// HTTP/2 with prior knowledge stays with the bytes: the cluster behind both chains speaks one version of HTTP, and
-/// translating it to HTTP/1.1 would break gRPC.
-pub(super) fn http1_match() -> FilterChainMatch {
     FilterChainMatch {
-        application_protocols: vec!["http/1.0".to_owned(), "http/1.1".to_owned()],
+        application_protocols: vec!["http/1.0".to_owned(), "http/1.1".to_owned(), "h2c".to_owned()],
         ..FilterChainMatch::default()
     }
 }

@@ -11,7 +11,7 @@ use weft_xds::pb::envoy::extensions::filters::network::http_connection_manager::
 use weft_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 
 use super::filter::{
-    chain, http, http_inspector, http1_match, original_dst, original_src, port_match, rds, router, tcp,
+    chain, http, http_inspector, http_match, original_dst, original_src, port_match, rds, router, tcp,
 };
 use super::proto::{address, boolean, duration, pack};
 use super::{
@@ -50,7 +50,7 @@ fn outbound_at(ip: IpAddr, port: &ServicePort, name: &str, affinity: Affinity, s
             // A server that speaks first leaves nothing to detect: go on without, and soon.
             listener_filters_timeout: duration(settings.detection_timeout),
             continue_on_listener_filters_timeout: true,
-            filter_chains: vec![chain("http", Some(http1_match()), requests()), chain("tcp", None, bytes())],
+            filter_chains: vec![chain("http", Some(http_match()), requests()), chain("tcp", None, bytes())],
             ..listener
         }
     } else {

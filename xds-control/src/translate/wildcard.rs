@@ -14,7 +14,7 @@ use weft_xds::pb::envoy::config::core::v3::{CidrRange, TrafficDirection};
 use weft_xds::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use weft_xds::pb::envoy::config::route::v3::VirtualHost;
 
-use super::filter::{chain, http, http_inspector, http_match, http1_match, rds, tcp, tls_inspector};
+use super::filter::{chain, http, http_inspector, http_match, rds, tcp, tls_inspector};
 use super::proto::{address, boolean, duration, uint32};
 use super::resource::Resource;
 use super::{MeshSettings, outbound_name, route, unknown_destinations};
@@ -220,7 +220,7 @@ impl<'a> Plan<'a> {
         let mut chains: Vec<FilterChain> = Vec::new();
         for (address, bytes) in self.bytes.iter().filter(|(address, _)| address.is_ipv4() == ip.is_ipv4()) {
             if bytes.detect {
-                let matching = FilterChainMatch { prefix_ranges: only(*address), ..http1_match() };
+                let matching = FilterChainMatch { prefix_ranges: only(*address), ..http_match() };
                 chains.push(to_routes(&format!("http-{address}"), matching));
             }
             let matching = FilterChainMatch { prefix_ranges: only(*address), ..FilterChainMatch::default() };

@@ -13,7 +13,8 @@ use weft_xds::{
             extensions::upstreams::http::v3::{
                 HttpProtocolOptions,
                 http_protocol_options::{
-                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                    explicit_http_config::ProtocolConfig,
                 },
             },
         },
@@ -81,8 +82,8 @@ impl HttpOptions {
         refuse!(request_mirror_policies, hash_policy, retry_policy);
         let (protocol, http1) = match required(upstream_protocol_options, "upstream_protocol_options")? {
             UpstreamProtocolOptions::ExplicitHttpConfig(message) => explicit(message).within("explicit_http_config")?,
-            UpstreamProtocolOptions::UseDownstreamProtocolConfig(_) => {
-                return Err(unsupported("use_downstream_protocol_config"));
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(message) => {
+                as_downstream(message).within("use_downstream_protocol_config")?
             }
             UpstreamProtocolOptions::AutoConfig(_) => return Err(unsupported("auto_config")),
         };
@@ -154,6 +155,17 @@ fn explicit(message: ExplicitHttpConfig) -> Result<(UpstreamProtocol, Http1Upstr
         }
         ProtocolConfig::Http3ProtocolOptions(_) => Err(unsupported("http3_protocol_options")),
     }
+}
+
+/// Without options for HTTP/2, that has its defaults.
+fn as_downstream(message: UseDownstreamHttpConfig) -> Result<(UpstreamProtocol, Http1UpstreamOptions)> {
+    let UseDownstreamHttpConfig { http_protocol_options, http2_protocol_options, http3_protocol_options } = message;
+    refuse!(http3_protocol_options);
+    let http1 =
+        Http1UpstreamOptions::from_proto(http_protocol_options.unwrap_or_default()).within("http_protocol_options")?;
+    let http2 =
+        Http2Options::from_proto(http2_protocol_options.unwrap_or_default()).within("http2_protocol_options")?;
+    Ok((UpstreamProtocol::AsDownstream(http2), http1))
 }
 
 /// `common_http_protocol_options` of a cluster.

@@ -119,6 +119,14 @@ fn protocols_are_chosen_by_the_extension_or_by_older_fields() {
     assert_eq!((extended.idle_timeout, extended.max_requests_per_connection), (None, Some(5)));
     let explicit_http1 = http_options("explicit_http_config: {http_protocol_options: {}}");
     assert!(matches!(cluster(&explicit_http1).protocol, UpstreamProtocol::Http1));
+    let as_asked = cluster(&http_options(
+        "use_downstream_protocol_config: {http2_protocol_options: {max_concurrent_streams: 7}}",
+    ));
+    let options = |protocol: &UpstreamProtocol| match protocol {
+        UpstreamProtocol::AsDownstream(options) => Some(options.max_concurrent_streams),
+        _ => None,
+    };
+    assert_eq!(options(&as_asked.protocol), Some(7));
 
     let legacy = cluster(
         "http2_protocol_options: {}\ncommon_http_protocol_options: {idle_timeout: 7s}\nmax_requests_per_connection: 3",
@@ -290,7 +298,10 @@ fn what_http_does_not_do_is_refused() {
     let explicit = "explicit_http_config: {http_protocol_options: {}}";
     for (fields, expected) in [
         ("", "upstream_protocol_options: value is required"),
-        ("use_downstream_protocol_config: {}", "use_downstream_protocol_config: not supported"),
+        (
+            "use_downstream_protocol_config: {http3_protocol_options: {}}",
+            "use_downstream_protocol_config.http3_protocol_options: not supported",
+        ),
         ("auto_config: {}", "auto_config: not supported"),
         (
             "explicit_http_config: {http3_protocol_options: {}}",

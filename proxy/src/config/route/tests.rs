@@ -307,7 +307,10 @@ fn an_actions_unsupported_fields_are_refused() {
         ),
         ("cluster: c, timeout: -1s", "timeout: duration must not be negative"),
         ("cluster: c, host_rewrite_literal: \"a\\nb\"", "host_rewrite_literal: not a valid header value"),
-        ("cluster: c, retry_policy: {retry_priority: {}}", "retry_policy.retry_priority: not supported"),
+        (
+            "cluster: c, retry_policy: {retry_priority: {}}",
+            "retry_policy.retry_priority.typed_config: value is required",
+        ),
         ("cluster: c, priority: 7", "priority: 7 is not one of the defined enum values"),
     ] {
         assert_route_refused(&[(&action(fields), &format!("route.{expected}"))]);

@@ -15,6 +15,8 @@ use std::{
 pub use http1::Http1Lease;
 pub use http2::Http2Lease;
 
+use http::Version;
+
 use crate::{
     config::{
         cluster::{Discovery, UpstreamProtocol},
@@ -283,11 +285,16 @@ impl HostPool {
         &self.origin
     }
 
-    /// A connection of the cluster's protocol, from the pool or new.
-    pub async fn lease(self: &Rc<Self>, priority: RoutingPriority) -> Result<Lease, PoolError> {
+    /// A connection of the cluster's protocol, from the pool or new. `version` is what the request came by.
+    pub async fn lease(self: &Rc<Self>, priority: RoutingPriority, version: Version) -> Result<Lease, PoolError> {
         match &self.cluster.config.protocol {
-            UpstreamProtocol::Http1 => http1::lease(self, priority).await.map(Lease::Http1),
             UpstreamProtocol::Http2(options) => http2::lease(self, priority, options).await.map(Lease::Http2),
+            UpstreamProtocol::AsDownstream(options) if version == Version::HTTP_2 => {
+                http2::lease(self, priority, options).await.map(Lease::Http2)
+            }
+            UpstreamProtocol::Http1 | UpstreamProtocol::AsDownstream(_) => {
+                http1::lease(self, priority).await.map(Lease::Http1)
+            }
         }
     }
 
