@@ -91,8 +91,7 @@ fn virtual_host(name: String, domains: Vec<String>, action: route::Action) -> Vi
     };
     let route =
         Route { name: "default".to_owned(), r#match: Some(everything), action: Some(action), ..Route::default() };
-    // How often a request was tried is for the application, and for the next hop, which retries less then.
-    VirtualHost { name, domains, routes: vec![route], include_request_attempt_count: true, ..VirtualHost::default() }
+    VirtualHost { name, domains, routes: vec![route], ..VirtualHost::default() }
 }
 
 fn forward(cluster: &str, retries: RetryPolicy) -> RouteAction {
