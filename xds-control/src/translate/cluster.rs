@@ -193,9 +193,8 @@ fn inbound_source(inputs: &SidecarInputs) -> Option<BindConfig> {
 
 /// HTTP/2 where it was declared; HTTP/1.1 for other HTTP; what the client speaks where that is detected.
 fn protocol_options(protocol: Protocol) -> HashMap<String, Any> {
-    let explicit = |config| {
-        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
-    };
+    let explicit =
+        |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
     let upstream_protocol_options = Some(if protocol.is_http2() {
         explicit(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()))
     } else if protocol.is_http() {

@@ -119,9 +119,8 @@ fn protocols_are_chosen_by_the_extension_or_by_older_fields() {
     assert_eq!((extended.idle_timeout, extended.max_requests_per_connection), (None, Some(5)));
     let explicit_http1 = http_options("explicit_http_config: {http_protocol_options: {}}");
     assert!(matches!(cluster(&explicit_http1).protocol, UpstreamProtocol::Http1));
-    let as_asked = cluster(&http_options(
-        "use_downstream_protocol_config: {http2_protocol_options: {max_concurrent_streams: 7}}",
-    ));
+    let as_asked =
+        cluster(&http_options("use_downstream_protocol_config: {http2_protocol_options: {max_concurrent_streams: 7}}"));
     let options = |protocol: &UpstreamProtocol| match protocol {
         UpstreamProtocol::AsDownstream(options) => Some(options.max_concurrent_streams),
         _ => None,
