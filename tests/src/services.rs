@@ -23,6 +23,8 @@ pub const REVIEWS_IPV6: SocketAddr =
 pub const TCP_ECHO: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 7, 20)), 9000);
 /// gRPC, by two replicas (tests/manifests).
 pub const GREETER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 7, 40)), 9090);
+/// The same application on a port whose protocol nobody has told.
+pub const GREETER_UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 7, 40)), 9191);
 /// TCP, where the server speaks first (tests/manifests).
 pub const DATABASE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 7, 50)), 3306);
 /// The same application on a port whose protocol nobody has told.

@@ -9,8 +9,8 @@ use serde_json::Value;
 use weft_tests::load::Connections;
 use weft_tests::mesh::{CHANGE_PATIENCE, Mesh, Plan, Sidecars};
 use weft_tests::services::{
-    CLIENT, GREETER, INBOUND_SOURCE, REVIEWS, REVIEWS_AUTHORITY, REVIEWS_IPV6, REVIEWS_REPLICAS, is_reviews,
-    load_reviews,
+    CLIENT, GREETER, GREETER_UNKNOWN, INBOUND_SOURCE, REVIEWS, REVIEWS_AUTHORITY, REVIEWS_IPV6, REVIEWS_REPLICAS,
+    is_reviews, load_reviews,
 };
 use weft_tests::{peers, wait};
 
@@ -156,28 +156,32 @@ fn nobody_answers_for_a_service_that_is_not_there() -> Result<()> {
     Ok(())
 }
 
+/// Where nobody has told the protocol, it is seen from the first bytes, and calls are balanced all the same.
 #[test]
 fn grpc_passes_with_its_trailers_over_both_replicas() -> Result<()> {
     let mesh = mesh()?;
-    let pods = mesh.pod(CLIENT)?.namespace().enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), call_greeter(40)).await })?
-    })?;
-    assert_eq!(pods.keys().map(String::as_str).collect::<Vec<_>>(), ["greeter-a", "greeter-b"]);
-    assert_eq!(pods.values().sum::<u32>(), 40);
+    for address in [GREETER, GREETER_UNKNOWN] {
+        let pods = mesh.pod(CLIENT)?.namespace().enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime
+                .block_on(async { tokio::time::timeout(Duration::from_secs(20), call_greeter(address, 40)).await })?
+        })?;
+        assert_eq!(pods.keys().map(String::as_str).collect::<Vec<_>>(), ["greeter-a", "greeter-b"], "{address}");
+        assert_eq!(pods.values().sum::<u32>(), 40);
+    }
     Ok(())
 }
 
 /// Calls one after the other on one connection; who answered how often.
-async fn call_greeter(calls: u32) -> Result<BTreeMap<String, u32>> {
-    let stream = tokio::net::TcpStream::connect(GREETER).await?;
+async fn call_greeter(address: SocketAddr, calls: u32) -> Result<BTreeMap<String, u32>> {
+    let stream = tokio::net::TcpStream::connect(address).await?;
     let (mut sender, connection) = h2::client::handshake(stream).await?;
     let driver = tokio::spawn(connection);
     let mut pods = BTreeMap::new();
     for call in 0..calls {
         sender = sender.ready().await?;
         let message = bytes::Bytes::from(format!("\0\0\0\0\x02{call:02}"));
-        let request = http::Request::post("http://greeter:9090/demo.Greeter/Greet")
+        let request = http::Request::post(format!("http://greeter:{}/demo.Greeter/Greet", address.port()))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .header("x-origin-do", "grpc/0")
