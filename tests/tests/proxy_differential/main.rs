@@ -150,6 +150,7 @@ fn upstreams_are_told_of_downstreams_as_by_envoy() -> Result<()> {
 
 #[test]
 fn connections_are_limited_as_by_envoy() -> Result<()> {
+    compare_on(&limits::global_cases(), &limits::bootstrap)?;
     compare_on(&limits::cases(), &limits::bootstrap)
 }
 
